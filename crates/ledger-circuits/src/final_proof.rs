@@ -1,0 +1,113 @@
+//! The final proof's file, and its verification with a one-page key.
+//!
+//! ```text
+//! "RHPROOF1" (8 bytes) | BLAKE3 of the rest (32 bytes) | plonky2's compressed proof with public inputs
+//! ```
+//!
+//! The checksum tells damage from forgery; it adds nothing to soundness. The verification key is text: lines of
+//! hexadecimal digits, `#` starts a comment.
+
+use crate::system::refusing_panics;
+use crate::{C, D, F, Proof, Statement, Verifier};
+use plonky2::plonk::proof::CompressedProofWithPublicInputs;
+use plonky2::util::serialization::DefaultGateSerializer;
+use proof_system::Rejected;
+
+const MAGIC: &[u8; 8] = b"RHPROOF1";
+const HEADER_LEN: usize = 8 + 32;
+/// A final proof has about 55 kB; what is far larger is none.
+pub const PROOF_BYTES_MAX: usize = 1 << 20;
+/// Digits in a line of a verification key's text.
+const KEY_LINE_DIGITS: usize = 96;
+
+type Compressed = CompressedProofWithPublicInputs<F, C, D>;
+
+pub(crate) fn encode(proof: Proof, verifier: &Verifier) -> Result<Vec<u8>, String> {
+    let body = refusing_panics("the proof cannot be compressed", || {
+        let digest = &verifier.verifier_only.circuit_digest;
+        Ok(proof.compress(digest, &verifier.common)?.to_bytes())
+    })?;
+    Ok(seal(&body))
+}
+
+/// Puts the header before a compressed proof.
+fn seal(body: &[u8]) -> Vec<u8> {
+    [MAGIC.as_slice(), blake3::hash(body).as_bytes(), body].concat()
+}
+
+/// Verifies a final proof against a statement, with the bytes of a verification key.
+///
+/// # Errors
+/// [`Rejected`] says in a sentence what is wrong.
+pub fn verify(final_proof: &[u8], statement: &[u8], verification_key: &[u8]) -> Result<(), Rejected> {
+    let statement = Statement::from_json(statement)?;
+    let reject = |reason: &str| Err(Rejected(reason.to_owned()));
+    if final_proof.len() > PROOF_BYTES_MAX {
+        return reject("the proof is far larger than any final proof");
+    }
+    let Some((header, body)) = final_proof.split_at_checked(HEADER_LEN) else {
+        return reject("the proof file is cut short");
+    };
+    if &header[..8] != MAGIC {
+        return reject("the file is not a final proof of a ledger batch");
+    }
+    if &header[8..] != blake3::hash(body).as_bytes() {
+        return reject("the proof file is damaged: its checksum does not match");
+    }
+    let verifier = refusing_panics("the verification key cannot be read", || {
+        Verifier::from_bytes(verification_key.to_vec(), &DefaultGateSerializer)
+            .map_err(|_| anyhow::anyhow!("it is not a key of this version"))
+    })
+    .map_err(Rejected)?;
+    let proof = refusing_panics("the proof cannot be read", || {
+        let proof = Compressed::from_bytes(body.to_vec(), &verifier.common)?;
+        anyhow::ensure!(proof.to_bytes() == body, "it is not in canonical form");
+        Ok(proof)
+    })
+    .map_err(Rejected)?;
+    if proof.public_inputs != statement.public_inputs() {
+        return reject("the proof is not one of this statement: its public inputs are others");
+    }
+    refusing_panics("the proof does not verify", || {
+        verifier.verify_compressed(proof)
+    })
+    .map_err(Rejected)
+}
+
+/// A verification key as text.
+#[must_use]
+pub fn key_to_text(key: &[u8]) -> String {
+    let digits: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut text = String::from("# Verification key of the ledger's final proofs (plonky2, Poseidon, Goldilocks).\n");
+    let mut rest = digits.as_str();
+    while !rest.is_empty() {
+        let (line, tail) = rest.split_at(rest.len().min(KEY_LINE_DIGITS));
+        text.push_str(line);
+        text.push('\n');
+        rest = tail;
+    }
+    text
+}
+
+/// Reads a verification key from its text.
+///
+/// # Errors
+/// The line that is wrong.
+pub fn key_from_text(text: &str) -> Result<Vec<u8>, String> {
+    let mut key = Vec::new();
+    for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.starts_with('#')) {
+        let bad = || format!("line {} of the verification key is not hexadecimal", i + 1);
+        if line.len() % 2 != 0 || !line.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(bad());
+        }
+        for at in (0..line.len()).step_by(2) {
+            key.push(u8::from_str_radix(&line[at..at + 2], 16).map_err(|_| bad())?);
+        }
+    }
+    Ok(key)
+}
+
+#[cfg(test)]
+pub(crate) fn reseal(final_proof: &[u8]) -> Vec<u8> {
+    seal(&final_proof[HEADER_LEN..])
+}
