@@ -5,7 +5,7 @@ fn small() {
     let system = LedgerProofSystem::with_params(LedgerParams::default(), keystore::Keystore::new("/tmp/keys".into(), None));
     let batch = proving_model::BatchId { chain_id: 0, number: 1 };
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/ledger");
-    for size in ["", "medium"] {
+    for size in [""] {
     let input = system.read_input(&InputSource { path: root.join(size).join("transfers.csv"), state_path: None }).unwrap();
     let t = std::time::Instant::now();
     if size == "" { system.load_keys(KeyPurpose::Prove, &|_, _, _| ()).unwrap(); 

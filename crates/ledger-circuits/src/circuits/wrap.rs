@@ -2,7 +2,7 @@
 //!
 //! | wrap | rate | queries | grinding | conjectured bits |
 //! |---|---|---|---|---|
-//! | first | 2^-7 | 12 | 16 | 7 × 12 + 16 = 100 |
+//! | first | 2^-6 | 14 | 16 | 6 × 14 + 16 = 100 |
 //! | second | 2^-8 | 10 | 20 | 8 × 10 + 20 = 100 |
 //!
 //! A lower rate costs the prover, who does it once a batch, and saves queries, which are what a proof is made of.
@@ -18,8 +18,8 @@ use plonky2::plonk::proof::ProofWithPublicInputsTarget;
 pub(crate) fn first_config() -> CircuitConfig {
     CircuitConfig {
         fri_config: FriConfig {
-            rate_bits: 7,
-            num_query_rounds: 12,
+            rate_bits: 6,
+            num_query_rounds: 14,
             proof_of_work_bits: 16,
             ..CircuitConfig::standard_recursion_config().fri_config
         },

@@ -1,0 +1,507 @@
+//! The runner: three tasks and a pool of threads between two bounded channels.
+
+use crate::metrics::{JobOutcome, OutcomeLabels, RUNNER_METRICS, RunnerLabels};
+use crate::{ExecuteError, Executor, JobContext, JobMetadata, JobPicker, JobSaver, Outcome, PickError, Picked, SaveError};
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+/// Results between workers and saver: one, since a worker that waits here is the back-pressure that bounds memory.
+const RESULT_CAPACITY: usize = 1;
+/// First and longest pause after an error of picker or saver; each pause is a random part of a doubling interval, so
+/// that a fleet does not come back in step.
+const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+const BACKOFF_LONGEST: Duration = Duration::from_secs(5);
+
+/// What a runner did, returned when it ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RunnerReport {
+    /// Results saved as successes.
+    pub successful: u64,
+    /// Results saved as failures.
+    pub failed: u64,
+    /// Jobs handed back.
+    pub released: u64,
+    /// Results dropped for a lost lease.
+    pub lease_lost: u64,
+    /// Whether the drain timeout ended before all running jobs did.
+    pub drain_timed_out: bool,
+}
+
+/// Settings of a runner; see [`JobRunner::builder`].
+#[derive(Debug)]
+pub struct JobRunnerBuilder<P, E, S> {
+    name: String,
+    picker: P,
+    executor: E,
+    saver: S,
+    workers: usize,
+    prefetch: usize,
+    drain_timeout: Duration,
+    shutdown: CancellationToken,
+}
+
+/// Picker → worker pool → saver. See the crate's documentation.
+#[derive(Debug)]
+pub struct JobRunner<P: JobPicker, S> {
+    name: String,
+    picker: P,
+    executor: Arc<P::Executor>,
+    saver: Arc<S>,
+    workers: usize,
+    prefetch: usize,
+    drain_timeout: Duration,
+    shutdown: CancellationToken,
+}
+
+impl JobRunner<Unset, Unset> {
+    /// Starts the settings of a runner; its name labels its metrics.
+    #[must_use]
+    pub fn builder(name: impl Into<String>) -> JobRunnerBuilder<Unset, Unset, Unset> {
+        JobRunnerBuilder {
+            name: name.into(),
+            picker: Unset,
+            executor: Unset,
+            saver: Unset,
+            workers: 1,
+            prefetch: 1,
+            drain_timeout: Duration::from_secs(60),
+            shutdown: CancellationToken::new(),
+        }
+    }
+}
+
+/// A part that the builder does not have yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Unset;
+
+/// Only for the builder's type; never picks.
+#[async_trait::async_trait]
+impl JobPicker for Unset {
+    type Executor = Unset;
+    async fn pick(&mut self, _: usize) -> Result<Vec<Picked<Unset>>, PickError> {
+        Err(PickError::Closed)
+    }
+    async fn wait(&mut self) {}
+}
+
+impl Executor for Unset {
+    type Input = ();
+    type Output = ();
+    type Metadata = ();
+    fn execute(&self, (): (), _: &JobContext<'_, ()>) -> Result<(), ExecuteError> {
+        Err(ExecuteError::Cancelled)
+    }
+}
+
+impl<P, E, S> JobRunnerBuilder<P, E, S> {
+    /// Where jobs come from.
+    #[must_use]
+    pub fn picker<Q: JobPicker>(self, picker: Q) -> JobRunnerBuilder<Q, E, S> {
+        let Self { name, executor, saver, workers, prefetch, drain_timeout, shutdown, .. } = self;
+        JobRunnerBuilder { name, picker, executor, saver, workers, prefetch, drain_timeout, shutdown }
+    }
+
+    /// What does the work.
+    #[must_use]
+    pub fn executor<F: Executor>(self, executor: F) -> JobRunnerBuilder<P, F, S> {
+        let Self { name, picker, saver, workers, prefetch, drain_timeout, shutdown, .. } = self;
+        JobRunnerBuilder { name, picker, executor, saver, workers, prefetch, drain_timeout, shutdown }
+    }
+
+    /// Where results go.
+    #[must_use]
+    pub fn saver<T: JobSaver>(self, saver: T) -> JobRunnerBuilder<P, E, T> {
+        let Self { name, picker, executor, workers, prefetch, drain_timeout, shutdown, .. } = self;
+        JobRunnerBuilder { name, picker, executor, saver, workers, prefetch, drain_timeout, shutdown }
+    }
+
+    /// Jobs executed at the same time; 1 unless set.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers.max(1);
+        self
+    }
+
+    /// Jobs held ready beside those executing; 1 unless set. With 0 a worker waits while its next input is fetched.
+    #[must_use]
+    pub fn prefetch(mut self, prefetch: usize) -> Self {
+        self.prefetch = prefetch;
+        self
+    }
+
+    /// How long running jobs may take to finish after the shutdown signal; a minute unless set.
+    #[must_use]
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = timeout;
+        self
+    }
+
+    /// The signal to stop.
+    #[must_use]
+    pub fn shutdown(mut self, token: CancellationToken) -> Self {
+        self.shutdown = token;
+        self
+    }
+}
+
+impl<P, S> JobRunnerBuilder<P, P::Executor, S>
+where
+    P: JobPicker,
+    S: JobSaver<Executor = P::Executor>,
+{
+    /// The runner.
+    #[must_use]
+    pub fn build(self) -> JobRunner<P, S> {
+        let Self { name, picker, executor, saver, workers, prefetch, drain_timeout, shutdown } = self;
+        JobRunner {
+            name,
+            picker,
+            executor: Arc::new(executor),
+            saver: Arc::new(saver),
+            workers,
+            prefetch,
+            drain_timeout,
+            shutdown,
+        }
+    }
+}
+
+/// A job between picker and worker. Its slot is free again when its execution ends, so `workers + prefetch` bounds the
+/// inputs in memory.
+struct Queued<E: Executor> {
+    job: Picked<E>,
+    slot: OwnedSemaphorePermit,
+    since: Instant,
+}
+
+struct Finished<E: Executor> {
+    metadata: Arc<E::Metadata>,
+    lease: crate::Lease,
+    outcome: Outcome<E::Output>,
+}
+
+/// What all parts of a runner share.
+struct Shared<S> {
+    name: String,
+    saver: Arc<S>,
+    counts: [AtomicU64; 4],
+    /// Pick nothing more, and hand back what was prefetched. Not set when the source of jobs closes: what it gave is
+    /// worked on then.
+    stop: CancellationToken,
+    /// The drain timeout is over: whatever still runs is released.
+    give_up: CancellationToken,
+}
+
+impl<S> Shared<S> {
+    fn labels(&self) -> RunnerLabels {
+        RunnerLabels { runner: self.name.clone() }
+    }
+
+    fn count(&self, outcome: JobOutcome) {
+        self.counts[outcome as usize].fetch_add(1, Ordering::Relaxed);
+        RUNNER_METRICS.jobs[&OutcomeLabels { runner: self.name.clone(), outcome }].inc();
+        RUNNER_METRICS.in_flight[&self.labels()].dec_by(1);
+    }
+}
+
+impl<P, S> JobRunner<P, S>
+where
+    P: JobPicker,
+    S: JobSaver<Executor = P::Executor>,
+{
+    /// Runs until the shutdown signal, or until the picker is closed; then drains and reports.
+    ///
+    /// Not cancelled half way: dropping the future leaves leases to expire.
+    pub async fn run(self) -> RunnerReport {
+        let Self { name, picker, executor, saver, workers, prefetch, drain_timeout, shutdown } = self;
+        let shared = Arc::new(Shared {
+            name,
+            saver,
+            counts: Default::default(),
+            stop: shutdown,
+            give_up: CancellationToken::new(),
+        });
+        let slots = Arc::new(Semaphore::new(workers + prefetch));
+        // As many places as slots: sending never waits, since a slot is taken before a job is picked.
+        let (queue_sender, queue) = mpsc::channel(workers + prefetch);
+        let (result_sender, results) = mpsc::channel(RESULT_CAPACITY);
+
+        let queue = Arc::new(Mutex::new(queue));
+        let mut pool = JoinSet::new();
+        for _ in 0..workers {
+            pool.spawn(work(shared.clone(), executor.clone(), queue.clone(), result_sender.clone()));
+        }
+        drop(result_sender);
+        let saving = tokio::spawn(save_all(shared.clone(), results, workers));
+        let picking = tokio::spawn(pick_all(shared.clone(), picker, slots, queue_sender));
+
+        let drained = async {
+            // The order is the way of the jobs: no more picks, then idle workers, then saved results.
+            let _ = picking.await;
+            while pool.join_next().await.is_some() {}
+            let _ = saving.await;
+        };
+        let deadline = async {
+            shared.stop.cancelled().await;
+            tokio::time::sleep(drain_timeout).await;
+        };
+        tokio::pin!(drained);
+        let drain_timed_out = tokio::select! {
+            () = &mut drained => false,
+            () = deadline => {
+                shared.give_up.cancel();
+                // Workers answer at once now: they release what they hold and leave the thread to end by itself.
+                drained.await;
+                true
+            }
+        };
+        let count = |outcome: JobOutcome| shared.counts[outcome as usize].load(Ordering::Relaxed);
+        RunnerReport {
+            successful: count(JobOutcome::Successful),
+            failed: count(JobOutcome::Failed),
+            released: count(JobOutcome::Released),
+            lease_lost: count(JobOutcome::LeaseLost),
+            drain_timed_out,
+        }
+    }
+}
+
+fn backoff(errors: u32) -> Duration {
+    let longest = BACKOFF_FIRST.saturating_mul(1 << errors.min(10)).min(BACKOFF_LONGEST);
+    longest.mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
+/// The picker's task: one pick for as many jobs as there are free slots.
+async fn pick_all<P, S>(
+    shared: Arc<Shared<S>>,
+    mut picker: P,
+    slots: Arc<Semaphore>,
+    queue: mpsc::Sender<Queued<P::Executor>>,
+) where
+    P: JobPicker,
+    S: JobSaver<Executor = P::Executor>,
+{
+    let labels = shared.labels();
+    let mut errors = 0;
+    while !shared.stop.is_cancelled() {
+        let slot = tokio::select! {
+            slot = slots.clone().acquire_owned() => slot,
+            () = shared.stop.cancelled() => break,
+        };
+        let Ok(slot) = slot else { break };
+        let mut free = vec![slot];
+        while let Ok(slot) = slots.clone().try_acquire_owned() {
+            free.push(slot);
+        }
+        let begun = Instant::now();
+        match picker.pick(free.len()).await {
+            Ok(jobs) => {
+                errors = 0;
+                debug_assert!(jobs.len() <= free.len(), "a picker took more jobs than it was asked for");
+                if jobs.is_empty() {
+                    drop(free);
+                    let begun = Instant::now();
+                    tokio::select! {
+                        () = picker.wait() => {}
+                        () = shared.stop.cancelled() => break,
+                    }
+                    RUNNER_METRICS.wait_time[&labels].observe(begun.elapsed());
+                    continue;
+                }
+                RUNNER_METRICS.pick_time[&labels].observe(begun.elapsed());
+                for job in jobs {
+                    RUNNER_METRICS.load_time[&labels].observe(job.load_time);
+                    RUNNER_METRICS.in_flight[&labels].inc_by(1);
+                    let Some(slot) = free.pop() else {
+                        release(&shared, &job.metadata).await;
+                        continue;
+                    };
+                    let queued = Queued { job, slot, since: Instant::now() };
+                    if let Err(refused) = queue.send(queued).await {
+                        release(&shared, &refused.0.job.metadata).await;
+                    }
+                }
+            }
+            Err(PickError::Closed) => break,
+            Err(PickError::Unavailable(reason)) => {
+                drop(free);
+                let pause = backoff(errors);
+                errors += 1;
+                RUNNER_METRICS.pick_errors[&labels].inc();
+                tracing::warn!(runner = shared.name, errors, "cannot pick, next try in {pause:?}: {reason}");
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = shared.stop.cancelled() => break,
+                }
+            }
+        }
+    }
+    for job in picker.close().await {
+        RUNNER_METRICS.in_flight[&labels].inc_by(1);
+        release(&shared, &job.metadata).await;
+    }
+}
+
+async fn release<S: JobSaver>(shared: &Shared<S>, metadata: &<S::Executor as Executor>::Metadata) {
+    shared.saver.release(metadata).await;
+    shared.count(JobOutcome::Released);
+}
+
+/// One worker: takes queued jobs in turn and executes each on a blocking thread.
+async fn work<E, S>(
+    shared: Arc<Shared<S>>,
+    executor: Arc<E>,
+    queue: Arc<Mutex<mpsc::Receiver<Queued<E>>>>,
+    results: mpsc::Sender<Finished<E>>,
+) where
+    E: Executor,
+    S: JobSaver<Executor = E>,
+{
+    let labels = shared.labels();
+    loop {
+        let Some(Queued { job, slot, since }) = queue.lock().await.recv().await else { return };
+        let Picked { input, metadata, lease, .. } = job;
+        RUNNER_METRICS.queue_time[&labels].observe(since.elapsed());
+        if lease.is_lost() {
+            shared.count(JobOutcome::LeaseLost);
+            continue;
+        }
+        if shared.stop.is_cancelled() {
+            release(&shared, &metadata).await;
+            continue;
+        }
+        let metadata = Arc::new(metadata);
+        let mut execution = {
+            let (executor, metadata, lease) = (executor.clone(), metadata.clone(), lease.clone());
+            let span = metadata.span();
+            RUNNER_METRICS.busy_workers[&labels].inc_by(1);
+            tokio::task::spawn_blocking(move || {
+                let _entered = span.enter();
+                execute(&*executor, input, &metadata, &lease)
+            })
+        };
+        let begun = Instant::now();
+        let result = tokio::select! {
+            result = &mut execution => Some(result),
+            () = shared.give_up.cancelled() => None,
+        };
+        RUNNER_METRICS.busy_workers[&labels].dec_by(1);
+        let Some(result) = result else {
+            // Nobody waits for this thread any more; its context says so, and its result goes nowhere.
+            lease.lose();
+            release(&shared, &metadata).await;
+            continue;
+        };
+        RUNNER_METRICS.execute_time[&labels].observe(begun.elapsed());
+        let outcome = match result {
+            Ok(Ok(output)) => Outcome::Success(Some(output)),
+            Ok(Err(error)) => Outcome::Failure(error),
+            // The closure catches panics; a join error is the runtime's shutdown.
+            Err(error) => Outcome::Failure(ExecuteError::Retryable(error.to_string())),
+        };
+        drop(slot);
+        if let Err(refused) = results.send(Finished { metadata, lease, outcome }).await {
+            release(&shared, &refused.0.metadata).await;
+        }
+    }
+}
+
+/// Runs the executor; a panic becomes the job's failure.
+fn execute<E: Executor>(
+    executor: &E,
+    input: E::Input,
+    metadata: &E::Metadata,
+    lease: &crate::Lease,
+) -> Result<E::Output, ExecuteError> {
+    let context = JobContext::new(metadata, lease);
+    catch_unwind(AssertUnwindSafe(|| executor.execute(input, &context)))
+        .unwrap_or_else(|panic| Err(ExecuteError::Retryable(format!("panicked: {}", panic_message(&*panic)))))
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("with a value that is not text")
+}
+
+/// The saver's task: saves up to as many results at once as there are workers.
+async fn save_all<E, S>(shared: Arc<Shared<S>>, mut results: mpsc::Receiver<Finished<E>>, most: usize)
+where
+    E: Executor,
+    S: JobSaver<Executor = E>,
+{
+    let mut saves = JoinSet::new();
+    while let Some(finished) = results.recv().await {
+        while saves.len() >= most {
+            saves.join_next().await;
+        }
+        let span = finished.metadata.span();
+        saves.spawn(save(shared.clone(), finished).instrument(span));
+    }
+    while saves.join_next().await.is_some() {}
+}
+
+/// Saves one result, again and again while its lease lives.
+async fn save<E, S>(shared: Arc<Shared<S>>, finished: Finished<E>)
+where
+    E: Executor,
+    S: JobSaver<Executor = E>,
+{
+    let Finished { metadata, lease, mut outcome } = finished;
+    let labels = shared.labels();
+    let begun = Instant::now();
+    let is_success = matches!(outcome, Outcome::Success(_));
+    let mut errors = 0;
+    loop {
+        if lease.is_lost() {
+            shared.count(JobOutcome::LeaseLost);
+            break;
+        }
+        match shared.saver.save(&metadata, &lease, &mut outcome).await {
+            Ok(()) => {
+                shared.count(if is_success { JobOutcome::Successful } else { JobOutcome::Failed });
+                break;
+            }
+            Err(SaveError::LeaseLost) => {
+                lease.lose();
+                shared.count(JobOutcome::LeaseLost);
+                break;
+            }
+            Err(SaveError::Refused(reason)) => {
+                tracing::error!(runner = shared.name, "the result cannot be saved, the job is released: {reason}");
+                release(&shared, &metadata).await;
+                break;
+            }
+            Err(SaveError::Unavailable(reason)) => {
+                let pause = backoff(errors);
+                errors += 1;
+                RUNNER_METRICS.save_errors[&labels].inc();
+                tracing::warn!(runner = shared.name, errors, "cannot save, next try in {pause:?}: {reason}");
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = lease.lost() => {}
+                    () = shared.give_up.cancelled() => {
+                        release(&shared, &metadata).await;
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    RUNNER_METRICS.save_time[&labels].observe(begun.elapsed());
+}
