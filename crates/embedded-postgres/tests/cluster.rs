@@ -1,0 +1,94 @@
+//! The cluster's life, seen with the `psql` that comes with the server programs.
+
+use embedded_postgres::{EmbeddedPostgres, Options, PostgresError, find_programs};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+fn query(server: &EmbeddedPostgres, sql: &str) -> String {
+    let beside = find_programs().unwrap().0.join("psql");
+    let psql = if beside.exists() { beside } else { "psql".into() };
+    let output = Command::new(psql).args(["-XAt", "-c", sql]).arg(server.url("postgres")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+fn start(folder: &Path) -> EmbeddedPostgres {
+    EmbeddedPostgres::start(folder, &Options::default()).unwrap()
+}
+
+/// A folder that other users may enter, as `tempfile`'s are not.
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(dir.path(), mode).unwrap();
+    dir
+}
+
+#[test]
+fn what_is_committed_survives_a_restart_and_durability_is_on() {
+    let dir = folder();
+    // Long enough for a socket folder elsewhere, with characters that a URL must escape.
+    let cluster = dir.path().join("a cluster & its ünusually long name, ".repeat(3)).join("pg");
+    let server = start(&cluster);
+    assert_eq!(query(&server, "show fsync"), "on");
+    assert_eq!(query(&server, "show synchronous_commit"), "on");
+    query(&server, "create table kept (x int); insert into kept values (7)");
+    server.stop();
+    assert_eq!(query(&start(&cluster), "select x from kept"), "7");
+}
+
+#[test]
+fn a_second_user_of_the_folder_is_refused_and_other_folders_do_not_collide() {
+    let (one, two) = (folder(), folder());
+    let (first, _second) = (start(one.path()), start(two.path()));
+    let error = EmbeddedPostgres::start(one.path(), &Options::default()).unwrap_err();
+    assert!(matches!(error, PostgresError::InUse { .. }), "{error}");
+    assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
+    drop(first);
+    start(one.path());
+}
+
+#[test]
+fn a_half_made_cluster_is_made_anew() {
+    let dir = folder();
+    std::fs::create_dir_all(dir.path().join("data")).unwrap();
+    std::fs::write(dir.path().join("data/PG_VERSION"), "rubbish").unwrap();
+    query(&start(dir.path()), "select 1");
+}
+
+/// Runs this test's own binary as a child that starts a server and then is killed.
+#[test]
+fn a_killed_process_leaves_no_server_and_loses_nothing() {
+    if let Some(folder) = std::env::var_os("CLUSTER_OF_THE_CHILD") {
+        let server = start(Path::new(&folder));
+        query(&server, "create table kept (x int); insert into kept values (7)");
+        std::fs::write(Path::new(&folder).join("../ready"), "").unwrap();
+        loop {
+            std::thread::park();
+        }
+    }
+    let dir = folder();
+    let cluster = dir.path().join("cluster");
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_killed_process_leaves_no_server_and_loses_nothing"])
+        .env("CLUSTER_OF_THE_CHILD", &cluster)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    while !dir.path().join("ready").exists() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the child does not start its server");
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // The very next start waits for the dying server, and finds everything.
+    assert_eq!(query(&start(&cluster), "select x from kept"), "7");
+    while cluster.join("data/postmaster.pid").exists() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "the server outlives its process");
+        std::thread::yield_now();
+    }
+}
