@@ -1,0 +1,45 @@
+//! The durable job queue on PostgreSQL, and the only crate with SQL.
+//!
+//! The state machine is [`proving_model::JobStatus`], the schema is in `migrations/`. What the rest of the system relies on:
+//!
+//! - **Lease and fence.** [`JobStore::pick`] gives each job a fresh random token. Every later write shows it and changes
+//!   exactly one row, or fails with [`StoreError::LeaseLost`]: a worker that was given up for dead can change nothing.
+//! - **Completion is one transaction**: the job becomes successful, its successor's count of missing proofs goes down, a
+//!   successor that misses nothing becomes queued, and the batch moves on. Nothing scans for unlocked work later.
+//! - **The count is exact**: `dependencies_left` of a job is the number of its predecessors that are not successful, at
+//!   every commit. Jobs whose successor is not known yet are linked by [`JobStore::extend_batch`], which counts under locks.
+//! - **Woken, not polling.** Work that becomes queued is announced by NOTIFY after the commit, coalesced; a slow poll
+//!   covers a lost announcement. Nothing depends on one.
+//! - **Time is the database's.** No clock of a worker is compared with another's.
+//!
+//! A job runs at least once. Its executor is idempotent, its artifacts have attempt-safe names, its row decides.
+
+mod batches;
+mod error;
+mod extend;
+mod finish;
+mod keeper;
+mod maintenance;
+mod metrics;
+mod model;
+mod pick;
+mod queue;
+mod reports;
+mod store;
+mod wake;
+mod workers;
+
+pub use batches::{Batch, InsertedBatch, NewBatch};
+pub use error::StoreError;
+pub use extend::{Extension, NewJob};
+pub use finish::{AttemptFailure, FailureKind};
+pub use keeper::LeaseKeeper;
+pub use maintenance::{Rescued, RetriedBatch};
+pub use metrics::{STORE_METRICS, StoreMetrics};
+pub use model::{LeasedJob, Predecessor, RetryPolicy};
+pub use pick::PickFilter;
+pub use queue::{FinishError, Loader, LoadError, QueuePicker, WorkerContext};
+pub use reports::{AttemptReport, BatchReport, JobCount, QueueCount, StuckJob};
+pub use store::{DatabaseUrl, JobStore, MIGRATOR};
+pub use wake::WakeListener;
+pub use workers::{NewWorker, WorkerReport};

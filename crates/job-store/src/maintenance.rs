@@ -1,0 +1,126 @@
+//! What the job monitor's duties do to the store.
+
+use crate::finish::fail_batch;
+use crate::metrics::{QueryTimer, STORE_METRICS};
+use crate::model::batch_id;
+use crate::{JobStore, StoreError};
+use proving_model::{BatchId, JobStatus, Stage};
+
+/// Jobs that one transaction of the rescue duty takes on; more come in the next.
+const RESCUE_BATCH: i64 = 500;
+
+/// A job that was put back.
+#[derive(Debug, Clone)]
+pub struct Rescued {
+    /// The job.
+    pub job_id: i64,
+    /// Its batch.
+    pub batch: BatchId,
+    /// Its new state: queued, or failed when it has killed too many workers.
+    pub status: JobStatus,
+    /// How many workers died with it so far.
+    pub worker_deaths: i32,
+}
+
+/// A batch that an operator gave new life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetriedBatch {
+    /// Failed jobs that are queued again.
+    pub jobs: u64,
+}
+
+impl JobStore {
+    /// Puts jobs back whose lease expired: their worker died, hung, or was cut off. Safe to run anywhere, any number of
+    /// times: rows that another is rescuing are skipped.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn rescue_expired(&self) -> Result<Vec<Rescued>, StoreError> {
+        let _timer = QueryTimer::start("rescue_expired");
+        let error = StoreError::database;
+        let mut transaction = self.pool.begin().await.map_err(error("rescue_expired"))?;
+        let rows = sqlx::query!(
+            r#"WITH expired AS (
+                   SELECT id, lease_token, worker_id FROM prover_jobs
+                   WHERE status = 'in_progress' AND lease_expires_at < now()
+                   ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED
+               ), attempted AS (
+                   UPDATE job_attempts a SET finished_at = now(), outcome = 'worker_died',
+                       error = 'the lease expired: the worker died, hung, or was cut off'
+                   FROM expired e WHERE a.job_id = e.id AND a.lease_token = e.lease_token
+               )
+               UPDATE prover_jobs j SET
+                   status = CASE WHEN worker_deaths + 1 >= $2 THEN 'failed' ELSE 'queued' END,
+                   worker_deaths = worker_deaths + 1, queued_at = now(), progress = 0,
+                   error = CASE WHEN worker_deaths + 1 >= $2
+                                THEN 'quarantined: ' || (worker_deaths + 1) || ' workers died while they held it'
+                                ELSE 'its worker died, hung, or was cut off' END,
+                   worker_id = NULL, lease_token = NULL, lease_expires_at = NULL
+               FROM expired e WHERE j.id = e.id
+               RETURNING j.id, j.chain_id, j.batch_number, j.status, j.worker_deaths, j.stage, j.error"#,
+            RESCUE_BATCH,
+            self.policy.worker_deaths_max
+        )
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(error("rescue_expired"))?;
+        let mut rescued = Vec::with_capacity(rows.len());
+        let mut stages = Vec::new();
+        for row in rows {
+            let batch = batch_id(row.chain_id, row.batch_number)?;
+            let status = row.status.parse().map_err(|e| StoreError::Schema(format!("{e}")))?;
+            if status == JobStatus::Failed {
+                let reason = format!("job {}: {}", row.id, row.error.unwrap_or_default());
+                fail_batch(&mut transaction, batch, &reason).await?;
+            }
+            stages.extend(row.stage.parse::<Stage>().ok());
+            rescued.push(Rescued { job_id: row.id, batch, status, worker_deaths: row.worker_deaths });
+        }
+        transaction.commit().await.map_err(error("rescue_expired"))?;
+        STORE_METRICS.leases_expired.inc_by(rescued.len() as u64);
+        stages.sort_unstable();
+        stages.dedup();
+        stages.into_iter().for_each(|stage| self.waker.wake(stage));
+        Ok(rescued)
+    }
+
+    /// Gives the failed jobs of a batch new budgets and queues them again.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSuchBatch`].
+    pub async fn requeue_failed(&self, batch: BatchId) -> Result<RetriedBatch, StoreError> {
+        let _timer = QueryTimer::start("requeue_failed");
+        let error = StoreError::database;
+        let (chain_id, number) = (i64::from(batch.chain_id), i64::from(batch.number));
+        let mut transaction = self.pool.begin().await.map_err(error("requeue_failed"))?;
+        let jobs = sqlx::query!(
+            "UPDATE prover_jobs SET status = 'queued', queued_at = now(), not_before = now(), finished_at = NULL,
+                 failures = 0, worker_deaths = 0, timeouts = 0, regenerations = 0, progress = 0
+             WHERE chain_id = $1 AND batch_number = $2 AND status = 'failed' AND dependencies_left = 0",
+            chain_id,
+            number
+        )
+        .execute(&mut *transaction)
+        .await
+        .map_err(error("requeue_failed"))?
+        .rows_affected();
+        let found = sqlx::query!(
+            "UPDATE batches SET status = CASE WHEN status = 'failed' THEN 'in_progress' ELSE status END,
+                 error = CASE WHEN status = 'failed' THEN NULL ELSE error END,
+                 finished_at = CASE WHEN status = 'failed' THEN NULL ELSE finished_at END
+             WHERE chain_id = $1 AND number = $2",
+            chain_id,
+            number
+        )
+        .execute(&mut *transaction)
+        .await
+        .map_err(error("requeue_failed"))?
+        .rows_affected();
+        if found == 0 {
+            return Err(StoreError::NoSuchBatch(batch));
+        }
+        transaction.commit().await.map_err(error("requeue_failed"))?;
+        Stage::ALL.iter().for_each(|stage| self.waker.wake(*stage));
+        Ok(RetriedBatch { jobs })
+    }
+}

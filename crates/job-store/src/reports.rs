@@ -1,0 +1,220 @@
+//! What operators see.
+
+use crate::metrics::QueryTimer;
+use crate::model::job_key;
+use crate::{Batch, JobStore, StoreError};
+use proving_model::{BatchId, JobKey, JobStatus};
+use serde::Serialize;
+
+/// Stuck jobs that a report names; their number is in the counts.
+const STUCK_MAX: i64 = 20;
+
+/// How many jobs of one round, stage and circuit are in one state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct JobCount {
+    /// Round number, 0 to 4.
+    pub round: i16,
+    /// The stage.
+    pub stage: String,
+    /// The circuit.
+    pub circuit_id: i16,
+    /// The state.
+    pub status: String,
+    /// How many.
+    pub count: i64,
+}
+
+/// A job that failed, or was put back at least once, with its last error.
+#[derive(Debug, Clone)]
+pub struct StuckJob {
+    /// Row id.
+    pub id: i64,
+    /// Place within the batch.
+    pub key: JobKey,
+    /// Its state.
+    pub status: JobStatus,
+    /// Leases given out.
+    pub attempts: i32,
+    /// Failures that it reported.
+    pub failures: i32,
+    /// Workers that died with it.
+    pub worker_deaths: i32,
+    /// The last error.
+    pub error: Option<String>,
+}
+
+/// A batch, round by round.
+#[derive(Debug, Clone)]
+pub struct BatchReport {
+    /// Its row.
+    pub batch: Batch,
+    /// Jobs by round, stage, circuit and state.
+    pub counts: Vec<JobCount>,
+    /// Jobs in trouble, the first twenty.
+    pub stuck: Vec<StuckJob>,
+    /// Attempts that ended with the death of their worker.
+    pub worker_deaths: i64,
+    /// Attempts that failed.
+    pub failed_attempts: i64,
+    /// Attempts in all.
+    pub attempts: i64,
+}
+
+/// One attempt.
+#[derive(Debug, Clone, Serialize)]
+pub struct AttemptReport {
+    /// The job.
+    pub job_id: i64,
+    /// 1, 2, 3 …
+    pub attempt: i32,
+    /// Component of its worker.
+    pub component: String,
+    /// Process id of its worker.
+    pub pid: i32,
+    /// How it ended; `None` while it runs.
+    pub outcome: Option<String>,
+    /// How long it took, or has taken.
+    pub seconds: f64,
+    /// Its error.
+    pub error: Option<String>,
+}
+
+/// A line of the queue report.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct QueueCount {
+    /// Version, minor part.
+    pub protocol_minor: i32,
+    /// Version, patch part.
+    pub protocol_patch: i32,
+    /// Chain.
+    pub chain_id: i64,
+    /// The stage.
+    pub stage: String,
+    /// Round number.
+    pub round: i16,
+    /// Memory class.
+    pub memory_class: String,
+    /// The state; finished jobs are not counted.
+    pub status: String,
+    /// How many.
+    pub count: i64,
+    /// Age of the oldest in seconds, since it was queued (or made, while it waits).
+    pub oldest_seconds: f64,
+}
+
+impl JobStore {
+    /// A batch, round by round.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSuchBatch`].
+    pub async fn batch_report(&self, id: BatchId) -> Result<BatchReport, StoreError> {
+        let batch = self.batch(id).await?.ok_or(StoreError::NoSuchBatch(id))?;
+        let _timer = QueryTimer::start("batch_report");
+        let (chain_id, number) = (i64::from(id.chain_id), i64::from(id.number));
+        let counts = sqlx::query_as!(
+            JobCount,
+            r#"SELECT aggregation_round AS round, stage, circuit_id, status, count(*) AS "count!"
+               FROM prover_jobs WHERE chain_id = $1 AND batch_number = $2
+               GROUP BY 1, 2, 3, 4 ORDER BY 1, 2 DESC, 3, 4"#,
+            chain_id,
+            number
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(StoreError::database("batch_report: counts"))?;
+        let rows = sqlx::query!(
+            "SELECT id, aggregation_round, stage, circuit_id, depth, sequence_number, status, attempts, failures,
+                    worker_deaths, error
+             FROM prover_jobs
+             WHERE chain_id = $1 AND batch_number = $2 AND error IS NOT NULL
+             ORDER BY status = 'failed' DESC, id LIMIT $3",
+            chain_id,
+            number,
+            STUCK_MAX
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(StoreError::database("batch_report: stuck"))?;
+        let mut stuck = Vec::with_capacity(rows.len());
+        for row in rows {
+            stuck.push(StuckJob {
+                id: row.id,
+                key: job_key(
+                    row.aggregation_round,
+                    &row.stage,
+                    row.circuit_id,
+                    row.depth,
+                    row.sequence_number,
+                )?,
+                status: row.status.parse().map_err(|e| StoreError::Schema(format!("{e}")))?,
+                attempts: row.attempts,
+                failures: row.failures,
+                worker_deaths: row.worker_deaths,
+                error: row.error,
+            });
+        }
+        let sums = sqlx::query!(
+            r#"SELECT count(*) FILTER (WHERE a.outcome = 'worker_died') AS "deaths!",
+                      count(*) FILTER (WHERE a.outcome IN ('failed', 'timed_out')) AS "failed!",
+                      count(*) AS "attempts!"
+               FROM job_attempts a JOIN prover_jobs j ON j.id = a.job_id
+               WHERE j.chain_id = $1 AND j.batch_number = $2"#,
+            chain_id,
+            number
+        )
+        .fetch_one(&self.pool)
+        .await
+        .map_err(StoreError::database("batch_report: attempts"))?;
+        Ok(BatchReport {
+            batch,
+            counts,
+            stuck,
+            worker_deaths: sums.deaths,
+            failed_attempts: sums.failed,
+            attempts: sums.attempts,
+        })
+    }
+
+    /// The attempts of a batch that did not simply succeed, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn troubled_attempts(&self, id: BatchId) -> Result<Vec<AttemptReport>, StoreError> {
+        let _timer = QueryTimer::start("troubled_attempts");
+        sqlx::query_as!(
+            AttemptReport,
+            r#"SELECT a.job_id, a.attempt, w.component, w.pid, a.outcome, a.error,
+                      EXTRACT(EPOCH FROM coalesce(a.finished_at, now()) - a.started_at)::float8 AS "seconds!"
+               FROM job_attempts a
+               JOIN prover_jobs j ON j.id = a.job_id
+               JOIN workers w ON w.id = a.worker_id
+               WHERE j.chain_id = $1 AND j.batch_number = $2 AND a.outcome IS DISTINCT FROM 'successful'
+               ORDER BY a.started_at LIMIT 100"#,
+            i64::from(id.chain_id),
+            i64::from(id.number)
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(StoreError::database("troubled_attempts"))
+    }
+
+    /// Unfinished jobs by version, chain, stage, round, memory class and state.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn queue_report(&self) -> Result<Vec<QueueCount>, StoreError> {
+        let _timer = QueryTimer::start("queue_report");
+        sqlx::query_as!(
+            QueueCount,
+            r#"SELECT protocol_minor, protocol_patch, chain_id, stage, aggregation_round AS round, memory_class,
+                      status, count(*) AS "count!",
+                      max(EXTRACT(EPOCH FROM now() - coalesce(queued_at, created_at)))::float8 AS "oldest_seconds!"
+               FROM prover_jobs
+               WHERE status IN ('waiting_for_proofs', 'queued', 'in_progress', 'failed')
+               GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY 1, 2, 3, 4 DESC, 5, 6, 7"#
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(StoreError::database("queue_report"))
+    }
+}

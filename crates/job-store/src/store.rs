@@ -1,0 +1,145 @@
+//! Connecting, migrating, and checking that the schema is ours.
+
+use crate::metrics::QueryTimer;
+use crate::wake::Waker;
+use crate::{RetryPolicy, StoreError};
+use sqlx::ConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use std::{fmt, str::FromStr, time::Duration};
+
+/// The migrations, embedded from `migrations/` at the repository's root.
+pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
+
+/// Connections of a process: few beat many, since each statement is short.
+const CONNECTIONS_MAX: u32 = 8;
+/// How long to wait for a connection before an operation counts as failed.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where the database is. Its text holds a password, so it is never printed.
+#[derive(Clone)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// Takes a URL, `postgres://USER:PASSWORD@HOST:PORT/DATABASE`.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] when it is none; the message does not repeat it.
+    pub fn new(url: &str) -> Result<Self, StoreError> {
+        PgConnectOptions::from_str(url)
+            .map_err(|e| StoreError::Invalid(format!("the database URL is not valid: {e}")))?;
+        Ok(Self(url.to_owned()))
+    }
+
+    pub(crate) fn options(&self) -> Result<PgConnectOptions, StoreError> {
+        PgConnectOptions::from_str(&self.0)
+            .map_err(|e| StoreError::Invalid(format!("the database URL is not valid: {e}")))
+    }
+
+    /// The URL itself, for handing it to another process.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DatabaseUrl(hidden)")
+    }
+}
+
+/// The job store. Clones share one pool.
+#[derive(Debug, Clone)]
+pub struct JobStore {
+    pub(crate) pool: PgPool,
+    pub(crate) policy: RetryPolicy,
+    pub(crate) waker: Waker,
+}
+
+impl JobStore {
+    /// Connects. The schema is not looked at; see [`JobStore::check_schema`] and [`JobStore::migrate`].
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] when the server cannot be reached.
+    pub async fn connect(url: &DatabaseUrl) -> Result<Self, StoreError> {
+        let pool = PgPoolOptions::new()
+            .max_connections(CONNECTIONS_MAX)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_with(url.options()?)
+            .await
+            .map_err(StoreError::database("connect"))?;
+        let waker = Waker::start(pool.clone());
+        Ok(Self { pool, policy: RetryPolicy::default(), waker })
+    }
+
+    /// The same store with other retry budgets.
+    #[must_use]
+    pub fn with_retry_policy(mut self, policy: RetryPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Brings the schema up to date. Several processes may do so at once.
+    ///
+    /// # Errors
+    /// [`StoreError::Schema`] when the database holds a newer or another schema.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        MIGRATOR
+            .run(&self.pool)
+            .await
+            .map_err(|e| StoreError::Schema(format!("the database cannot be migrated: {e}")))
+    }
+
+    /// Checks that the schema is exactly this program's.
+    ///
+    /// # Errors
+    /// [`StoreError::Schema`] says whether it is missing, older or newer, and what to do.
+    pub async fn check_schema(&self) -> Result<(), StoreError> {
+        let _timer = QueryTimer::start("check_schema");
+        let found: Result<Option<i64>, sqlx::Error> =
+            sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
+                .fetch_one(&self.pool)
+                .await;
+        let found = match found {
+            Ok(found) => found,
+            // 42P01: the table does not exist.
+            Err(sqlx::Error::Database(e)) if e.code().as_deref() == Some("42P01") => None,
+            Err(e) => return Err(StoreError::database("check_schema")(e)),
+        };
+        let ours = MIGRATOR.iter().map(|migration| migration.version).max();
+        match (found, ours) {
+            (found, ours) if found == ours => Ok(()),
+            (None, _) => {
+                Err(StoreError::Schema("the database has no schema yet: run `prover database migrate`".to_owned()))
+            }
+            (Some(found), Some(ours)) if found > ours => Err(StoreError::Schema(format!(
+                "the database's schema ({found}) is newer than this program's ({ours}): update the program"
+            ))),
+            (Some(found), _) => Err(StoreError::Schema(format!(
+                "the database's schema ({found}) is older than this program's: run `prover database migrate`"
+            ))),
+        }
+    }
+
+    /// Creates an empty database on the server of `url`; the name is taken as it is.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] for a name that is not letters, digits and underscores, else [`StoreError::Database`].
+    pub async fn create_database(url: &DatabaseUrl, name: &str) -> Result<(), StoreError> {
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            return Err(StoreError::Invalid(format!("{name:?} is not a name for a database")));
+        }
+        let error = StoreError::database;
+        let mut connection = url.options()?.connect().await.map_err(error("create_database"))?;
+        // CREATE DATABASE takes no parameters; the name was checked above.
+        let statement = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
+        sqlx::raw_sql(statement).execute(&mut connection).await.map_err(error("create_database"))?;
+        Ok(())
+    }
+
+    /// Closes all connections.
+    pub async fn close(&self) {
+        self.waker.flush().await;
+        self.pool.close().await;
+    }
+}

@@ -1,0 +1,135 @@
+//! Waking pickers: NOTIFY after a commit that queued work, coalesced; LISTEN on one connection a process.
+//!
+//! NOTIFY takes a lock over the whole database until its transaction commits, so it has a transaction of its own, and
+//! what becomes queued while one is on its way is announced by the next. A lost announcement (a crash between commit
+//! and NOTIFY, a broken listener) costs a poll interval and nothing else.
+
+use crate::metrics::STORE_METRICS;
+use crate::{JobStore, StoreError};
+use proving_model::Stage;
+use sqlx::postgres::{PgListener, PgPool};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::{mpsc, oneshot, watch};
+
+const CHANNEL: &str = "roundhouse_jobs";
+/// Requests that wait for the sender; more of the same would be coalesced anyway.
+const REQUESTS_MAX: usize = 64;
+/// Pause before a broken listener is set up again.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
+
+enum Request {
+    Wake(Stage),
+    Flush(oneshot::Sender<()>),
+}
+
+/// Announces queued work, from a task of its own.
+#[derive(Debug, Clone)]
+pub(crate) struct Waker {
+    requests: mpsc::Sender<Request>,
+}
+
+impl Waker {
+    pub(crate) fn start(pool: PgPool) -> Self {
+        let (requests, mut inbox) = mpsc::channel(REQUESTS_MAX);
+        tokio::spawn(async move {
+            while let Some(request) = inbox.recv().await {
+                let mut stages = [false; Stage::ALL.len()];
+                let mut flushes = Vec::new();
+                let mut next = Some(request);
+                while let Some(request) = next {
+                    match request {
+                        Request::Wake(stage) => stages[stage as usize] = true,
+                        Request::Flush(done) => flushes.push(done),
+                    }
+                    next = inbox.try_recv().ok();
+                }
+                for stage in Stage::ALL.iter().filter(|stage| stages[**stage as usize]) {
+                    let sent = sqlx::query("SELECT pg_notify($1, $2)")
+                        .bind(CHANNEL)
+                        .bind(stage.as_str())
+                        .execute(&pool)
+                        .await;
+                    match sent {
+                        Ok(_) => drop(STORE_METRICS.wake_ups_sent.inc()),
+                        Err(e) => tracing::warn!("a wake-up was not sent, pickers will poll: {e}"),
+                    }
+                }
+                for done in flushes {
+                    let _ = done.send(());
+                }
+            }
+        });
+        Self { requests }
+    }
+
+    /// Asks for an announcement; never waits, and never fails: a full inbox already holds the same.
+    pub(crate) fn wake(&self, stage: Stage) {
+        let _ = self.requests.try_send(Request::Wake(stage));
+    }
+
+    /// Returns when everything asked for was announced.
+    pub(crate) async fn flush(&self) {
+        let (done, sent) = oneshot::channel();
+        if self.requests.send(Request::Flush(done)).await.is_ok() {
+            let _ = sent.await;
+        }
+    }
+}
+
+/// The listening side, one a process: hands each announcement to the pickers of its stage.
+#[derive(Debug, Clone)]
+pub struct WakeListener {
+    /// Announcements so far, by stage.
+    stages: Arc<[watch::Sender<u64>; 3]>,
+}
+
+impl WakeListener {
+    /// Starts listening, for as long as the runtime lives. A broken connection is replaced; meanwhile pickers poll.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] when the first connection cannot be made.
+    pub async fn start(store: &JobStore) -> Result<Self, StoreError> {
+        let listener = Self { stages: Arc::new([0; 3].map(watch::Sender::new)) };
+        let mut connection = Self::connect(store).await?;
+        let (stages, store) = (listener.stages.clone(), store.clone());
+        tokio::spawn(async move {
+            loop {
+                match connection.try_recv().await {
+                    Ok(Some(message)) => {
+                        STORE_METRICS.wake_ups_received.inc();
+                        if let Ok(stage) = message.payload().parse::<Stage>() {
+                            announce(&stages[stage as usize]);
+                        }
+                    }
+                    // The connection was lost and is being made again: what was announced meanwhile is unknown.
+                    Ok(None) => stages.iter().for_each(announce),
+                    Err(_) if store.pool.is_closed() => return,
+                    Err(e) => {
+                        tracing::warn!("the wake-up connection broke, pickers poll meanwhile: {e}");
+                        tokio::time::sleep(RECONNECT_PAUSE).await;
+                        if let Ok(fresh) = Self::connect(&store).await {
+                            connection = fresh;
+                        }
+                    }
+                }
+            }
+        });
+        Ok(listener)
+    }
+
+    async fn connect(store: &JobStore) -> Result<PgListener, StoreError> {
+        let mut connection =
+            PgListener::connect_with(&store.pool).await.map_err(StoreError::database("listen"))?;
+        connection.listen(CHANNEL).await.map_err(StoreError::database("listen"))?;
+        Ok(connection)
+    }
+
+    /// The announcements of a stage, for one picker.
+    pub(crate) fn announcements(&self, stage: Stage) -> watch::Receiver<u64> {
+        self.stages[stage as usize].subscribe()
+    }
+}
+
+fn announce(stage: &watch::Sender<u64>) {
+    stage.send_modify(|count| *count = count.wrapping_add(1));
+}

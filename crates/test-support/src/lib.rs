@@ -1,0 +1,61 @@
+//! Databases for tests: one private server a test process, one database a test. A dev-dependency only.
+
+#![allow(clippy::expect_used, reason = "a test that cannot have its database fails")]
+
+use embedded_postgres::{EmbeddedPostgres, Options};
+use job_store::{DatabaseUrl, JobStore};
+use proving_model::{ArtifactRef, ProtocolVersion};
+use std::{
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+/// The version of test batches.
+pub const VERSION: ProtocolVersion = ProtocolVersion { minor: 0, patch: 1 };
+
+/// A folder for one test process that every user may enter, unlike `tempfile`'s own.
+fn process_folder() -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("roundhouse-test-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("the temporary folder takes a folder");
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    folder
+}
+
+/// This test process's server. It ends with the process and removes its cluster.
+fn server() -> &'static EmbeddedPostgres {
+    static SERVER: OnceLock<EmbeddedPostgres> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        // A test's data need not survive the machine, and syncing it takes most of the tests' time.
+        let settings = [("fsync", "off"), ("synchronous_commit", "off"), ("full_page_writes", "off")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let options = Options { settings: settings.to_vec(), is_temporary: true };
+        EmbeddedPostgres::start(&process_folder(), &options).expect("PostgreSQL is installed")
+    })
+}
+
+/// A fresh, empty database.
+pub async fn empty_database() -> DatabaseUrl {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    let admin = DatabaseUrl::new(&server().url("postgres")).expect("the server's URL is valid");
+    JobStore::create_database(&admin, &name).await.expect("the name is new");
+    DatabaseUrl::new(&server().url(&name)).expect("the server's URL is valid")
+}
+
+/// A fresh database with the schema and version [`VERSION`] of the mock.
+pub async fn store() -> JobStore {
+    let store = JobStore::connect(&empty_database().await).await.expect("the server runs");
+    store.migrate().await.expect("the migrations apply");
+    store.insert_protocol_version(VERSION, "mock", "digest").await.expect("the version is new");
+    store
+}
+
+/// A reference to an artifact that nobody reads.
+#[must_use]
+pub fn artifact(key: &str) -> ArtifactRef {
+    ArtifactRef { key: key.to_owned(), checksum: [7; 32], size_bytes: 1 }
+}
