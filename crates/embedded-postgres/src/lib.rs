@@ -66,7 +66,9 @@ pub enum PostgresError {
         pid: String,
     },
     /// The cluster was made by another version.
-    #[error("{folder} holds a cluster of PostgreSQL {found}, and the programs in {programs} are version {expected}")]
+    #[error(
+        "{folder} holds a cluster of PostgreSQL {found}, and the programs in {programs} are version {expected}"
+    )]
     OtherVersion {
         /// The cluster's folder.
         folder: PathBuf,

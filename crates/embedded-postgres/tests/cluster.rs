@@ -1,5 +1,7 @@
 //! The cluster's life, seen with the `psql` that comes with the server programs.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use embedded_postgres::{EmbeddedPostgres, Options, PostgresError, find_programs};
 use std::{
     path::Path,

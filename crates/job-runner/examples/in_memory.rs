@@ -3,7 +3,10 @@
 //! `cargo run -p job-runner --example in_memory`
 
 use async_trait::async_trait;
-use job_runner::{ExecuteError, Executor, JobContext, JobPicker, JobRunner, JobSaver, Lease, Outcome, PickError, Picked, SaveError};
+use job_runner::{
+    ExecuteError, Executor, JobContext, JobPicker, JobRunner, JobSaver, Lease, Outcome, PickError, Picked,
+    SaveError,
+};
 use std::collections::VecDeque;
 
 struct Square;

@@ -1,7 +1,10 @@
 //! The runner: three tasks and a pool of threads between two bounded channels.
 
 use crate::metrics::{JobOutcome, OutcomeLabels, RUNNER_METRICS, RunnerLabels};
-use crate::{ExecuteError, Executor, JobContext, JobMetadata, JobPicker, JobSaver, Outcome, PickError, Picked, SaveError};
+use crate::{
+    ExecuteError, Executor, JobContext, JobMetadata, JobPicker, JobSaver, Outcome, PickError, Picked,
+    SaveError,
+};
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -483,7 +486,10 @@ where
                 break;
             }
             Err(SaveError::Refused(reason)) => {
-                tracing::error!(runner = shared.name, "the result cannot be saved, the job is released: {reason}");
+                tracing::error!(
+                    runner = shared.name,
+                    "the result cannot be saved, the job is released: {reason}"
+                );
                 release(&shared, &metadata).await;
                 break;
             }

@@ -1,6 +1,8 @@
 //! Each promise of the runner, with a queue in memory. Tests wait on signals; none waits for time to pass, except where
 //! a timeout is the subject, and then the clock is tokio's paused one or the timeout is short.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use async_trait::async_trait;
 use job_runner::*;
 use std::{

@@ -199,11 +199,7 @@ impl JobStore {
             },
             input: artifact(Some(row.input_key), Some(row.input_checksum), Some(row.input_size_bytes))?
                 .ok_or_else(|| bad("input"))?,
-            final_proof: artifact(
-                row.final_proof_key,
-                row.final_proof_checksum,
-                row.final_proof_size_bytes,
-            )?,
+            final_proof: artifact(row.final_proof_key, row.final_proof_checksum, row.final_proof_size_bytes)?,
             error: row.error,
             age_seconds: row.age_seconds,
             duration_seconds: row.duration_seconds,

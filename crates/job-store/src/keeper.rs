@@ -45,7 +45,8 @@ impl LeaseKeeper {
                  or one late heartbeat loses every lease"
             )));
         }
-        let failed = |e: std::io::Error| StoreError::Invalid(format!("cannot start the heartbeat thread: {e}"));
+        let failed =
+            |e: std::io::Error| StoreError::Invalid(format!("cannot start the heartbeat thread: {e}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let options = url.options()?.disable_statement_logging();
         let held: Arc<Mutex<HashMap<Uuid, Held>>> = Arc::default();

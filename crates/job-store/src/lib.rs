@@ -38,7 +38,7 @@ pub use maintenance::{Rescued, RetriedBatch};
 pub use metrics::{STORE_METRICS, StoreMetrics};
 pub use model::{LeasedJob, Predecessor, RetryPolicy};
 pub use pick::PickFilter;
-pub use queue::{FinishError, Loader, LoadError, QueuePicker, WorkerContext};
+pub use queue::{FinishError, LoadError, Loader, QueuePicker, WorkerContext};
 pub use reports::{AttemptReport, BatchReport, JobCount, QueueCount, StuckJob};
 pub use store::{DatabaseUrl, JobStore, MIGRATOR};
 pub use wake::WakeListener;

@@ -131,13 +131,8 @@ impl JobStore {
         .map_err(StoreError::database("predecessors"))?;
         let mut predecessors = Vec::with_capacity(rows.len());
         for row in rows {
-            let key = job_key(
-                row.aggregation_round,
-                &row.stage,
-                row.circuit_id,
-                row.depth,
-                row.sequence_number,
-            )?;
+            let key =
+                job_key(row.aggregation_round, &row.stage, row.circuit_id, row.depth, row.sequence_number)?;
             let output = artifact(row.output_key, row.output_checksum, row.output_size_bytes)?
                 .ok_or_else(|| StoreError::Schema(format!("the successful job {key} names no output")))?;
             predecessors.push(crate::Predecessor { key, output });

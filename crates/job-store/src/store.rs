@@ -109,9 +109,9 @@ impl JobStore {
         let ours = MIGRATOR.iter().map(|migration| migration.version).max();
         match (found, ours) {
             (found, ours) if found == ours => Ok(()),
-            (None, _) => {
-                Err(StoreError::Schema("the database has no schema yet: run `prover database migrate`".to_owned()))
-            }
+            (None, _) => Err(StoreError::Schema(
+                "the database has no schema yet: run `prover database migrate`".to_owned(),
+            )),
             (Some(found), Some(ours)) if found > ours => Err(StoreError::Schema(format!(
                 "the database's schema ({found}) is newer than this program's ({ours}): update the program"
             ))),

@@ -221,18 +221,17 @@ impl Keystore {
                 });
             }
         }
-        // The key first: a manifest entry without a file is a key to generate, a file without an entry is damage.
-        // A crash between the two leaves a file that `load` refuses, hence the entry of an own manifest goes first.
+        // The entry first: one without a file is a key to generate, while a file without an entry is refused.
         if self.shipped.is_none() {
             let (mut manifest, _) = self.manifest()?;
             manifest.keys.insert(name.to_owned(), entry);
-            self.write(MANIFEST_FILE, manifest.to_toml().as_bytes())?;
+            self.write(&self.folder.join(MANIFEST_FILE), manifest.to_toml().as_bytes())?;
         }
-        self.write(&file_name(name), bytes)
+        self.write(&self.path(name), bytes)
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(file_name(name))
+        self.folder.join(format!("{name}.key"))
     }
 
     fn manifest(&self) -> Result<(Manifest, String), KeystoreError> {
@@ -249,21 +248,16 @@ impl Keystore {
     }
 
     /// Writes a whole file or none: under a temporary name first, synced, then renamed.
-    fn write(&self, file_name: &str, bytes: &[u8]) -> Result<(), KeystoreError> {
-        let path = self.folder.join(file_name);
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), KeystoreError> {
         let write = || -> io::Result<()> {
             let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
             file.write_all(bytes)?;
             file.as_file().sync_all()?;
-            file.persist(&path).map_err(|e| e.error)?;
+            file.persist(path).map_err(|e| e.error)?;
             Ok(())
         };
-        write().map_err(io_error("write key file", &path))
+        write().map_err(io_error("write key file", path))
     }
-}
-
-fn file_name(name: &str) -> String {
-    format!("{name}.key")
 }
 
 #[cfg(test)]

@@ -172,11 +172,7 @@ pub(crate) mod gadget {
         to: HashOutTarget,
         amount: Target,
     ) -> HashOutTarget {
-        hash(
-            builder,
-            tag::PUBLIC_DATA,
-            &[&data.elements, &[number, amount], &from.elements, &to.elements],
-        )
+        hash(builder, tag::PUBLIC_DATA, &[&data.elements, &[number, amount], &from.elements, &to.elements])
     }
 
     /// The digest that marks an empty leaf of the state tree.

@@ -68,17 +68,15 @@ pub fn verify(final_proof: &[u8], statement: &[u8], verification_key: &[u8]) -> 
     if proof.public_inputs != statement.public_inputs() {
         return reject("the proof is not one of this statement: its public inputs are others");
     }
-    refusing_panics("the proof does not verify", || {
-        verifier.verify_compressed(proof)
-    })
-    .map_err(Rejected)
+    refusing_panics("the proof does not verify", || verifier.verify_compressed(proof)).map_err(Rejected)
 }
 
 /// A verification key as text.
 #[must_use]
 pub fn key_to_text(key: &[u8]) -> String {
     let digits: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut text = String::from("# Verification key of the ledger's final proofs (plonky2, Poseidon, Goldilocks).\n");
+    let mut text =
+        String::from("# Verification key of the ledger's final proofs (plonky2, Poseidon, Goldilocks).\n");
     let mut rest = digits.as_str();
     while !rest.is_empty() {
         let (line, tail) = rest.split_at(rest.len().min(KEY_LINE_DIGITS));

@@ -14,6 +14,10 @@ pub struct ExampleFiles {
 /// Opening balance of every generated account.
 const OPENING_BALANCE: u64 = 1_000_000;
 
+/// Folder below `examples/ledger/`, transfers, accounts and seed of each shipped example.
+pub const SHIPPED: [(&str, usize, usize, u64); 3] =
+    [("", 16, 8, 1), ("medium", 256, 64, 2), ("large", 4_096, 512, 3)];
+
 /// A small generator of numbers that look random and are the same everywhere: SplitMix64.
 struct SplitMix(u64);
 
@@ -64,7 +68,8 @@ mod tests {
     #[test]
     fn shipped_examples_are_what_the_generator_makes() {
         for (folder, transfers, accounts, seed) in SHIPPED {
-            let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/ledger").join(folder);
+            let dir =
+                std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/ledger").join(folder);
             let files = example(transfers, accounts, seed);
             for (name, text) in [("accounts.csv", files.accounts), ("transfers.csv", files.transfers)] {
                 let path = dir.join(name);
@@ -74,7 +79,3 @@ mod tests {
         }
     }
 }
-
-/// Folder below `examples/ledger/`, transfers, accounts and seed of each shipped example.
-pub const SHIPPED: [(&str, usize, usize, u64); 3] =
-    [("", 16, 8, 1), ("medium", 256, 64, 2), ("large", 4_096, 512, 3)];

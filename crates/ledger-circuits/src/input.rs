@@ -210,7 +210,9 @@ fn read_accounts(path: &Path, balances: &mut Balances) -> Result<Vec<(String, u6
     let mut lines: HashMap<String, u64> = HashMap::new();
     while table.next()? {
         if accounts.len() == ACCOUNTS_MAX {
-            return Err(table.reject_line(format!("a batch may have {ACCOUNTS_MAX} opening accounts at most")));
+            return Err(
+                table.reject_line(format!("a batch may have {ACCOUNTS_MAX} opening accounts at most"))
+            );
         }
         let name = table.name(0)?.to_owned();
         let balance = table.number(1, 0, BALANCE_END - 1)?;

@@ -19,7 +19,8 @@ fn refused(transfers: &[u8], accounts: &[u8], place: &str, words: &str) {
 
 #[test]
 fn a_good_file_reads_and_its_payload_reads_back() {
-    let input = read("from,to,amount\nada,Zoë,60\nZoë,\"bob, jr\",60\n".as_bytes(), ACCOUNTS.as_bytes()).unwrap();
+    let input =
+        read("from,to,amount\nada,Zoë,60\nZoë,\"bob, jr\",60\n".as_bytes(), ACCOUNTS.as_bytes()).unwrap();
     assert_eq!(input.transfers.len(), 2);
     let params = LedgerParams::default();
     assert_eq!(LedgerInput::decode(&input.encode(), &params).unwrap(), input);

@@ -4,8 +4,8 @@ use crate::circuits::{public_data, recursion, storage_application, transfer_exec
 use crate::params::{Kind, LedgerParams};
 use crate::{Builder, C, Circuit, CommonData, D, F, Verifier, VerifierKey};
 use keystore::{GenerationLock, Keystore, KeystoreError};
-use plonky2::plonk::circuit_data::CircuitConfig;
 use plonky2::field::types::Field;
+use plonky2::plonk::circuit_data::CircuitConfig;
 use plonky2::util::serialization::{DefaultGateSerializer, DefaultGeneratorSerializer};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -88,7 +88,9 @@ pub enum KeyError {
     #[error(transparent)]
     Keystore(#[from] KeystoreError),
     /// A key file passes its checksum and still does not decode: it was made by another version.
-    #[error("key {0} cannot be decoded: it was made by another version of this program; delete the key folder")]
+    #[error(
+        "key {0} cannot be decoded: it was made by another version of this program; delete the key folder"
+    )]
     Undecodable(String),
     /// The circuits do not fit together for these parameters.
     #[error("the circuits cannot be built with these parameters: {0}")]

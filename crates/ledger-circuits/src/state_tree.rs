@@ -98,11 +98,8 @@ impl StateTree {
         for level in 0..self.depth {
             let index = path >> level;
             let sibling = self.node(level, index ^ 1);
-            current = if index & 1 == 0 {
-                digest::node(current, sibling)
-            } else {
-                digest::node(sibling, current)
-            };
+            current =
+                if index & 1 == 0 { digest::node(current, sibling) } else { digest::node(sibling, current) };
             self.nodes.insert((level as u8 + 1, index >> 1), current);
         }
         Ok(())

@@ -244,7 +244,8 @@ impl LedgerProofSystem {
     ) -> Result<(), ProofSystemError> {
         let name = self.name_of(circuit)?;
         let params = *self.keys.params();
-        let mut builder = Builder::new(plonky2::plonk::circuit_data::CircuitConfig::standard_recursion_config());
+        let mut builder =
+            Builder::new(plonky2::plonk::circuit_data::CircuitConfig::standard_recursion_config());
         if let CircuitName::Basic(kind) = name {
             let assigned = match kind {
                 Kind::TransferExecution => {
@@ -277,9 +278,7 @@ impl LedgerProofSystem {
                 let targets = allocate_node(&mut builder, &node.common, params.node_fan_in);
                 assign_node(&targets, &children, &node_key, witness)
             }
-            CircuitName::Tip => {
-                assign_tip(&allocate_tip(&mut builder, &node.common), &children, witness)
-            }
+            CircuitName::Tip => assign_tip(&allocate_tip(&mut builder, &node.common), &children, witness),
             _ => {
                 let tip = self.keys.verifier(CircuitName::Tip)?;
                 let targets = allocate_scheduler(&mut builder, &tip.common);
@@ -321,10 +320,14 @@ fn check_chain(circuit: CircuitType, children: &[(bool, Proof)]) -> Result<(), P
         AggregationRound::NodeAggregation => 1,
         _ => return Ok(()),
     };
-    let state = |proof: &Proof, at: usize| ChainState::from_elements(&proof.public_inputs[at..at + STATE_LEN]);
+    let state =
+        |proof: &Proof, at: usize| ChainState::from_elements(&proof.public_inputs[at..at + STATE_LEN]);
     for (i, pair) in children.windows(2).enumerate() {
         if state(&pair[0].1, at + STATE_LEN) != state(&pair[1].1, at) {
-            return Err(invalid(format!("proof {} of {circuit} does not start where the one before ends", i + 2)));
+            return Err(invalid(format!(
+                "proof {} of {circuit} does not start where the one before ends",
+                i + 2
+            )));
         }
     }
     Ok(())

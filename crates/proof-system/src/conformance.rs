@@ -29,7 +29,8 @@ pub fn check(system: &dyn ProofSystem, first: &[u8], second: &[u8]) {
         .iter()
         .zip(batches)
         .map(|(input, batch)| {
-            let run = bare::prove_batch(system, batch, input, &Uncontrolled).expect("a valid batch is proven");
+            let run =
+                bare::prove_batch(system, batch, input, &Uncontrolled).expect("a valid batch is proven");
             let statement = system.outputs(batch, input).expect("a valid batch has outputs").remove(0);
             (run.final_proof, statement.content)
         })
@@ -135,7 +136,11 @@ fn proofs_are_checked(system: &dyn ProofSystem, batch: BatchId, input: &[u8]) {
     assert!(system.verify(circuit, &damaged).is_err(), "a damaged proof is accepted");
     for spec in &system.circuit_table().circuits {
         if spec.circuit != circuit {
-            assert!(system.verify(spec.circuit, &proof).is_err(), "{circuit}'s proof passes as {}", spec.circuit);
+            assert!(
+                system.verify(spec.circuit, &proof).is_err(),
+                "{circuit}'s proof passes as {}",
+                spec.circuit
+            );
         }
     }
 }

@@ -67,7 +67,9 @@ impl CircuitTable {
     /// [`ProofSystemError::Invalid`] when the proof system has no such circuit.
     pub fn get(&self, circuit: CircuitType) -> Result<&CircuitSpec, ProofSystemError> {
         self.circuits.iter().find(|spec| spec.circuit == circuit).ok_or_else(|| {
-            ProofSystemError::Invalid(format!("this proof system has no {circuit}; check the protocol version"))
+            ProofSystemError::Invalid(format!(
+                "this proof system has no {circuit}; check the protocol version"
+            ))
         })
     }
 

@@ -18,8 +18,8 @@
 //! ```
 
 use crate::{
-    BasicCircuit, CircuitSpec, CircuitTable, CircuitType, Control, InputSource, KeyProgress, KeyPurpose, OutputFile,
-    PreparedInput, ProofSystem, ProofSystemError, Rejected, WitnessVector,
+    BasicCircuit, CircuitSpec, CircuitTable, CircuitType, Control, InputSource, KeyProgress, KeyPurpose,
+    OutputFile, PreparedInput, ProofSystem, ProofSystemError, Rejected, WitnessVector,
 };
 use proving_model::{AggregationRound, BatchId, CircuitId, MemoryClass, ProtocolVersion};
 use serde::{Deserialize, Serialize};
@@ -113,8 +113,7 @@ impl MockConfig {
     pub fn from_file(path: &Path) -> Result<Self, Rejected> {
         let text = std::fs::read_to_string(path)
             .map_err(|e| Rejected(format!("cannot read the mock's file {}: {e}", path.display())))?;
-        let config: Self =
-            toml::from_str(&text).map_err(|e| Rejected(format!("{}: {e}", path.display())))?;
+        let config: Self = toml::from_str(&text).map_err(|e| Rejected(format!("{}: {e}", path.display())))?;
         config.check().map_err(|reason| Rejected(format!("{}: {reason}", path.display())))?;
         Ok(config)
     }
@@ -138,10 +137,7 @@ impl MockConfig {
                 ));
             }
             if !(0.0..=1.0).contains(&circuit.failure_rate) {
-                return Err(format!(
-                    "{place}: failure_rate is {}; allowed are 0 to 1",
-                    circuit.failure_rate
-                ));
+                return Err(format!("{place}: failure_rate is {}; allowed are 0 to 1", circuit.failure_rate));
             }
         }
         Ok(())
@@ -331,7 +327,9 @@ impl ProofSystem for MockProofSystem {
         control: &dyn Control,
     ) -> Result<(), ProofSystemError> {
         if !witness_input.starts_with(b"mock") {
-            return Err(ProofSystemError::Invalid("not a mock input: it starts with the word mock".to_owned()));
+            return Err(ProofSystemError::Invalid(
+                "not a mock input: it starts with the word mock".to_owned(),
+            ));
         }
         let input = *blake3::hash(witness_input).as_bytes();
         for (i, costs) in self.config.circuit.iter().enumerate() {

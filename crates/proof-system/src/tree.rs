@@ -28,7 +28,13 @@ impl TreeNode {
     /// The job of a stage that works on this circuit.
     #[must_use]
     pub fn job(self, stage: Stage) -> JobKey {
-        JobKey { round: self.round, stage, circuit_id: self.circuit_id, depth: self.depth, sequence: self.sequence }
+        JobKey {
+            round: self.round,
+            stage,
+            circuit_id: self.circuit_id,
+            depth: self.depth,
+            sequence: self.sequence,
+        }
     }
 }
 
@@ -129,8 +135,12 @@ impl AggregationTree {
         }
         let tip =
             TreeNode { round: AggregationRound::RecursionTip, circuit_id: self.tip, depth: 0, sequence: 0 };
-        let scheduler =
-            TreeNode { round: AggregationRound::Scheduler, circuit_id: self.scheduler, depth: 0, sequence: 0 };
+        let scheduler = TreeNode {
+            round: AggregationRound::Scheduler,
+            circuit_id: self.scheduler,
+            depth: 0,
+            sequence: 0,
+        };
         groups.push(Group { parent: tip, children: tops });
         groups.push(Group { parent: scheduler, children: vec![tip] });
         Ok(groups)
@@ -167,8 +177,8 @@ impl AggregationTree {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mock::{MockConfig, MockProofSystem};
     use crate::ProofSystem;
+    use crate::mock::{MockConfig, MockProofSystem};
     use std::collections::HashSet;
 
     fn groups_of(circuits: &[(i16, usize)], fan_ins: (usize, usize)) -> (usize, Vec<Group>) {
@@ -196,7 +206,9 @@ mod tests {
                 let mut made: HashSet<TreeNode> = HashSet::new();
                 let mut consumed: HashSet<TreeNode> = HashSet::new();
                 for group in &groups {
-                    assert!(!group.children.is_empty() && group.children.len() <= fan_ins.0.max(fan_ins.1).max(3));
+                    assert!(
+                        !group.children.is_empty() && group.children.len() <= fan_ins.0.max(fan_ins.1).max(3)
+                    );
                     if group.parent.round == AggregationRound::NodeAggregation {
                         assert!(group.children.len() >= 2, "{:?} aggregates nothing", group.parent);
                     }

@@ -88,10 +88,7 @@ impl JobStatus {
             (self, next),
             (S::WaitingForProofs, S::Queued | S::Cancelled)
                 | (S::Queued, S::InProgress | S::Cancelled)
-                | (
-                    S::InProgress,
-                    S::Queued | S::Successful | S::Failed | S::Cancelled | S::WaitingForProofs
-                )
+                | (S::InProgress, S::Queued | S::Successful | S::Failed | S::Cancelled | S::WaitingForProofs)
                 | (S::Successful | S::Failed | S::Cancelled, S::Queued)
         )
     }

@@ -35,10 +35,7 @@ impl FromStr for ProtocolVersion {
         else {
             return Err(bad());
         };
-        Ok(Self {
-            minor: minor.parse().map_err(|_| bad())?,
-            patch: patch.parse().map_err(|_| bad())?,
-        })
+        Ok(Self { minor: minor.parse().map_err(|_| bad())?, patch: patch.parse().map_err(|_| bad())? })
     }
 }
 

@@ -61,14 +61,8 @@ pub(crate) fn define(builder: &mut Builder, params: &LedgerParams) {
         builder.assert_bool(slot.active);
         state.count = builder.add(state.count, slot.active.target);
         let log = gadget::push_log(builder, state.first, slot.from, slot.to, slot.amount);
-        let data = gadget::push_public_data(
-            builder,
-            state.second,
-            state.count,
-            slot.from,
-            slot.to,
-            slot.amount,
-        );
+        let data =
+            gadget::push_public_data(builder, state.second, state.count, slot.from, slot.to, slot.amount);
         state.first = select_hash(builder, slot.active, log, state.first);
         state.second = select_hash(builder, slot.active, data, state.second);
     }

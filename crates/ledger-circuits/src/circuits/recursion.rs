@@ -35,7 +35,6 @@ use proving_model::BatchId;
 /// Public inputs of a leaf or node before the verification key.
 pub(crate) const AGGREGATE_LEN: usize = 1 + 2 * STATE_LEN;
 
-
 /// Public inputs of the scheduler and the wraps: chain id, batch number, root before, root after, number of
 /// transfers, public-data hash.
 pub(crate) const STATEMENT_LEN: usize = 2 + 4 + 4 + 1 + 4;
@@ -109,9 +108,8 @@ fn key_elements(key: &VerifierCircuitTarget) -> Vec<Target> {
 
 /// A key from its elements; the inverse of [`key_elements`].
 fn key_from_elements(elements: &[Target]) -> VerifierCircuitTarget {
-    let mut hashes = elements
-        .chunks_exact(4)
-        .map(|chunk| HashOutTarget { elements: std::array::from_fn(|i| chunk[i]) });
+    let mut hashes =
+        elements.chunks_exact(4).map(|chunk| HashOutTarget { elements: std::array::from_fn(|i| chunk[i]) });
     // The first hash is the circuit's digest; a key without one is never allocated.
     let circuit_digest = hashes.next().unwrap_or(HashOutTarget { elements: [elements[0]; 4] });
     VerifierCircuitTarget {

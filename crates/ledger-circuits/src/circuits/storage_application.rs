@@ -83,11 +83,7 @@ pub(crate) fn define(builder: &mut Builder, params: &LedgerParams) {
         let old_root = climb(builder, old_leaf, &path, &slot.siblings);
         let new_root = climb(builder, new_leaf, &path, &slot.siblings);
         for i in 0..4 {
-            builder.conditional_assert_eq(
-                slot.active.target,
-                old_root.elements[i],
-                state.second.elements[i],
-            );
+            builder.conditional_assert_eq(slot.active.target, old_root.elements[i], state.second.elements[i]);
         }
 
         let queue = gadget::push_query(builder, state.first, slot.key, slot.old, slot.new);

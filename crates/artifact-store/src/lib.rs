@@ -1,0 +1,292 @@
+//! Typed, checksummed artifacts over an object store.
+//!
+//! Machines hand each other everything through here, and the row in the job store says which artifact counts. An
+//! attempt writes under a name of its own ([`job_artifact_key`] ends in the lease's token), so no attempt overwrites another's.
+//!
+//! An artifact is a header of fixed size and a payload:
+//!
+//! ```text
+//! magic "RHART" (5) | header version (1) | kind (1) | codec (1) | schema version (2, LE) | payload length (8, LE)
+//! | BLAKE3 of the payload (32)
+//! ```
+//!
+//! Every read checks all of it, and the checksum against the row's. What fails is [`ArtifactError::Missing`] or
+//! [`ArtifactError::Corrupt`]: whoever made the artifact makes it again. [`ArtifactError::Unavailable`] is the store's own
+//! trouble: try later.
+
+use bytes::Bytes;
+use object_store::{
+    ObjectStore, ObjectStoreExt, PutPayload, local::LocalFileSystem, memory::InMemory, parse_url_opts,
+    path::Path, prefix::PrefixStore,
+};
+use proving_model::{ArtifactKind, ArtifactRef, BatchId, JobKey};
+use std::sync::Arc;
+use thiserror::Error;
+use tokio::sync::Semaphore;
+use url::Url;
+use uuid::Uuid;
+
+const MAGIC: &[u8; 5] = b"RHART";
+const HEADER_VERSION: u8 = 1;
+/// The payload's codec: bytes that the proof system encodes, bincode inside.
+const CODEC: u8 = 1;
+const SCHEMA_VERSION: u16 = 1;
+/// Length of the header.
+pub const HEADER_LEN: usize = 5 + 1 + 1 + 1 + 2 + 8 + 32;
+/// Largest payload: a witness input of the largest batch has room to spare.
+pub const PAYLOAD_BYTES_MAX: u64 = 1 << 30;
+/// Transfers in flight: a slow store makes its callers wait instead of filling memory.
+const TRANSFERS_MAX: usize = 16;
+
+/// Why an artifact was not read or written.
+#[derive(Debug, Error)]
+pub enum ArtifactError {
+    /// It is not there: whoever made it must make it again.
+    #[error("artifact {key} is missing from {store}")]
+    Missing {
+        /// Its key.
+        key: String,
+        /// The store.
+        store: String,
+    },
+    /// It is there and damaged: whoever made it must make it again.
+    #[error("artifact {key} in {store} is corrupt: {reason}")]
+    Corrupt {
+        /// Its key.
+        key: String,
+        /// The store.
+        store: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The store cannot be reached or refuses: try again later.
+    #[error("cannot {action} artifact {key} in {store}: {reason}")]
+    Unavailable {
+        /// What was tried.
+        action: &'static str,
+        /// The artifact.
+        key: String,
+        /// The store.
+        store: String,
+        /// What the store said.
+        reason: String,
+    },
+    /// The URL names no store.
+    #[error("{url} is not an object store: {reason}")]
+    BadUrl {
+        /// The URL, without its query, which may hold a secret.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// What a header says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// The artifact's kind.
+    pub kind: ArtifactKind,
+    /// The payload's codec.
+    pub codec: u8,
+    /// The payload's schema.
+    pub schema_version: u16,
+    /// The payload's length in bytes.
+    pub size_bytes: u64,
+    /// BLAKE3 of the payload.
+    pub checksum: [u8; 32],
+}
+
+impl Header {
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend([HEADER_VERSION, self.kind as u8, self.codec]);
+        bytes.extend(self.schema_version.to_le_bytes());
+        bytes.extend(self.size_bytes.to_le_bytes());
+        bytes.extend(self.checksum);
+        bytes
+    }
+
+    /// Reads a header and checks the payload behind it.
+    ///
+    /// # Errors
+    /// What is wrong, as a sentence.
+    pub fn check(artifact: &[u8]) -> Result<(Self, &[u8]), String> {
+        let Some((header, payload)) = artifact.split_at_checked(HEADER_LEN) else {
+            return Err(format!("it has {} bytes, fewer than a header", artifact.len()));
+        };
+        let [m0, m1, m2, m3, m4, version, kind, codec, s0, s1, rest @ ..] = header else {
+            return Err("its header is cut short".to_owned());
+        };
+        if [*m0, *m1, *m2, *m3, *m4] != *MAGIC {
+            return Err("it does not start as an artifact".to_owned());
+        }
+        if (*version, *codec) != (HEADER_VERSION, CODEC) {
+            return Err(format!("its header version is {version} and its codec {codec}; known is 1 of each"));
+        }
+        let schema_version = u16::from_le_bytes([*s0, *s1]);
+        if schema_version != SCHEMA_VERSION {
+            return Err(format!("its schema version is {schema_version}; known is {SCHEMA_VERSION}"));
+        }
+        let kind = ArtifactKind::ALL
+            .get(usize::from(*kind))
+            .copied()
+            .ok_or_else(|| format!("its kind is {kind}, which is none"))?;
+        let mut size = [0; 8];
+        let mut checksum = [0; 32];
+        size.copy_from_slice(&rest[..8]);
+        checksum.copy_from_slice(&rest[8..]);
+        let size_bytes = u64::from_le_bytes(size);
+        if size_bytes != payload.len() as u64 {
+            return Err(format!("its header says {size_bytes} bytes and {} follow", payload.len()));
+        }
+        if *blake3::hash(payload).as_bytes() != checksum {
+            return Err("its checksum does not match".to_owned());
+        }
+        Ok((Self { kind, codec: *codec, schema_version, size_bytes, checksum }, payload))
+    }
+}
+
+/// The key of an attempt's output: `{kind}/{chain}/{batch}/{round}/{circuit}/{depth}/{sequence}-{token}`.
+#[must_use]
+pub fn job_artifact_key(kind: ArtifactKind, batch: BatchId, job: &JobKey, token: Uuid) -> String {
+    format!(
+        "{kind}/{}/{}/{}/{}/{}/{}-{token}",
+        batch.chain_id,
+        batch.number,
+        job.round.number(),
+        job.circuit_id,
+        job.depth,
+        job.sequence
+    )
+}
+
+/// The key of a batch's witness input; its content is in its name, so inserting a batch twice writes it once.
+#[must_use]
+pub fn witness_input_key(batch: BatchId, payload: &[u8]) -> String {
+    format!(
+        "{}/{}/{}/{}",
+        ArtifactKind::WitnessInput,
+        batch.chain_id,
+        batch.number,
+        blake3::hash(payload).to_hex()
+    )
+}
+
+/// An object store. Clones share it.
+#[derive(Debug, Clone)]
+pub struct ArtifactStore {
+    store: Arc<dyn ObjectStore>,
+    name: String,
+    transfers: Arc<Semaphore>,
+}
+
+impl ArtifactStore {
+    /// Opens the store of a URL: `file:///folder` (created where it is not yet), `memory:`, `s3://bucket/prefix`,
+    /// `gs://bucket/prefix`, `az://container/prefix`; a plain path is a folder. Credentials come from the environment,
+    /// as the clouds' own tools take them.
+    ///
+    /// # Errors
+    /// [`ArtifactError::BadUrl`].
+    pub fn open(url: &str) -> Result<Self, ArtifactError> {
+        let shown = url.split(['?', '#']).next().unwrap_or_default();
+        let bad = |reason: String| ArtifactError::BadUrl {
+            url: shown.to_owned(),
+            // Libraries quote the URL, and its query may hold a secret.
+            reason: reason.replace(url, shown),
+        };
+        if !url.contains(':') {
+            return Self::folder(url.as_ref()).map_err(|e| bad(e.to_string()));
+        }
+        let parsed = Url::parse(url).map_err(|e| bad(e.to_string()))?;
+        if parsed.scheme() == "file" {
+            let path = parsed.to_file_path().map_err(|()| bad("it names no local folder".to_owned()))?;
+            return Self::folder(&path).map_err(|e| bad(e.to_string()));
+        }
+        if parsed.scheme() == "memory" {
+            return Ok(Self::new(Arc::new(InMemory::new()), "memory".to_owned()));
+        }
+        let variables = std::env::vars().map(|(name, value)| (name.to_ascii_lowercase(), value));
+        let (store, prefix) = parse_url_opts(&parsed, variables).map_err(|e| bad(e.to_string()))?;
+        let name =
+            format!("{}://{}{}", parsed.scheme(), parsed.host_str().unwrap_or_default(), parsed.path());
+        Ok(Self::new(Arc::new(PrefixStore::new(store, prefix)), name))
+    }
+
+    fn folder(path: &std::path::Path) -> Result<Self, Box<dyn std::error::Error>> {
+        std::fs::create_dir_all(path)?;
+        // Written under a temporary name, synced and renamed: a reader sees a whole artifact or none, after a crash too.
+        let store = LocalFileSystem::new_with_prefix(path)?.with_fsync(true).with_automatic_cleanup(true);
+        Ok(Self::new(Arc::new(store), path.display().to_string()))
+    }
+
+    fn new(store: Arc<dyn ObjectStore>, name: String) -> Self {
+        Self { store, name, transfers: Arc::new(Semaphore::new(TRANSFERS_MAX)) }
+    }
+
+    /// The store's name for people; holds no secret.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Writes an artifact; when this returns, it is durable.
+    ///
+    /// # Errors
+    /// [`ArtifactError::Unavailable`].
+    pub async fn put(
+        &self,
+        kind: ArtifactKind,
+        key: String,
+        payload: &[u8],
+    ) -> Result<ArtifactRef, ArtifactError> {
+        let checksum = *blake3::hash(payload).as_bytes();
+        let size_bytes = payload.len() as u64;
+        if size_bytes > PAYLOAD_BYTES_MAX {
+            let reason = format!("it has {size_bytes} bytes; {PAYLOAD_BYTES_MAX} are allowed");
+            return Err(self.unavailable("write", &key, reason));
+        }
+        let header = Header { kind, codec: CODEC, schema_version: SCHEMA_VERSION, size_bytes, checksum };
+        let whole = Bytes::from([header.to_bytes().as_slice(), payload].concat());
+        let _permit = self.transfers.acquire().await;
+        self.store
+            .put(&Path::from(key.as_str()), PutPayload::from_bytes(whole))
+            .await
+            .map_err(|e| self.unavailable("write", &key, e.to_string()))?;
+        Ok(ArtifactRef { key, checksum, size_bytes })
+    }
+
+    /// Reads an artifact and checks that it is the one that the row names.
+    ///
+    /// # Errors
+    /// [`ArtifactError::Missing`], [`ArtifactError::Corrupt`] or [`ArtifactError::Unavailable`].
+    pub async fn get(&self, kind: ArtifactKind, artifact: &ArtifactRef) -> Result<Vec<u8>, ArtifactError> {
+        let key = &artifact.key;
+        let _permit = self.transfers.acquire().await;
+        let missing = || ArtifactError::Missing { key: key.clone(), store: self.name.clone() };
+        let corrupt =
+            |reason: String| ArtifactError::Corrupt { key: key.clone(), store: self.name.clone(), reason };
+        let found = match self.store.get(&Path::from(key.as_str())).await {
+            Ok(found) => found,
+            Err(object_store::Error::NotFound { .. }) => return Err(missing()),
+            Err(e) => return Err(self.unavailable("read", key, e.to_string())),
+        };
+        // The size first: nothing of an unexpected size is read into memory.
+        let expected = artifact.size_bytes + HEADER_LEN as u64;
+        if found.meta.size != expected {
+            return Err(corrupt(format!("it has {} bytes, not {expected}", found.meta.size)));
+        }
+        let bytes = found.bytes().await.map_err(|e| self.unavailable("read", key, e.to_string()))?;
+        let (header, payload) = Header::check(&bytes).map_err(corrupt)?;
+        if header.kind != kind {
+            return Err(corrupt(format!("it is a {}, not a {kind}", header.kind)));
+        }
+        if header.checksum != artifact.checksum {
+            return Err(corrupt("it is whole, and not the one that the job store names".to_owned()));
+        }
+        Ok(payload.to_vec())
+    }
+
+    fn unavailable(&self, action: &'static str, key: &str, reason: String) -> ArtifactError {
+        ArtifactError::Unavailable { action, key: key.to_owned(), store: self.name.clone(), reason }
+    }
+}
