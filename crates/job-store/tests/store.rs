@@ -1,0 +1,278 @@
+//! The store's promises, against a real PostgreSQL.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use job_store::{
+    AttemptFailure, Extension, FailureKind, InsertedBatch, JobStore, LeasedJob, NewBatch, NewJob, NewWorker,
+    PickFilter, RetryPolicy, StoreError,
+};
+use proving_model::{
+    AggregationRound, BatchId, BatchStatus, CircuitId, JobKey, JobStatus, MemoryClass, Stage,
+};
+use std::time::Duration;
+use test_support::{VERSION, artifact, store};
+use uuid::Uuid;
+
+const BATCH: BatchId = BatchId { chain_id: 1, number: 5 };
+const LEASE: Duration = Duration::from_secs(60);
+
+async fn worker(store: &JobStore) -> Uuid {
+    let worker = NewWorker { component: "test".into(), host: "here".into(), capacity: 1, version: VERSION };
+    store.register_worker(&worker).await.unwrap()
+}
+
+fn filter(stage: Stage, memory_classes: &[MemoryClass]) -> PickFilter {
+    PickFilter {
+        stage,
+        rounds: AggregationRound::ALL.to_vec(),
+        memory_classes: memory_classes.to_vec(),
+        version: VERSION,
+    }
+}
+
+async fn pick(store: &JobStore, stage: Stage, want: usize) -> Vec<LeasedJob> {
+    let by = worker(store).await;
+    store.pick(&filter(stage, &[MemoryClass::Heavy, MemoryClass::Light]), want, by, LEASE).await.unwrap()
+}
+
+async fn insert(store: &JobStore) -> InsertedBatch {
+    let batch = NewBatch { id: BATCH, version: VERSION, input: artifact("input"), priority: 0 };
+    store.insert_batch(&batch).await.unwrap()
+}
+
+fn key(round: AggregationRound, stage: Stage, sequence: i32) -> JobKey {
+    JobKey { round, stage, circuit_id: CircuitId(1), depth: 0, sequence }
+}
+
+fn basic(sequence: i32) -> JobKey {
+    key(AggregationRound::BasicCircuits, Stage::CircuitProof, sequence)
+}
+
+fn leaf() -> JobKey {
+    key(AggregationRound::LeafAggregation, Stage::WitnessGeneration, 0)
+}
+
+/// Basic circuits, and a leaf over them.
+fn extension(circuits: i32) -> Extension {
+    let mut extension = Extension::default();
+    for i in 0..circuits {
+        extension.jobs.push(NewJob {
+            key: basic(i),
+            memory_class: if i % 2 == 0 { MemoryClass::Light } else { MemoryClass::Heavy },
+            expected_cost_ms: i64::from(i),
+            input: Some(artifact(&format!("circuit {i}"))),
+        });
+        extension.links.push((basic(i), leaf()));
+    }
+    let leaf = NewJob { key: leaf(), memory_class: MemoryClass::Light, expected_cost_ms: 0, input: None };
+    extension.jobs.push(leaf);
+    extension
+}
+
+/// A batch whose generator has inserted its circuits; returns the generator's job.
+async fn extended(store: &JobStore, circuits: i32) -> LeasedJob {
+    insert(store).await;
+    let generator = pick(store, Stage::WitnessGeneration, 1).await.remove(0);
+    store.extend_batch(&generator, &extension(circuits)).await.unwrap();
+    generator
+}
+
+#[tokio::test]
+async fn a_batch_is_inserted_once_and_another_input_is_a_conflict() {
+    let store = store().await;
+    assert_eq!(insert(&store).await, InsertedBatch::New);
+    assert_eq!(insert(&store).await, InsertedBatch::AlreadyThere);
+    let mut other = artifact("input");
+    other.checksum = [8; 32];
+    let batch = NewBatch { id: BATCH, version: VERSION, input: other, priority: 0 };
+    assert!(matches!(store.insert_batch(&batch).await, Err(StoreError::Conflict(_))));
+    assert_eq!(pick(&store, Stage::WitnessGeneration, 9).await.len(), 1);
+    assert!(pick(&store, Stage::WitnessGeneration, 9).await.is_empty(), "leased twice");
+}
+
+#[tokio::test]
+async fn the_last_proof_unlocks_the_leaf_and_predecessors_come_in_order() {
+    let store = store().await;
+    extended(&store, 4).await;
+    let mut jobs = pick(&store, Stage::CircuitProof, 9).await;
+    assert_eq!(jobs.len(), 4);
+    jobs.reverse();
+    for job in &jobs {
+        assert!(pick(&store, Stage::WitnessGeneration, 1).await.is_empty(), "unlocked too early");
+        store.complete(job, Some(&artifact(&format!("proof {}", job.key.sequence)))).await.unwrap();
+    }
+    let leaf = pick(&store, Stage::WitnessGeneration, 9).await.remove(0);
+    assert_eq!(leaf.key, self::leaf());
+    let proofs: Vec<String> =
+        store.predecessors(&leaf).await.unwrap().into_iter().map(|p| p.output.key).collect();
+    assert_eq!(proofs, ["proof 0", "proof 1", "proof 2", "proof 3"]);
+}
+
+#[tokio::test]
+async fn a_child_that_completes_before_it_is_linked_is_counted_once() {
+    let store = store().await;
+    insert(&store).await;
+    let generator = pick(&store, Stage::WitnessGeneration, 1).await.remove(0);
+    let mut first = extension(3);
+    let (group, links) = (first.jobs.pop().unwrap(), std::mem::take(&mut first.links));
+    store.extend_batch(&generator, &first).await.unwrap();
+    let jobs = pick(&store, Stage::CircuitProof, 2).await;
+    for job in &jobs {
+        store.complete(job, Some(&artifact("proof"))).await.unwrap();
+    }
+    store.extend_batch(&generator, &Extension { jobs: vec![group], links }).await.unwrap();
+    assert!(pick(&store, Stage::WitnessGeneration, 1).await.is_empty(), "one proof is missing");
+    let last = pick(&store, Stage::CircuitProof, 2).await.remove(0);
+    store.complete(&last, Some(&artifact("proof"))).await.unwrap();
+    assert_eq!(pick(&store, Stage::WitnessGeneration, 1).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_second_attempt_of_the_generator_adds_nothing_twice() {
+    let store = store().await;
+    let generator = extended(&store, 3).await;
+    store.release(&generator, Duration::ZERO).await.unwrap();
+    let again = pick(&store, Stage::WitnessGeneration, 1).await.remove(0);
+    assert_eq!((again.id, again.attempt), (generator.id, 2));
+    store.extend_batch(&again, &extension(3)).await.unwrap();
+    assert_eq!(pick(&store, Stage::CircuitProof, 99).await.len(), 3);
+}
+
+#[tokio::test]
+async fn every_write_without_the_lease_is_refused_and_changes_nothing() {
+    let store = store().await;
+    let generator = extended(&store, 1).await;
+    let job = pick(&store, Stage::CircuitProof, 1).await.remove(0);
+    for stale in
+        [LeasedJob { token: Uuid::new_v4(), ..job.clone() }, LeasedJob { id: 999_999, ..job.clone() }]
+    {
+        let failure = AttemptFailure { kind: FailureKind::Fatal, error: "x".into() };
+        let results = [
+            store.complete(&stale, Some(&artifact("forged"))).await,
+            store.fail(&stale, &failure).await.map(drop),
+            store.release(&stale, Duration::ZERO).await,
+            store.lose_inputs(&stale, &["circuit 0".into()], "x").await.map(drop),
+        ];
+        for result in results {
+            assert!(matches!(result, Err(StoreError::LeaseLost { .. })), "{result:?}");
+        }
+    }
+    let stale = LeasedJob { token: Uuid::new_v4(), ..generator };
+    let result = store.extend_batch(&stale, &extension(9)).await;
+    assert!(matches!(result, Err(StoreError::LeaseLost { .. })));
+    assert!(pick(&store, Stage::CircuitProof, 9).await.is_empty(), "the refused extension added jobs");
+    store.complete(&job, Some(&artifact("proof"))).await.unwrap();
+    let twice = store.complete(&job, Some(&artifact("proof"))).await;
+    assert!(matches!(twice, Err(StoreError::LeaseLost { .. })), "completed twice");
+}
+
+#[tokio::test]
+async fn an_expired_lease_is_rescued_fenced_and_charged_as_a_death() {
+    let policy = RetryPolicy { worker_deaths_max: 2, ..RetryPolicy::default() };
+    let store = store().await.with_retry_policy(policy);
+    insert(&store).await;
+    for deaths in 1..=2 {
+        let by = worker(&store).await;
+        let all = filter(Stage::WitnessGeneration, &[MemoryClass::Light]);
+        let job = store.pick(&all, 1, by, Duration::ZERO).await.unwrap().remove(0);
+        let rescued = store.rescue_expired().await.unwrap();
+        assert_eq!((rescued.len(), rescued[0].worker_deaths), (1, deaths));
+        let late = store.complete(&job, None).await;
+        assert!(matches!(late, Err(StoreError::LeaseLost { .. })), "a dead worker's write took effect");
+        let expected = if deaths < 2 { JobStatus::Queued } else { JobStatus::Failed };
+        assert_eq!(rescued[0].status, expected);
+    }
+    let report = store.batch_report(BATCH).await.unwrap();
+    assert_eq!((report.batch.status, report.worker_deaths), (BatchStatus::Failed, 2));
+    assert!(report.batch.error.unwrap().contains("quarantined"));
+    assert_eq!(store.requeue_failed(BATCH).await.unwrap().jobs, 1);
+    assert_eq!(pick(&store, Stage::WitnessGeneration, 1).await.len(), 1);
+}
+
+#[tokio::test]
+async fn failures_are_charged_exactly_and_a_release_is_free() {
+    let policy = RetryPolicy { failures_max: 2, backoff_first: Duration::ZERO, ..RetryPolicy::default() };
+    let store = store().await.with_retry_policy(policy);
+    insert(&store).await;
+    let failure = AttemptFailure { kind: FailureKind::Retryable, error: "no memory".into() };
+    for _ in 0..5 {
+        let job = pick(&store, Stage::WitnessGeneration, 1).await.remove(0);
+        store.release(&job, Duration::ZERO).await.unwrap();
+    }
+    let job = pick(&store, Stage::WitnessGeneration, 1).await.remove(0);
+    assert_eq!(store.fail(&job, &failure).await.unwrap(), JobStatus::Queued);
+    let job = pick(&store, Stage::WitnessGeneration, 1).await.remove(0);
+    assert_eq!((job.attempt, store.fail(&job, &failure).await.unwrap()), (7, JobStatus::Failed));
+    let report = store.batch_report(BATCH).await.unwrap();
+    assert_eq!((report.attempts, report.failed_attempts), (7, 2));
+    assert!(report.batch.error.unwrap().contains("no memory"));
+}
+
+#[tokio::test]
+async fn a_failed_job_rests_before_it_is_picked_again() {
+    let store = store().await;
+    insert(&store).await;
+    let job = pick(&store, Stage::WitnessGeneration, 1).await.remove(0);
+    let failure = AttemptFailure { kind: FailureKind::Retryable, error: "x".into() };
+    store.fail(&job, &failure).await.unwrap();
+    assert!(pick(&store, Stage::WitnessGeneration, 1).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_light_runner_never_takes_a_heavy_job_and_a_heavy_one_prefers_it() {
+    let store = store().await;
+    extended(&store, 4).await;
+    let by = worker(&store).await;
+    let light = filter(Stage::CircuitProof, &[MemoryClass::Light]);
+    let heavy = filter(Stage::CircuitProof, &[MemoryClass::Heavy, MemoryClass::Light]);
+    let taken = store.pick(&heavy, 3, by, LEASE).await.unwrap();
+    let sequences: Vec<i32> = taken.iter().map(|job| job.key.sequence).collect();
+    assert_eq!(sequences, [3, 1, 2], "heavy first, each class the longest first");
+    let taken = store.pick(&light, 9, by, LEASE).await.unwrap();
+    assert!(taken.iter().all(|job| job.memory_class == MemoryClass::Light) && taken.len() == 1);
+}
+
+#[tokio::test]
+async fn lost_proofs_and_lost_circuits_are_made_again() {
+    let store = store().await;
+    let generator = extended(&store, 2).await;
+    store.complete(&generator, None).await.unwrap();
+    // The first circuit's artifact is lost: the generator runs again and gives it back.
+    let jobs = pick(&store, Stage::CircuitProof, 2).await;
+    let lost = jobs.iter().find(|job| job.key.sequence == 0).unwrap();
+    let other = jobs.iter().find(|job| job.key.sequence == 1).unwrap();
+    assert_eq!(store.lose_inputs(lost, &["circuit 0".into()], "flipped").await.unwrap(), 1);
+    store.complete(other, Some(&artifact("proof 1"))).await.unwrap();
+    assert!(pick(&store, Stage::CircuitProof, 9).await.is_empty());
+    let generator = pick(&store, Stage::WitnessGeneration, 9).await.remove(0);
+    store.extend_batch(&generator, &extension(2)).await.unwrap();
+    store.complete(&generator, None).await.unwrap();
+    let again = pick(&store, Stage::CircuitProof, 9).await.remove(0);
+    store.complete(&again, Some(&artifact("proof 0"))).await.unwrap();
+    // The leaf finds one proof missing: that one alone is proven again.
+    let leaf = pick(&store, Stage::WitnessGeneration, 9).await.remove(0);
+    assert_eq!(store.lose_inputs(&leaf, &["proof 1".into()], "gone").await.unwrap(), 1);
+    assert!(pick(&store, Stage::WitnessGeneration, 9).await.is_empty());
+    let again = pick(&store, Stage::CircuitProof, 9).await;
+    assert_eq!((again.len(), again[0].key.sequence), (1, 1));
+    store.complete(&again[0], Some(&artifact("proof 1 again"))).await.unwrap();
+    let leaf = pick(&store, Stage::WitnessGeneration, 9).await.remove(0);
+    assert_eq!(store.predecessors(&leaf).await.unwrap()[1].output.key, "proof 1 again");
+    let nobody = store.lose_inputs(&leaf, &["proof of nobody".into()], "gone").await;
+    assert!(matches!(nobody, Err(StoreError::Invalid(_))));
+}
+
+#[tokio::test]
+async fn another_schema_and_other_keys_are_refused_with_what_to_do() {
+    let url = test_support::empty_database().await;
+    let store = JobStore::connect(&url).await.unwrap();
+    let error = store.check_schema().await.unwrap_err().to_string();
+    assert!(error.contains("prover database migrate"), "{error}");
+    store.migrate().await.unwrap();
+    store.check_schema().await.unwrap();
+    let unknown = store.check_protocol_version(VERSION, "mock", "digest").await.unwrap_err();
+    assert!(matches!(unknown, StoreError::Invalid(_)), "{unknown}");
+    store.insert_protocol_version(VERSION, "mock", "digest").await.unwrap();
+    let other = store.insert_protocol_version(VERSION, "mock", "another").await.unwrap_err();
+    assert!(matches!(other, StoreError::Conflict(_)), "{other}");
+}
