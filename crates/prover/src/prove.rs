@@ -106,7 +106,7 @@ pub(crate) async fn prove(args: ProveArgs) -> anyhow::Result<()> {
     done.cancel();
     running.await.context("the components ended")??;
     let report = report?;
-    let finished = finish(&report, &*system, &artifacts, batch, &input.payload, args.out).await;
+    let finished = finish(&report, &system, &artifacts, batch, &input.payload, args.out).await;
     store.close().await;
     drop(store);
     tokio::task::spawn_blocking(move || server.stop()).await?;
