@@ -6,86 +6,81 @@
 //! queue ─▶ heavy WVG runner ─┘
 //! ```
 //!
+//! In simple mode there is no channel: each thread synthesises and proves one circuit after the other.
+//!
 //! A witness vector never leaves the process. Its lease travels with it: the prover runner saves or releases the job.
 
-use artifact_store::{ArtifactError, ArtifactStore, job_artifact_key};
 use async_trait::async_trait;
 use job_runner::{
     ChainSender, ExecuteError, Executor, JobContext, JobRunner, JobSaver, Lease, Outcome, Picked,
     RunnerReport, SaveError, chain,
 };
 use job_store::{LeasedJob, LoadError, Loader, PickFilter, QueuePicker, WorkerContext};
-use proof_system::{CircuitType, Control, ProofSystem, ProofSystemError, WitnessVector};
+use proof_system::{CircuitTable, ProofSystem, WitnessVector};
+use proving_component::{
+    ArtifactReader, ArtifactSaver, ComponentContext, Produced, StageControl, circuit_of, execute_error,
+};
 use proving_model::{AggregationRound, ArtifactKind, MemoryClass, Stage};
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// Vectors between generators and prover: one, ready when the prover is. Each is tens of megabytes.
 const VECTORS_READY: usize = 1;
+/// Circuits on the prover itself.
+const PROVERS: usize = 1;
 
-/// Settings of a circuit prover.
-#[derive(Debug, Clone)]
-pub struct CircuitProverConfig {
-    /// Generators that take light circuits only.
-    pub light_wvg_count: usize,
-    /// Generators that take heavy circuits first.
-    pub heavy_wvg_count: usize,
-    /// How long running jobs may take to finish after the shutdown signal.
-    pub drain_timeout: Duration,
+/// How a circuit prover is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// Generators feed one prover.
+    Chained {
+        /// Generators that take light circuits only.
+        light_wvg_count: usize,
+        /// Generators that take heavy circuits first.
+        heavy_wvg_count: usize,
+    },
+    /// Simple mode: so many threads, each of which synthesises and proves whole circuits.
+    Threads(usize),
 }
 
-struct CircuitLoader {
-    context: WorkerContext,
-    artifacts: ArtifactStore,
+impl Layout {
+    /// Circuits in memory at the same time, at most.
+    #[must_use]
+    pub fn circuits_in_memory(self) -> usize {
+        match self {
+            Self::Chained { light_wvg_count, heavy_wvg_count } => {
+                light_wvg_count + heavy_wvg_count + VECTORS_READY + PROVERS
+            }
+            Self::Threads(threads) => threads,
+        }
+    }
+
+    /// What this layout may need at its peak: every place taken by the largest circuit that it takes.
+    #[must_use]
+    pub fn peak_memory_bytes(self, circuits: &CircuitTable) -> u64 {
+        let takes_heavy = !matches!(self, Self::Chained { heavy_wvg_count: 0, .. });
+        let largest = circuits
+            .circuits
+            .iter()
+            .filter(|spec| takes_heavy || spec.memory_class == MemoryClass::Light)
+            .map(|spec| spec.peak_memory_bytes)
+            .max();
+        largest.unwrap_or(0).saturating_mul(self.circuits_in_memory() as u64)
+    }
 }
+
+struct CircuitLoader(ArtifactReader);
 
 #[async_trait]
 impl Loader for CircuitLoader {
     type Input = Vec<u8>;
 
     async fn load(&self, job: &LeasedJob) -> Result<Vec<u8>, LoadError> {
-        let artifact = match &job.input {
-            Some(input) => input.clone(),
-            None => {
-                let predecessors = self.context.store.predecessors(job).await?;
-                let generation = predecessors.into_iter().next();
-                generation.map(|p| p.output).ok_or_else(|| {
-                    LoadError::Unavailable(format!("{} has no predecessor that wrote its circuit", job.key))
-                })?
-            }
-        };
-        self.artifacts.get(ArtifactKind::Circuit, &artifact).await.map_err(|e| match e {
-            ArtifactError::Missing { .. } | ArtifactError::Corrupt { .. } => {
-                LoadError::Lost { keys: vec![artifact.key.clone()], reason: e.to_string() }
-            }
-            other => LoadError::Unavailable(other.to_string()),
-        })
+        match &job.input {
+            Some(circuit) => self.0.read(ArtifactKind::Circuit, circuit).await,
+            None => self.0.predecessor(ArtifactKind::Circuit, job).await,
+        }
     }
-}
-
-/// Hears the runner's cancellation on behalf of the proof system.
-struct ContextControl<'a>(&'a JobContext<'a, LeasedJob>);
-
-impl Control for ContextControl<'_> {
-    fn is_cancelled(&self) -> bool {
-        self.0.is_cancelled()
-    }
-
-    fn report_progress(&self, fraction: f32) {
-        self.0.report_progress(fraction);
-    }
-}
-
-fn execute_error(error: ProofSystemError) -> ExecuteError {
-    match error {
-        ProofSystemError::Invalid(reason) => ExecuteError::Fatal(reason),
-        ProofSystemError::Unavailable(reason) => ExecuteError::Retryable(reason),
-        ProofSystemError::Cancelled => ExecuteError::Cancelled,
-    }
-}
-
-fn circuit_of(job: &LeasedJob) -> CircuitType {
-    CircuitType { round: job.key.round, id: job.key.circuit_id }
 }
 
 struct Synthesizer(Arc<dyn ProofSystem>);
@@ -100,8 +95,7 @@ impl Executor for Synthesizer {
         payload: Vec<u8>,
         ctx: &JobContext<'_, LeasedJob>,
     ) -> Result<WitnessVector, ExecuteError> {
-        let circuit = circuit_of(ctx.metadata());
-        self.0.synthesize(circuit, &payload, &ContextControl(ctx)).map_err(execute_error)
+        self.0.synthesize(circuit_of(ctx.metadata()), &payload, &StageControl(ctx)).map_err(execute_error)
     }
 }
 
@@ -143,118 +137,117 @@ struct CpuProver(Arc<dyn ProofSystem>);
 
 impl Executor for CpuProver {
     type Input = WitnessVector;
-    type Output = Vec<u8>;
+    type Output = Produced;
     type Metadata = LeasedJob;
 
     fn execute(
         &self,
         vector: WitnessVector,
         ctx: &JobContext<'_, LeasedJob>,
-    ) -> Result<Vec<u8>, ExecuteError> {
-        let circuit = circuit_of(ctx.metadata());
-        self.0.prove(circuit, vector, &ContextControl(ctx)).map_err(execute_error)
+    ) -> Result<Produced, ExecuteError> {
+        let proof = self.0.prove(circuit_of(ctx.metadata()), vector, &StageControl(ctx));
+        proof.map(Produced::Artifact).map_err(execute_error)
     }
 }
 
-struct ProofSaver {
-    context: WorkerContext,
-    artifacts: ArtifactStore,
+/// Simple mode: synthesises and proves, one after the other.
+struct WholeCircuit {
+    synthesizer: Synthesizer,
+    prover: CpuProver,
 }
 
-#[async_trait]
-impl JobSaver for ProofSaver {
-    type Executor = CpuProver;
+impl Executor for WholeCircuit {
+    type Input = Vec<u8>;
+    type Output = Produced;
+    type Metadata = LeasedJob;
 
-    async fn save(
-        &self,
-        job: &LeasedJob,
-        _lease: &Lease,
-        outcome: &mut Outcome<Vec<u8>>,
-    ) -> Result<(), SaveError> {
-        match outcome {
-            Outcome::Failure(error) => self.context.fail(job, error).await,
-            Outcome::Success(proof) => {
-                let proof = proof.as_deref().unwrap_or_default();
-                let key = job_artifact_key(ArtifactKind::Proof, job.batch, &job.key, job.token);
-                let artifact = self
-                    .artifacts
-                    .put(ArtifactKind::Proof, key, proof)
-                    .await
-                    .map_err(|e| SaveError::Unavailable(e.to_string()))?;
-                self.context.complete(job, Some(&artifact)).await
-            }
-        }
-    }
-
-    async fn release(&self, job: &LeasedJob) {
-        self.context.release(job).await;
+    fn execute(&self, payload: Vec<u8>, ctx: &JobContext<'_, LeasedJob>) -> Result<Produced, ExecuteError> {
+        let vector = self.synthesizer.execute(payload, ctx)?;
+        self.prover.execute(vector, ctx)
     }
 }
 
-/// Runs a circuit prover until the shutdown signal; returns the prover runner's report.
-pub async fn run(
-    context: WorkerContext,
-    artifacts: ArtifactStore,
-    system: Arc<dyn ProofSystem>,
-    config: CircuitProverConfig,
-    shutdown: CancellationToken,
-) -> RunnerReport {
-    let (sender, receiver) = chain::<CpuProver>(VECTORS_READY);
-    let wvg = |name: &str, classes: Vec<MemoryClass>, workers: usize| {
-        let filter = PickFilter {
-            stage: Stage::CircuitProof,
-            rounds: AggregationRound::ALL.to_vec(),
-            memory_classes: classes,
-            version: system.protocol_version(),
-        };
-        let loader = CircuitLoader { context: context.clone(), artifacts: artifacts.clone() };
-        JobRunner::builder(name)
-            .picker(QueuePicker::new(context.clone(), filter, loader))
-            .executor(Synthesizer(system.clone()))
-            .saver(VectorSaver { context: context.clone(), prover: sender.clone() })
-            .workers(workers)
-            .prefetch(0)
-            .drain_timeout(config.drain_timeout)
-            .shutdown(shutdown.clone())
-            .build()
+fn picker<E>(context: &ComponentContext, memory_classes: &[MemoryClass]) -> QueuePicker<E, CircuitLoader> {
+    let filter = PickFilter {
+        stage: Stage::CircuitProof,
+        rounds: AggregationRound::ALL.to_vec(),
+        memory_classes: memory_classes.to_vec(),
+        version: context.system.protocol_version(),
     };
-    let light = (config.light_wvg_count > 0)
-        .then(|| wvg("light_wvg", vec![MemoryClass::Light], config.light_wvg_count).run());
-    let heavy = (config.heavy_wvg_count > 0).then(|| {
-        wvg("heavy_wvg", vec![MemoryClass::Heavy, MemoryClass::Light], config.heavy_wvg_count).run()
-    });
+    QueuePicker::new(context.worker.clone(), filter, CircuitLoader(ArtifactReader::new(context)))
+}
+
+/// Runs a circuit prover until the shutdown signal; returns a report a runner, the prover's last.
+pub async fn run(context: ComponentContext, layout: Layout) -> Vec<RunnerReport> {
+    match layout {
+        Layout::Chained { light_wvg_count, heavy_wvg_count } => {
+            run_chained(context, light_wvg_count, heavy_wvg_count).await
+        }
+        Layout::Threads(threads) => vec![run_threads(context, threads).await],
+    }
+}
+
+async fn run_threads(context: ComponentContext, threads: usize) -> RunnerReport {
+    let executor = WholeCircuit {
+        synthesizer: Synthesizer(context.system.clone()),
+        prover: CpuProver(context.system.clone()),
+    };
+    JobRunner::builder("circuit_prover")
+        .picker(picker(&context, &[MemoryClass::Heavy, MemoryClass::Light]))
+        .executor(executor)
+        .saver(ArtifactSaver::new(&context, ArtifactKind::Proof))
+        .workers(threads)
+        .drain_timeout(context.drain_timeout)
+        .shutdown(context.shutdown)
+        .build()
+        .run()
+        .await
+}
+
+async fn run_chained(
+    context: ComponentContext,
+    light_wvg_count: usize,
+    heavy_wvg_count: usize,
+) -> Vec<RunnerReport> {
+    let (sender, receiver) = chain::<CpuProver>(VECTORS_READY);
+    let generators = [
+        ("light_wvg", light_wvg_count, [MemoryClass::Light].as_slice()),
+        ("heavy_wvg", heavy_wvg_count, &[MemoryClass::Heavy, MemoryClass::Light]),
+    ];
+    let generators =
+        generators.into_iter().filter(|(_, count, _)| *count > 0).map(|(name, count, classes)| {
+            JobRunner::builder(name)
+                .picker(picker(&context, classes))
+                .executor(Synthesizer(context.system.clone()))
+                .saver(VectorSaver { context: context.worker.clone(), prover: sender.clone() })
+                .workers(count)
+                .prefetch(0)
+                .drain_timeout(context.drain_timeout)
+                .shutdown(context.shutdown.clone())
+                .build()
+                .run()
+        });
+    let generators = futures::future::join_all(generators.collect::<Vec<_>>());
     drop(sender);
     // The prover ends when its generators do, so that what is on its way gets proven; the drain timeout ends both.
     let hard_stop = CancellationToken::new();
     let prover = JobRunner::builder("circuit_prover")
         .picker(receiver)
-        .executor(CpuProver(system.clone()))
-        .saver(ProofSaver { context: context.clone(), artifacts: artifacts.clone() })
-        .workers(1)
+        .executor(CpuProver(context.system.clone()))
+        .saver(ArtifactSaver::new(&context, ArtifactKind::Proof))
+        .workers(PROVERS)
         .prefetch(0)
         .drain_timeout(Duration::ZERO)
         .shutdown(hard_stop.clone())
         .build()
         .run();
-    let watchdog = tokio::spawn({
-        let drain_timeout = config.drain_timeout;
-        async move {
-            shutdown.cancelled().await;
-            tokio::time::sleep(drain_timeout).await;
-            hard_stop.cancel();
-        }
+    let watchdog = tokio::spawn(async move {
+        context.shutdown.cancelled().await;
+        tokio::time::sleep(context.drain_timeout).await;
+        hard_stop.cancel();
     });
-    let light = async {
-        if let Some(run) = light {
-            run.await;
-        }
-    };
-    let heavy = async {
-        if let Some(run) = heavy {
-            run.await;
-        }
-    };
-    let ((), (), report) = tokio::join!(light, heavy, prover);
+    let (mut reports, report) = tokio::join!(generators, prover);
     watchdog.abort();
-    report
+    reports.push(report);
+    reports
 }

@@ -52,6 +52,8 @@ pub struct RunnerMetrics {
     /// Time of one execution.
     #[metrics(buckets = BUCKETS, unit = Unit::Seconds)]
     pub(crate) execute_time: Family<RunnerLabels, Histogram<Duration>>,
+    /// CPU seconds of the executing threads; what an executor hands to other threads is not in it.
+    pub(crate) execute_cpu_time: Family<RunnerLabels, Counter<f64>>,
     /// Time of saving one result, retries included.
     #[metrics(buckets = BUCKETS, unit = Unit::Seconds)]
     pub(crate) save_time: Family<RunnerLabels, Histogram<Duration>>,

@@ -29,8 +29,10 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_LONGEST: Duration = Duration::from_secs(5);
 
 /// What a runner did, returned when it ends.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunnerReport {
+    /// The runner's name.
+    pub name: String,
     /// Results saved as successes.
     pub successful: u64,
     /// Results saved as failures.
@@ -41,6 +43,8 @@ pub struct RunnerReport {
     pub lease_lost: u64,
     /// Whether the drain timeout ended before all running jobs did.
     pub drain_timed_out: bool,
+    /// CPU time of the executing threads; what an executor hands to other threads is not in it.
+    pub execute_cpu_time: Duration,
 }
 
 /// Settings of a runner; see [`JobRunner::builder`].
@@ -201,6 +205,7 @@ struct Shared<S> {
     name: String,
     saver: Arc<S>,
     counts: [AtomicU64; 4],
+    execute_cpu_nanoseconds: AtomicU64,
     /// Pick nothing more, and hand back what was prefetched. Not set when the source of jobs closes: what it gave is
     /// worked on then.
     stop: CancellationToken,
@@ -234,6 +239,7 @@ where
             name,
             saver,
             counts: Default::default(),
+            execute_cpu_nanoseconds: AtomicU64::new(0),
             stop: shutdown,
             give_up: CancellationToken::new(),
         });
@@ -273,6 +279,8 @@ where
         };
         let count = |outcome: JobOutcome| shared.counts[outcome as usize].load(Ordering::Relaxed);
         RunnerReport {
+            name: shared.name.clone(),
+            execute_cpu_time: Duration::from_nanos(shared.execute_cpu_nanoseconds.load(Ordering::Relaxed)),
             successful: count(JobOutcome::Successful),
             failed: count(JobOutcome::Failed),
             released: count(JobOutcome::Released),
@@ -391,9 +399,16 @@ async fn work<E, S>(
             let (executor, metadata, lease) = (executor.clone(), metadata.clone(), lease.clone());
             let span = metadata.span();
             RUNNER_METRICS.busy_workers[&labels].inc_by(1);
+            let shared = shared.clone();
             tokio::task::spawn_blocking(move || {
                 let _entered = span.enter();
-                execute(&*executor, input, &metadata, &lease)
+                let before = thread_cpu_time();
+                let result = execute(&*executor, input, &metadata, &lease);
+                let spent = thread_cpu_time().saturating_sub(before);
+                let nanoseconds = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
+                shared.execute_cpu_nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+                RUNNER_METRICS.execute_cpu_time[&shared.labels()].inc_by(spent.as_secs_f64());
+                result
             })
         };
         let begun = Instant::now();
@@ -420,6 +435,12 @@ async fn work<E, S>(
             release(&shared, &refused.0.metadata).await;
         }
     }
+}
+
+/// CPU time of this thread so far.
+fn thread_cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
 }
 
 /// Runs the executor; a panic becomes the job's failure.

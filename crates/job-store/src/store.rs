@@ -121,6 +121,15 @@ impl JobStore {
         }
     }
 
+    /// Asks the database for a sign of life.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        let _timer = QueryTimer::start("ping");
+        sqlx::query("SELECT 1").execute(&self.pool).await.map(drop).map_err(StoreError::database("ping"))
+    }
+
     /// Creates an empty database on the server of `url`; the name is taken as it is.
     ///
     /// # Errors

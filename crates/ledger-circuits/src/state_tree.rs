@@ -2,7 +2,7 @@
 //!
 //! An account's leaf lies at the path given by the low [`DEPTH`](crate::LedgerParams::tree_depth) bits of its key's
 //! first element and holds a digest of the whole key and the balance. Two names whose paths collide cannot both
-//! have an account; [`StateTree::insert_new`] says so and the input is refused. The circuit relies on nothing but
+//! have an account; [`PathTaken`] says so and the input is refused. The circuit relies on nothing but
 //! the root.
 
 use crate::digest::{self, Digest};

@@ -184,7 +184,7 @@ pub enum KeyPurpose {
 pub type KeyProgress<'a> = &'a (dyn Fn(usize, usize, &str) + Sync);
 
 /// A proof system: everything that the pipeline does not know about proving.
-pub trait ProofSystem: Send + Sync + 'static {
+pub trait ProofSystem: std::fmt::Debug + Send + Sync + 'static {
     /// Name of the implementation, as in configuration and in labels.
     fn name(&self) -> &'static str;
 

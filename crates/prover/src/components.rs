@@ -1,27 +1,21 @@
 //! `prover run`: components in one process, on a database and an object store.
 
-use crate::BadInput;
+use crate::endpoints::{self, Phase};
 use anyhow::Context;
 use artifact_store::ArtifactStore;
-use circuit_prover::CircuitProverConfig;
+use circuit_prover::Layout;
 use clap::{Args, ValueEnum};
-use embedded_postgres::{EmbeddedPostgres, Options};
+use job_monitor::MonitorConfig;
+use job_runner::RunnerReport;
 use job_store::{DatabaseUrl, JobStore, LeaseKeeper, NewWorker, WakeListener, WorkerContext};
-use ledger_circuits::LedgerProofSystem;
+use launch::{BadInput, DatabaseArgs, ProofSystemArgs, load_keys};
 use proof_system::{KeyPurpose, ProofSystem};
+use proving_component::ComponentContext;
 use proving_model::AggregationRound;
-use std::{path::PathBuf, sync::Arc, time::Duration};
-use tokio::task::JoinSet;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use witness_generator::WitnessGeneratorConfig;
-
-/// Heartbeats of a worker: every 5 s; a lease without one expires after 20 s.
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
-const LEASE_DURATION: Duration = Duration::from_secs(20);
-/// How long a picker waits for a wake-up before it looks anyway.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// How often the monitor looks for expired leases.
-const RESCUE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A part of the pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -32,7 +26,7 @@ pub(crate) enum Component {
     CircuitProver,
     /// Makes the small final proof.
     Compressor,
-    /// Puts back the jobs of dead workers.
+    /// Puts back the jobs of dead workers, and announces those that rested.
     ProverJobMonitor,
     /// All of them.
     All,
@@ -42,34 +36,119 @@ impl Component {
     fn includes(self, part: Self) -> bool {
         self == Self::All || self == part
     }
+
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+/// What proves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Device {
+    /// The host's processors.
+    Cpu,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     /// The components to run in this process.
-    #[arg(long, value_enum, value_delimiter = ',', required = true, env = "ROUNDHOUSE_COMPONENT")]
+    #[arg(long, value_enum, value_delimiter = ',', env = "ROUNDHOUSE_COMPONENT")]
     component: Vec<Component>,
-    /// The rounds that the witness generator works for: all-rounds, or one of the five.
-    #[arg(long, default_value = "all-rounds", env = "ROUNDHOUSE_ROUND")]
-    round: String,
-    /// Witness-vector generators that take light circuits only.
-    #[arg(short = 'l', long, default_value_t = 1, env = "ROUNDHOUSE_LIGHT_WVG_COUNT")]
-    light_wvg_count: usize,
-    /// Witness-vector generators that take heavy circuits first.
-    #[arg(short = 'H', long, default_value_t = 1, env = "ROUNDHOUSE_HEAVY_WVG_COUNT")]
-    heavy_wvg_count: usize,
-    /// The database's URL.
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
-    database_url: String,
+    #[command(flatten)]
+    database: DatabaseArgs,
     /// The object store: a folder, or a URL (file:, s3:, gs:, az:).
     #[arg(long, env = "ROUNDHOUSE_OBJECT_STORE")]
-    object_store: String,
-    /// The key folder [default: the user's cache folder].
-    #[arg(long, env = "ROUNDHOUSE_KEYS")]
-    keys: Option<PathBuf>,
+    object_store: Option<String>,
+    #[command(flatten)]
+    system: ProofSystemArgs,
+    /// Where /metrics, /health/live and /health/ready are served, ADDRESS:PORT [default: nowhere].
+    #[arg(long, env = "ROUNDHOUSE_LISTEN")]
+    listen: Option<SocketAddr>,
+    #[command(flatten)]
+    pace: PaceArgs,
+    #[command(flatten)]
+    witness_generator: WitnessGeneratorArgs,
+    #[command(flatten)]
+    circuit_prover: CircuitProverArgs,
+    #[command(flatten)]
+    monitor: MonitorArgs,
+}
+
+/// Times that all components share.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PaceArgs {
     /// Seconds that running jobs may take to finish after the signal to stop.
     #[arg(long, default_value_t = 60, env = "ROUNDHOUSE_DRAIN_TIMEOUT_SECONDS")]
     drain_timeout_seconds: u64,
+    /// Milliseconds between two heartbeats, which prolong leases.
+    #[arg(long, default_value_t = 5_000, env = "ROUNDHOUSE_HEARTBEAT_INTERVAL_MS")]
+    heartbeat_interval_ms: u64,
+    /// Milliseconds that a lease lasts without a heartbeat.
+    #[arg(long, default_value_t = 20_000, env = "ROUNDHOUSE_LEASE_DURATION_MS")]
+    lease_duration_ms: u64,
+    /// Milliseconds after which a picker looks for jobs although nobody announced any.
+    #[arg(long, default_value_t = 5_000, env = "ROUNDHOUSE_POLL_INTERVAL_MS")]
+    poll_interval_ms: u64,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Witness generator")]
+struct WitnessGeneratorArgs {
+    /// The rounds that it works for: all-rounds, basic-circuits, leaf-aggregation, node-aggregation, recursion-tip or
+    /// scheduler; more than one with commas.
+    #[arg(long, value_delimiter = ',', default_value = "all-rounds", env = "ROUNDHOUSE_ROUND")]
+    round: Vec<String>,
+    /// Jobs that it works on at the same time.
+    #[arg(long, default_value_t = 1, value_parser = positive(), env = "ROUNDHOUSE_GENERATOR_COUNT")]
+    generator_count: u64,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Circuit prover")]
+struct CircuitProverArgs {
+    /// Witness-vector generators that take light circuits only.
+    #[arg(short = 'l', long, default_value_t = 1, env = "ROUNDHOUSE_LIGHT_WVG_COUNT")]
+    light_wvg_count: usize,
+    /// Witness-vector generators that take heavy circuits first, then light ones.
+    #[arg(short = 'H', long, default_value_t = 1, env = "ROUNDHOUSE_HEAVY_WVG_COUNT")]
+    heavy_wvg_count: usize,
+    /// Simple mode: so many threads, each of which synthesises and proves one circuit after the other.
+    #[arg(short = 't', long, value_parser = positive(), env = "ROUNDHOUSE_THREADS",
+          conflicts_with_all = ["light_wvg_count", "heavy_wvg_count"])]
+    threads: Option<u64>,
+    /// What proves.
+    #[arg(long, value_enum, default_value = "cpu", env = "ROUNDHOUSE_DEVICE")]
+    device: Device,
+    /// Bytes of the device's memory (of the host's, for cpu) that circuits may take; the process refuses to start with a
+    /// layout that may need more [default: no limit].
+    #[arg(short = 'm', long, value_parser = positive(), env = "ROUNDHOUSE_MAX_ALLOCATION")]
+    max_allocation: Option<u64>,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Prover job monitor")]
+struct MonitorArgs {
+    /// Milliseconds between two looks for expired leases.
+    #[arg(long, default_value_t = 1_000, value_parser = positive(), env = "ROUNDHOUSE_RESCUE_INTERVAL_MS")]
+    rescue_interval_ms: u64,
+    /// Milliseconds between two looks for failed jobs whose rest is over.
+    #[arg(long, default_value_t = 500, value_parser = positive(), env = "ROUNDHOUSE_RETRY_INTERVAL_MS")]
+    retry_interval_ms: u64,
+}
+
+fn positive() -> clap::builder::RangedU64ValueParser {
+    clap::builder::RangedU64ValueParser::new().range(1..)
+}
+
+impl Default for PaceArgs {
+    fn default() -> Self {
+        Self {
+            drain_timeout_seconds: 60,
+            heartbeat_interval_ms: 5_000,
+            lease_duration_ms: 20_000,
+            poll_interval_ms: 5_000,
+        }
+    }
 }
 
 /// What components run on.
@@ -78,201 +157,222 @@ pub(crate) struct Ground {
     pub(crate) url: DatabaseUrl,
     pub(crate) store: JobStore,
     pub(crate) artifacts: ArtifactStore,
-    pub(crate) system: Arc<LedgerProofSystem>,
+    pub(crate) system: Arc<dyn ProofSystem>,
 }
 
 /// Which components, and how much of each.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) components: Vec<Component>,
-    pub(crate) rounds: Vec<AggregationRound>,
-    pub(crate) light_wvg_count: usize,
-    pub(crate) heavy_wvg_count: usize,
-    pub(crate) drain_timeout: Duration,
+    pub(crate) generator: WitnessGeneratorConfig,
+    pub(crate) layout: Layout,
+    pub(crate) monitor: MonitorConfig,
+    pub(crate) pace: PaceArgs,
 }
 
 impl Plan {
+    /// All components on one machine, for one batch after the other.
+    pub(crate) fn one_machine(drain_timeout_seconds: u64) -> Self {
+        let interval = Duration::from_millis(500);
+        Self {
+            components: vec![Component::All],
+            generator: WitnessGeneratorConfig { rounds: AggregationRound::ALL.to_vec(), workers: 1 },
+            layout: Layout::Chained { light_wvg_count: 1, heavy_wvg_count: 1 },
+            monitor: MonitorConfig { rescue_interval: interval, retry_interval: interval },
+            pace: PaceArgs { drain_timeout_seconds, ..PaceArgs::default() },
+        }
+    }
+
+    fn from_args(args: &RunArgs) -> anyhow::Result<Self> {
+        if args.component.is_empty() {
+            return Err(BadInput("no component is named: set --component".to_owned()).into());
+        }
+        let mut rounds = Vec::new();
+        for round in &args.witness_generator.round {
+            match round.as_str() {
+                "all-rounds" => rounds.extend(AggregationRound::ALL),
+                round => {
+                    rounds.push(round.parse().map_err(|e| BadInput(format!("--round: {e}, or all-rounds")))?);
+                }
+            }
+        }
+        let prover = &args.circuit_prover;
+        let layout = match prover.threads {
+            Some(threads) => Layout::Threads(usize::try_from(threads)?),
+            None if prover.light_wvg_count + prover.heavy_wvg_count == 0 => {
+                let nothing =
+                    "--light-wvg-count and --heavy-wvg-count are both 0: nothing would ever be proven";
+                return Err(BadInput(nothing.to_owned()).into());
+            }
+            None => Layout::Chained {
+                light_wvg_count: prover.light_wvg_count,
+                heavy_wvg_count: prover.heavy_wvg_count,
+            },
+        };
+        let monitor = MonitorConfig {
+            rescue_interval: Duration::from_millis(args.monitor.rescue_interval_ms),
+            retry_interval: Duration::from_millis(args.monitor.retry_interval_ms),
+        };
+        let workers = usize::try_from(args.witness_generator.generator_count)?;
+        Ok(Self {
+            components: args.component.clone(),
+            generator: WitnessGeneratorConfig { rounds, workers },
+            layout,
+            monitor,
+            pace: args.pace.clone(),
+        })
+    }
+
     fn has(&self, part: Component) -> bool {
         self.components.iter().any(|component| component.includes(part))
     }
-}
 
-/// The default key folder: the user's cache.
-pub(crate) fn keys_folder(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
-    given
-        .or_else(|| cache.map(|cache| cache.join("roundhouse").join("keys")))
-        .ok_or_else(|| BadInput("neither --keys nor HOME says where keys are kept".to_owned()).into())
-}
-
-/// Loads the keys for a purpose; generating them the first time takes a minute and shows how far it is.
-pub(crate) fn load_keys(system: &LedgerProofSystem, purpose: KeyPurpose) -> anyhow::Result<()> {
-    let bar = indicatif::ProgressBar::no_length();
-    let result = system.load_keys(purpose, &|done, total, name| {
-        bar.set_length(total as u64);
-        bar.set_position(done as u64);
-        if done < total {
-            tracing::info!("generating key {} of {total}: {name}", done + 1);
-        }
-    });
-    bar.finish_and_clear();
-    Ok(result?)
-}
-
-pub(crate) fn check_keys(keys: Option<PathBuf>) -> anyhow::Result<()> {
-    let folder = keys_folder(keys)?;
-    let system = LedgerProofSystem::shipped(&folder)?;
-    for purpose in [KeyPurpose::Aggregate, KeyPurpose::Prove, KeyPurpose::Compress] {
-        load_keys(&system, purpose)?;
+    /// Jobs at the same time, in all components.
+    fn capacity(&self) -> usize {
+        let parts = [
+            (Component::WitnessGenerator, self.generator.workers),
+            (Component::CircuitProver, self.layout.circuits_in_memory()),
+            (Component::Compressor, 1),
+        ];
+        parts.into_iter().filter(|(part, _)| self.has(*part)).map(|(_, jobs)| jobs).sum()
     }
-    tracing::info!("all keys in {} are those that this program ships", folder.display());
-    Ok(())
 }
 
-/// Returns at the first SIGTERM or Ctrl-C, having set the token; a second one ends the process at once.
-pub(crate) fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let token = CancellationToken::new();
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let stop = token.clone();
-    tokio::spawn(async move {
-        for is_second in [false, true] {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            if is_second {
-                std::process::exit(130);
-            }
-            tracing::info!(
-                "stopping: running jobs finish, others are handed back; a second signal stops at once"
-            );
-            stop.cancel();
-        }
-    });
-    Ok(token)
-}
-
-/// Runs the plan's components until the token is set and all have drained.
-pub(crate) async fn run_plan(ground: Ground, plan: Plan, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let system: Arc<dyn ProofSystem> = ground.system.clone();
+/// Runs the plan's components until the token is set and all have drained; returns a report a runner.
+pub(crate) async fn run_plan(
+    ground: &Ground,
+    plan: &Plan,
+    phase: &watch::Sender<Phase>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<Vec<RunnerReport>> {
+    let system = &ground.system;
     let (version, digest) = (system.protocol_version(), system.verification_keys_digest());
-    ground.store.check_protocol_version(version, system.name(), &digest).await?;
     let purposes = [
         (Component::WitnessGenerator, KeyPurpose::Aggregate),
         (Component::CircuitProver, KeyPurpose::Prove),
         (Component::Compressor, KeyPurpose::Compress),
     ];
-    for (component, purpose) in purposes {
-        if plan.has(component) {
-            let system = ground.system.clone();
-            tokio::task::spawn_blocking(move || load_keys(&system, purpose)).await??;
-        }
+    let purposes: Vec<KeyPurpose> = purposes
+        .into_iter()
+        .filter(|(component, _)| plan.has(*component))
+        .map(|(_, purpose)| purpose)
+        .collect();
+    if !purposes.is_empty() {
+        ground.store.check_protocol_version(version, system.name(), &digest).await?;
     }
-    let name = plan.components.iter().map(|c| format!("{c:?}").to_lowercase()).collect::<Vec<_>>().join(",");
+    for purpose in purposes {
+        let system = system.clone();
+        tokio::task::spawn_blocking(move || load_keys(&*system, purpose)).await??;
+    }
     let worker = NewWorker {
-        component: name,
+        component: plan.components.iter().map(|c| c.name()).collect::<Vec<_>>().join(","),
         host: std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
-        capacity: i32::try_from(plan.light_wvg_count + plan.heavy_wvg_count).unwrap_or(i32::MAX),
+        capacity: i32::try_from(plan.capacity()).unwrap_or(i32::MAX),
         version,
     };
     let worker = ground.store.register_worker(&worker).await?;
-    let keeper = LeaseKeeper::start(&ground.url, worker, HEARTBEAT_INTERVAL, LEASE_DURATION)?;
-    let context = WorkerContext {
-        wake: WakeListener::start(&ground.store).await?,
-        store: ground.store.clone(),
-        keeper,
-        worker,
-        poll_interval: POLL_INTERVAL,
+    let milliseconds = Duration::from_millis;
+    let heartbeat = milliseconds(plan.pace.heartbeat_interval_ms);
+    let context = ComponentContext {
+        worker: WorkerContext {
+            wake: WakeListener::start(&ground.store).await?,
+            store: ground.store.clone(),
+            keeper: LeaseKeeper::start(
+                &ground.url,
+                worker,
+                heartbeat,
+                milliseconds(plan.pace.lease_duration_ms),
+            )?,
+            worker,
+            poll_interval: milliseconds(plan.pace.poll_interval_ms),
+        },
+        artifacts: ground.artifacts.clone(),
+        system: system.clone(),
+        drain_timeout: Duration::from_secs(plan.pace.drain_timeout_seconds),
+        shutdown: shutdown.clone(),
     };
-    let mut running = JoinSet::new();
-    let (artifacts, drain) = (ground.artifacts.clone(), plan.drain_timeout);
-    if plan.has(Component::WitnessGenerator) {
-        let config = WitnessGeneratorConfig { rounds: plan.rounds.clone(), workers: 1, drain_timeout: drain };
-        let (context, artifacts, system) = (context.clone(), artifacts.clone(), system.clone());
-        let stop = shutdown.clone();
-        running.spawn(async move {
-            ("witness-generator", witness_generator::run(context, artifacts, system, config, stop).await)
-        });
-    }
-    if plan.has(Component::CircuitProver) {
-        let config = CircuitProverConfig {
-            light_wvg_count: plan.light_wvg_count,
-            heavy_wvg_count: plan.heavy_wvg_count,
-            drain_timeout: drain,
-        };
-        let (context, artifacts, system) = (context.clone(), artifacts.clone(), system.clone());
-        let stop = shutdown.clone();
-        running.spawn(async move {
-            ("circuit-prover", circuit_prover::run(context, artifacts, system, config, stop).await)
-        });
-    }
-    if plan.has(Component::Compressor) {
-        let (context, stop) = (context.clone(), shutdown.clone());
-        running.spawn(async move {
-            ("compressor", proof_compressor::run(context, artifacts, system, drain, stop).await)
-        });
-    }
-    if plan.has(Component::ProverJobMonitor) {
-        let (store, stop) = (ground.store.clone(), shutdown.clone());
-        running.spawn(async move {
-            job_monitor::rescue::run(store, RESCUE_INTERVAL, stop).await;
-            ("prover-job-monitor", job_runner_report())
-        });
-    }
+    let mut running = start(plan, &context);
+    drop(context);
+    phase.send_replace(Phase::Running);
     tracing::info!(%worker, "running");
-    while let Some(ended) = running.join_next().await {
-        let (component, report) = ended.context("a component panicked")?;
-        tracing::info!(component, ?report, "drained");
+    let mut reports = Vec::new();
+    let draining = async {
+        shutdown.cancelled().await;
+        phase.send_replace(Phase::Draining);
+        std::future::pending::<()>().await;
+    };
+    tokio::pin!(draining);
+    while let Some(ended) = tokio::select! {
+        ended = running.join_next() => ended,
+        () = &mut draining => None,
+    } {
+        let ended = ended.context("a component panicked")?;
+        ended.iter().for_each(|report| tracing::info!(?report, "drained"));
+        reports.extend(ended);
     }
     ground.store.stop_worker(worker).await?;
-    Ok(())
+    Ok(reports)
 }
 
-/// The monitor has no jobs of its own to report.
-fn job_runner_report() -> job_runner::RunnerReport {
-    job_runner::RunnerReport::default()
+/// Starts every component of the plan on a task of its own.
+fn start(plan: &Plan, context: &ComponentContext) -> JoinSet<Vec<RunnerReport>> {
+    let mut running = JoinSet::new();
+    if plan.has(Component::WitnessGenerator) {
+        let (context, config) = (context.clone(), plan.generator.clone());
+        running.spawn(async move { vec![witness_generator::run(context, config).await] });
+    }
+    if plan.has(Component::CircuitProver) {
+        running.spawn(circuit_prover::run(context.clone(), plan.layout));
+    }
+    if plan.has(Component::Compressor) {
+        let context = context.clone();
+        running.spawn(async move { vec![proof_compressor::run(context).await] });
+    }
+    if plan.has(Component::ProverJobMonitor) {
+        let (store, config, stop) = (context.worker.store.clone(), plan.monitor, context.shutdown.clone());
+        running.spawn(async move {
+            job_monitor::run(store, config, stop).await;
+            Vec::new()
+        });
+    }
+    running
+}
+
+/// What is allowed against what the layout may need.
+fn check_allocation(args: &RunArgs, plan: &Plan, system: &dyn ProofSystem) -> anyhow::Result<()> {
+    let Device::Cpu = args.circuit_prover.device;
+    let needed = plan.layout.peak_memory_bytes(system.circuit_table());
+    match args.circuit_prover.max_allocation {
+        Some(allowed) if plan.has(Component::CircuitProver) && needed > allowed => Err(BadInput(format!(
+            "{} circuits may be in memory at the same time and need {needed} bytes; --max-allocation allows {allowed}: \
+             run fewer witness-vector generators, or allow more",
+            plan.layout.circuits_in_memory()
+        ))
+        .into()),
+        _ => Ok(()),
+    }
 }
 
 pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
-    let rounds = match args.round.as_str() {
-        "all-rounds" => AggregationRound::ALL.to_vec(),
-        round => vec![round.parse().map_err(|e| BadInput(format!("--round: {e}, or all-rounds")))?],
-    };
-    let url = DatabaseUrl::new(&args.database_url).map_err(|e| BadInput(e.to_string()))?;
-    let store = JobStore::connect(&url).await?;
-    store.check_schema().await?;
-    let ground = Ground {
-        url,
-        store,
-        artifacts: ArtifactStore::open(&args.object_store)?,
-        system: Arc::new(LedgerProofSystem::shipped(&keys_folder(args.keys)?)?),
-    };
-    let plan = Plan {
-        components: args.component,
-        rounds,
-        light_wvg_count: args.light_wvg_count,
-        heavy_wvg_count: args.heavy_wvg_count,
-        drain_timeout: Duration::from_secs(args.drain_timeout_seconds),
-    };
-    run_plan(ground, plan, shutdown_on_signal()?).await
-}
-
-pub(crate) async fn serve_database(data: PathBuf) -> anyhow::Result<()> {
-    let server =
-        tokio::task::spawn_blocking(move || EmbeddedPostgres::start(&data, &Options::default())).await??;
-    migrate(server.url("postgres")).await?;
-    tracing::info!("DATABASE_URL={}", server.url("postgres"));
-    shutdown_on_signal()?.cancelled().await;
-    tokio::task::spawn_blocking(move || server.stop()).await?;
-    Ok(())
-}
-
-pub(crate) async fn migrate(database_url: String) -> anyhow::Result<()> {
-    let store = JobStore::connect(&DatabaseUrl::new(&database_url)?).await?;
-    store.migrate().await?;
-    store.close().await;
-    Ok(())
+    let plan = Plan::from_args(&args)?;
+    let url = args.database.url()?;
+    let system = args.system.open()?;
+    check_allocation(&args, &plan, &*system)?;
+    let object_store = args.object_store.as_deref().ok_or_else(|| {
+        BadInput("no object store is named: set --object-store to a folder or a URL".to_owned())
+    })?;
+    let artifacts = ArtifactStore::open(object_store)?;
+    let store = launch::connect(&url).await?;
+    let shutdown = launch::shutdown_on_signal()?;
+    let (phase, shown) = watch::channel(Phase::Starting);
+    // The endpoints outlive the components, so that draining can be watched.
+    let served = CancellationToken::new();
+    if let Some(address) = args.listen {
+        endpoints::serve(address, store.clone(), shown, served.clone()).await?;
+    }
+    let ground = Ground { url, store, artifacts, system };
+    let result = run_plan(&ground, &plan, &phase, shutdown).await;
+    served.cancel();
+    ground.store.close().await;
+    result.map(drop)
 }

@@ -1,16 +1,33 @@
-//! The daemon `prover`: prove a batch on one machine, run components, verify proofs, look after keys.
+//! The daemon `prover`: prove a batch on one machine, run components, verify proofs, look after keys, measure.
 
+mod bench;
 mod components;
+mod database;
+mod endpoints;
+mod local;
+mod progress;
 mod prove;
 mod verify;
 
 use clap::{Parser, Subcommand};
+use launch::{LogFormat, ProofSystemArgs, exit_code, with_runtime};
+use proof_system::KeyPurpose;
 use std::{path::PathBuf, process::ExitCode};
 
 /// A proving system: from a batch's input to one small proof, on one machine or many.
 #[derive(Debug, Parser)]
-#[command(name = "prover", version)]
+#[command(
+    name = "prover",
+    version,
+    after_help = "Exit status: 0 done; 1 failed, or the proof is refused; 2 the input or the call is wrong, and nothing was done."
+)]
 struct Cli {
+    /// A TOML file of settings; flags and environment variables go before it. See docs/configuration.md.
+    #[arg(long, global = true, env = "ROUNDHOUSE_CONFIG")]
+    config: Option<PathBuf>,
+    /// How logs are written, to standard error; RUST_LOG filters them.
+    #[arg(long, global = true, value_enum, default_value = "text", env = "ROUNDHOUSE_LOG_FORMAT")]
+    log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
 }
@@ -22,86 +39,39 @@ enum Command {
     /// Check a final proof against a statement; needs nothing else.
     Verify(verify::VerifyArgs),
     /// Run components of the pipeline until SIGTERM or Ctrl-C, which drain; a second one stops at once.
-    Run(components::RunArgs),
-    /// Serve a private PostgreSQL with the schema, and print its URL; or bring a database's schema up to date.
+    Run(Box<components::RunArgs>),
+    /// Serve a private PostgreSQL with the schema, or bring a database's schema up to date.
     Database {
         #[command(subcommand)]
-        command: DatabaseCommand,
+        command: database::DatabaseCommand,
     },
     /// Generate the keys that are missing, and check the others.
-    Keys {
-        /// The key folder [default: the user's cache folder].
-        #[arg(long, env = "ROUNDHOUSE_KEYS")]
-        keys: Option<PathBuf>,
+    Keys(ProofSystemArgs),
+    /// Measure this machine.
+    Bench {
+        #[command(subcommand)]
+        command: bench::BenchCommand,
     },
 }
-
-#[derive(Debug, Subcommand)]
-enum DatabaseCommand {
-    /// Serve a private PostgreSQL in this folder until SIGTERM or Ctrl-C.
-    Serve {
-        /// The cluster's folder; created where it is not yet.
-        #[arg(long)]
-        data: PathBuf,
-    },
-    /// Bring the schema up to date.
-    Migrate {
-        /// The database's URL.
-        #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
-        database_url: String,
-    },
-}
-
-/// Exit statuses, beside 0: the proof is refused or the work failed; the input or the call is wrong.
-const FAILED: u8 = 1;
-const BAD_INPUT: u8 = 2;
-
-/// The input is wrong, as opposed to something around it.
-#[derive(Debug)]
-struct BadInput(String);
-
-impl std::fmt::Display for BadInput {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for BadInput {}
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
-    let result = match cli.command {
+    let cli: Cli = launch::parse();
+    launch::init_logging(cli.log_format);
+    exit_code(match cli.command {
         Command::Verify(args) => verify::verify(&args),
-        Command::Keys { keys } => components::check_keys(keys),
+        Command::Keys(system) => check_keys(&system),
         Command::Prove(args) => with_runtime(prove::prove(args)),
-        Command::Run(args) => with_runtime(components::run(args)),
-        Command::Database { command: DatabaseCommand::Serve { data } } => {
-            with_runtime(components::serve_database(data))
-        }
-        Command::Database { command: DatabaseCommand::Migrate { database_url } } => {
-            with_runtime(components::migrate(database_url))
-        }
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::from(if error.is::<BadInput>() { BAD_INPUT } else { FAILED })
-        }
-    }
+        Command::Run(args) => with_runtime(components::run(*args)),
+        Command::Database { command } => with_runtime(database::run(command)),
+        Command::Bench { command } => with_runtime(bench::run(command)),
+    })
 }
 
-fn with_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(work);
-    // An execution that outlasted the drain timeout is released already; its thread is not waited for.
-    runtime.shutdown_background();
-    result
+fn check_keys(args: &ProofSystemArgs) -> anyhow::Result<()> {
+    let system = args.open()?;
+    for purpose in [KeyPurpose::Aggregate, KeyPurpose::Prove, KeyPurpose::Compress] {
+        launch::load_keys(&*system, purpose)?;
+    }
+    tracing::info!("all keys in {} are those that this program ships", args.keys_folder().display());
+    Ok(())
 }

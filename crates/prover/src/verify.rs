@@ -1,9 +1,8 @@
 //! `prover verify`: a final proof against a statement, anywhere.
 
-use crate::BadInput;
 use clap::Args;
-use ledger_circuits::{LedgerProofSystem, final_proof};
-use proof_system::ProofSystem;
+use launch::{BadInput, ProofSystemArgs};
+use ledger_circuits::final_proof;
 use std::path::{Path, PathBuf};
 
 /// Larger files are refused before they are read.
@@ -19,6 +18,8 @@ pub(crate) struct VerifyArgs {
     /// A verification key's file [default: the key that this program ships].
     #[arg(long)]
     verification_key: Option<PathBuf>,
+    #[command(flatten)]
+    system: ProofSystemArgs,
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
@@ -38,7 +39,7 @@ pub(crate) fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
             let key = final_proof::key_from_text(&text).map_err(BadInput)?;
             final_proof::verify(&proof, &statement, &key)
         }
-        None => LedgerProofSystem::shipped(Path::new(""))?.verify_final(&proof, &statement),
+        None => args.system.open()?.verify_final(&proof, &statement),
     };
     verdict.map_err(|e| anyhow::anyhow!("{} is refused: {e}", args.proof.display()))?;
     tracing::info!("{} proves {}", args.proof.display(), args.statement.display());

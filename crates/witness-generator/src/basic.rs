@@ -1,11 +1,11 @@
 //! Round 0: the circuits of a batch, inserted while they are generated.
 
-use crate::execute_error;
 use artifact_store::{ArtifactStore, job_artifact_key};
 use job_runner::ExecuteError;
 use job_store::{Extension, JobStore, LeasedJob, NewJob, StoreError};
 use proof_system::tree::{AggregationTree, Group, TreeNode};
 use proof_system::{BasicCircuit, CircuitType, Control, ProofSystem, ProofSystemError};
+use proving_component::{ComponentContext, execute_error};
 use proving_model::{AggregationRound, ArtifactKind, ArtifactRef, CircuitId, JobKey, MemoryClass, Stage};
 use std::{collections::BTreeSet, sync::Arc};
 use tokio::runtime::Handle;
@@ -22,8 +22,13 @@ pub(crate) struct BasicGenerator {
 }
 
 impl BasicGenerator {
-    pub(crate) fn new(store: JobStore, artifacts: ArtifactStore, system: Arc<dyn ProofSystem>) -> Self {
-        Self { store, artifacts, system, runtime: Handle::current() }
+    pub(crate) fn new(context: &ComponentContext) -> Self {
+        Self {
+            store: context.worker.store.clone(),
+            artifacts: context.artifacts.clone(),
+            system: context.system.clone(),
+            runtime: Handle::current(),
+        }
     }
 
     /// Generates, writes and inserts every circuit of the batch, and the tree above them.

@@ -1,0 +1,187 @@
+//! How the binaries start and end: settings, logs, signals, exit statuses. What they have in common, and nothing of what
+//! they do.
+
+mod settings;
+mod systems;
+
+pub use settings::{SETTINGS, Setting, parse};
+pub use systems::{ProofSystemArgs, SystemName, load_keys};
+
+use anyhow::Context;
+use clap::Args;
+use job_store::{DatabaseUrl, JobStore};
+use std::{convert::Infallible, fmt, process::ExitCode, str::FromStr};
+use tokio_util::sync::CancellationToken;
+
+/// Exit status when the work failed, or a proof is refused.
+const FAILED: u8 = 1;
+/// Exit status when the input or the call is wrong; nothing was done.
+const BAD_INPUT: u8 = 2;
+/// Exit status after a second signal: that of a shell's Ctrl-C.
+const STOPPED_AT_ONCE: i32 = 130;
+
+/// The user's input or call is wrong, as opposed to something around it: exit status 2, nothing was changed.
+#[derive(Debug)]
+pub struct BadInput(pub String);
+
+impl fmt::Display for BadInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadInput {}
+
+/// A text that may hold a password; it is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text, for the one who needs it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(hidden)")
+    }
+}
+
+impl FromStr for Secret {
+    /// Any text is taken, so that no error message can repeat it.
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// Where the database is.
+#[derive(Debug, Clone, Args)]
+pub struct DatabaseArgs {
+    /// The database's URL, postgres://USER:PASSWORD@HOST:PORT/DATABASE. Holds a password: prefer the environment or the
+    /// file.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<Secret>,
+}
+
+impl DatabaseArgs {
+    /// The URL.
+    ///
+    /// # Errors
+    /// [`BadInput`] when there is none, or it is not valid.
+    pub fn url(&self) -> anyhow::Result<DatabaseUrl> {
+        database_url(self.database_url.as_ref())
+    }
+
+    /// Connects, and checks that the schema is this program's.
+    ///
+    /// # Errors
+    /// Says what is missing and what to do.
+    pub async fn connect(&self) -> anyhow::Result<JobStore> {
+        connect(&self.url()?).await
+    }
+}
+
+/// Checks a URL that may not have been given.
+///
+/// # Errors
+/// [`BadInput`] when there is none, or it is not valid.
+pub fn database_url(given: Option<&Secret>) -> anyhow::Result<DatabaseUrl> {
+    let url = given.ok_or_else(|| {
+        BadInput(
+            "no database is named: set DATABASE_URL, or database_url in the configuration file".to_owned(),
+        )
+    })?;
+    Ok(DatabaseUrl::new(url.expose()).map_err(|e| BadInput(e.to_string()))?)
+}
+
+/// Connects, and checks that the schema is this program's.
+///
+/// # Errors
+/// Says what is missing and what to do.
+pub async fn connect(url: &DatabaseUrl) -> anyhow::Result<JobStore> {
+    let store = JobStore::connect(url)
+        .await
+        .context("is PostgreSQL running, and is the database URL the right one?")?;
+    store.check_schema().await?;
+    Ok(store)
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Starts logging to standard error; `RUST_LOG` filters.
+pub fn init_logging(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => {
+            builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).with_target(false).init();
+        }
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+/// Runs a future on a runtime of its own.
+///
+/// # Errors
+/// The future's.
+pub fn with_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(work);
+    // An execution that outlasted the drain timeout is released already; its thread is not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+/// The exit status of a result, whose error is logged.
+#[must_use]
+pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            let is_bad_input = error.chain().any(<dyn std::error::Error>::is::<BadInput>);
+            ExitCode::from(if is_bad_input { BAD_INPUT } else { FAILED })
+        }
+    }
+}
+
+/// A token that the first SIGTERM or Ctrl-C sets; a second one ends the process at once.
+///
+/// # Errors
+/// When the process may not handle signals.
+pub fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let token = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = token.clone();
+    tokio::spawn(async move {
+        for is_second in [false, true] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if is_second {
+                std::process::exit(STOPPED_AT_ONCE);
+            }
+            tracing::info!(
+                "stopping: running jobs finish, others are handed back; a second signal stops at once"
+            );
+            stop.cancel();
+        }
+    });
+    Ok(token)
+}

@@ -1,0 +1,202 @@
+//! Settings: a flag goes before its environment variable, that before the configuration file, that before the default.
+//!
+//! The file is TOML and strict: a key that no program knows, or a value that its flag would refuse, is an error that names
+//! file and line. [`SETTINGS`] says which key is which flag; `docs/configuration.md` shows the same as a table, and a test
+//! holds the three together.
+
+use crate::BadInput;
+use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
+use std::{ffi::OsString, fs, path::Path};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// Larger configuration files are refused unread.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+/// The flag that names the file.
+const CONFIG_FLAG: &str = "config";
+
+/// A key of the configuration file and the flag that it sets.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// The section, empty for keys that stand at the top.
+    pub section: &'static str,
+    /// The key; with dashes for underscores it is the flag's name.
+    pub key: &'static str,
+}
+
+const fn shared(key: &'static str) -> Setting {
+    Setting { section: "", key }
+}
+
+const fn of(section: &'static str, key: &'static str) -> Setting {
+    Setting { section, key }
+}
+
+/// Every setting of every program.
+pub const SETTINGS: &[Setting] = &[
+    shared("component"),
+    shared("database_url"),
+    shared("object_store"),
+    shared("proof_system"),
+    shared("mock_file"),
+    shared("keys"),
+    shared("listen"),
+    shared("log_format"),
+    shared("drain_timeout_seconds"),
+    shared("heartbeat_interval_ms"),
+    shared("lease_duration_ms"),
+    shared("poll_interval_ms"),
+    of("witness_generator", "round"),
+    of("witness_generator", "generator_count"),
+    of("circuit_prover", "light_wvg_count"),
+    of("circuit_prover", "heavy_wvg_count"),
+    of("circuit_prover", "threads"),
+    of("circuit_prover", "device"),
+    of("circuit_prover", "max_allocation"),
+    of("prover_job_monitor", "rescue_interval_ms"),
+    of("prover_job_monitor", "retry_interval_ms"),
+    of("prove", "data"),
+];
+
+/// Parses the command line, with what the configuration file says as defaults. Ends the process on a mistake, with exit
+/// status 2, and after `--help`.
+#[must_use]
+pub fn parse<C: CommandFactory + FromArgMatches>() -> C {
+    let command = C::command();
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    match parse_from(&command, &arguments) {
+        Ok(parsed) => parsed,
+        Err(error) => error.exit(),
+    }
+}
+
+/// As [`parse`], of these arguments.
+fn parse_from<C: FromArgMatches>(command: &Command, arguments: &[OsString]) -> Result<C, clap::Error> {
+    let mut matches = command.clone().try_get_matches_from(arguments)?;
+    let path = config_path(&matches);
+    if let Some(path) = path {
+        let with_file = apply_file(command.clone(), Path::new(&path))
+            .map_err(|e| command.clone().error(clap::error::ErrorKind::InvalidValue, e))?;
+        matches = with_file.try_get_matches_from(arguments)?;
+    }
+    C::from_arg_matches(&matches)
+}
+
+/// The flag is global, so it may stand at any level.
+fn config_path(matches: &ArgMatches) -> Option<OsString> {
+    let here = matches.try_get_raw(CONFIG_FLAG).ok().flatten().and_then(|mut values| values.next());
+    here.map(OsString::from).or_else(|| matches.subcommand().and_then(|(_, below)| config_path(below)))
+}
+
+/// The command with the file's values as its defaults.
+fn apply_file(command: Command, path: &Path) -> Result<Command, BadInput> {
+    let bad = |reason: String| BadInput(format!("the configuration file {}: {reason}", path.display()));
+    let size = fs::metadata(path).map_err(|e| bad(e.to_string()))?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(bad(format!("it has {size} bytes; {FILE_BYTES_MAX} are allowed")));
+    }
+    let text = fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
+    let table = DeTable::parse(&text).map_err(|e| bad(e.to_string()))?;
+    let values = read_values(table.get_ref()).map_err(|(offset, reason)| {
+        let line = text[..offset.min(text.len())].matches('\n').count() + 1;
+        bad(format!("line {line}: {reason}"))
+    })?;
+    let mut command = command;
+    for value in values {
+        if let Some(owner) = command_with(&command, value.key) {
+            check_value(owner, &value).map_err(|reason| {
+                let line = text[..value.offset.min(text.len())].matches('\n').count() + 1;
+                bad(format!("line {line}: {reason}"))
+            })?;
+        }
+        command = set_default(command, &value);
+    }
+    Ok(command)
+}
+
+struct Value {
+    key: &'static str,
+    texts: Vec<String>,
+    offset: usize,
+}
+
+/// All values of the file, or where the first mistake is.
+fn read_values(table: &DeTable<'_>) -> Result<Vec<Value>, (usize, String)> {
+    let mut values = Vec::new();
+    for (key, value) in table {
+        match value.get_ref() {
+            DeValue::Table(section) => {
+                for (inner, value) in section {
+                    values.push(read_value(key.get_ref(), inner, value)?);
+                }
+            }
+            _ => values.push(read_value("", key, value)?),
+        }
+    }
+    Ok(values)
+}
+
+fn read_value(
+    section: &str,
+    key: &Spanned<std::borrow::Cow<'_, str>>,
+    value: &Spanned<DeValue<'_>>,
+) -> Result<Value, (usize, String)> {
+    let offset = key.span().start;
+    let setting = SETTINGS.iter().find(|s| s.section == section && s.key == key.get_ref());
+    let Some(setting) = setting else {
+        let place = if section.is_empty() { "the top".to_owned() } else { format!("[{section}]") };
+        return Err((
+            offset,
+            format!("there is no setting {} at {place}; see docs/configuration.md", key.get_ref()),
+        ));
+    };
+    let scalar = |value: &DeValue<'_>| match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) => Some(number.to_string()),
+        DeValue::Float(number) => Some(number.to_string()),
+        DeValue::Boolean(flag) => Some(flag.to_string()),
+        _ => None,
+    };
+    let texts = match value.get_ref() {
+        DeValue::Array(items) => items.iter().map(|item| scalar(item.get_ref())).collect(),
+        single => scalar(single).map(|text| vec![text]),
+    };
+    let texts =
+        texts.ok_or_else(|| (offset, format!("{} is neither a value nor a list of values", setting.key)))?;
+    Ok(Value { key: setting.key, texts, offset })
+}
+
+/// The command that has this argument: this one or one below it.
+fn command_with<'a>(command: &'a Command, key: &str) -> Option<&'a Command> {
+    if command.get_arguments().any(|arg| arg.get_id() == key) {
+        return Some(command);
+    }
+    command.get_subcommands().find_map(|below| command_with(below, key))
+}
+
+/// Gives a value to its command alone, to hear what the argument thinks of it.
+fn check_value(command: &Command, value: &Value) -> Result<(), String> {
+    let alone = Command::new("file")
+        .no_binary_name(true)
+        .args(command.get_arguments().map(|arg| arg.clone().required(false).env(None::<&str>)));
+    let name = value.key.replace('_', "-");
+    let words = value.texts.iter().map(|text| format!("--{name}={text}"));
+    // The first line says what is wrong; what follows is about the command line.
+    alone.try_get_matches_from(words).map(drop).map_err(|e| {
+        let text = e.to_string();
+        text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+    })
+}
+
+fn set_default(command: Command, value: &Value) -> Command {
+    let has_arg = command.get_arguments().any(|arg| arg.get_id() == value.key);
+    let command = if has_arg {
+        command.mut_arg(value.key, |arg| arg.required(false).default_values(value.texts.clone()))
+    } else {
+        command
+    };
+    let names: Vec<String> = command.get_subcommands().map(|below| below.get_name().to_owned()).collect();
+    names
+        .into_iter()
+        .fold(command, |command, name| command.mut_subcommand(name, |below| set_default(below, value)))
+}

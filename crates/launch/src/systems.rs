@@ -1,0 +1,79 @@
+//! Which proof system, with which keys.
+
+use crate::BadInput;
+use clap::{Args, ValueEnum};
+use ledger_circuits::LedgerProofSystem;
+use proof_system::mock::{MockConfig, MockProofSystem};
+use proof_system::{KeyPurpose, ProofSystem};
+use std::{io::IsTerminal, path::PathBuf, sync::Arc};
+
+/// A proof system that this program has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SystemName {
+    /// Double-entry ledger, proven with recursive proofs.
+    Ledger,
+    /// Proves nothing, with costs and failures set in a file: for drills and load tests.
+    Mock,
+}
+
+/// The proof system and its keys.
+#[derive(Debug, Clone, Args)]
+pub struct ProofSystemArgs {
+    /// The proof system.
+    #[arg(long, value_enum, default_value = "ledger", env = "ROUNDHOUSE_PROOF_SYSTEM")]
+    pub proof_system: SystemName,
+    /// The mock's costs, sizes and failures, a TOML file.
+    #[arg(long, env = "ROUNDHOUSE_MOCK_FILE")]
+    pub mock_file: Option<PathBuf>,
+    /// The key folder [default: the user's cache folder].
+    #[arg(long, env = "ROUNDHOUSE_KEYS")]
+    pub keys: Option<PathBuf>,
+}
+
+impl ProofSystemArgs {
+    /// The proof system; no key is loaded yet.
+    ///
+    /// # Errors
+    /// [`BadInput`] when the arguments do not fit together or a file is wrong.
+    pub fn open(&self) -> anyhow::Result<Arc<dyn ProofSystem>> {
+        match (self.proof_system, &self.mock_file) {
+            (SystemName::Ledger, Some(_)) => {
+                Err(BadInput("--mock-file is for --proof-system=mock".to_owned()).into())
+            }
+            (SystemName::Ledger, None) => Ok(Arc::new(LedgerProofSystem::shipped(&self.keys_folder())?)),
+            (SystemName::Mock, None) => Ok(Arc::new(MockProofSystem::new(MockConfig::default()))),
+            (SystemName::Mock, Some(path)) => {
+                let config = MockConfig::from_file(path).map_err(|e| BadInput(e.to_string()))?;
+                Ok(Arc::new(MockProofSystem::new(config)))
+            }
+        }
+    }
+
+    /// The key folder: the given one, the user's cache, or the system's where there is no user's.
+    #[must_use]
+    pub fn keys_folder(&self) -> PathBuf {
+        let cache = std::env::var_os("XDG_CACHE_HOME")
+            .map(PathBuf::from)
+            .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
+            .unwrap_or_else(|| PathBuf::from("/var/cache"));
+        self.keys.clone().unwrap_or_else(|| cache.join("roundhouse").join("keys"))
+    }
+}
+
+/// Loads the keys for a purpose. Generating them the first time takes a minute: a bar, or a line each.
+///
+/// # Errors
+/// The proof system's.
+pub fn load_keys(system: &dyn ProofSystem, purpose: KeyPurpose) -> anyhow::Result<()> {
+    let bar = indicatif::ProgressBar::no_length();
+    let is_terminal = std::io::stderr().is_terminal();
+    let result = system.load_keys(purpose, &|done, total, name| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+        if done < total && !is_terminal {
+            tracing::info!("generating key {} of {total}: {name}", done + 1);
+        }
+    });
+    bar.finish_and_clear();
+    Ok(result?)
+}

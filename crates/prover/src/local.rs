@@ -1,0 +1,140 @@
+//! All of the pipeline on one machine: a private PostgreSQL, a folder for artifacts, every component in this process.
+
+use crate::components::{Ground, Plan, run_plan};
+use crate::endpoints::Phase;
+use crate::progress;
+use anyhow::Context;
+use artifact_store::{ArtifactStore, witness_input_key};
+use embedded_postgres::{EmbeddedPostgres, Options};
+use job_runner::RunnerReport;
+use job_store::{BatchReport, DatabaseUrl, JobStore, NewBatch};
+use proof_system::ProofSystem;
+use proving_model::{ArtifactKind, BatchId};
+use rustix::time::{ClockId, clock_gettime};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Jobs that still run when the user interrupts are handed back after this time: they are made again at the next run.
+const DRAIN_TIMEOUT_SECONDS: u64 = 5;
+
+/// The default data folder: PostgreSQL does not run as root, and others cannot enter root's home.
+pub(crate) fn data_folder(given: Option<PathBuf>) -> PathBuf {
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    given.unwrap_or_else(|| match home {
+        Some(home) if home != Path::new("/root") => home.join(".local/share/roundhouse"),
+        _ => PathBuf::from("/var/lib/roundhouse"),
+    })
+}
+
+/// A private database and artifact folder that belong to this process while it lives.
+pub(crate) struct LocalStack {
+    folder: PathBuf,
+    server: EmbeddedPostgres,
+    ground: Ground,
+}
+
+/// What a batch took.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Spent {
+    /// From the start of the components to the batch's end.
+    pub(crate) wall: Duration,
+    /// CPU time of this process; PostgreSQL's own is not in it.
+    pub(crate) cpu: Duration,
+    /// CPU time of synthesis, proving and compression.
+    pub(crate) proving: Duration,
+}
+
+/// A batch that was proven here.
+pub(crate) struct Proven {
+    pub(crate) report: BatchReport,
+    pub(crate) final_proof: Vec<u8>,
+    pub(crate) spent: Spent,
+}
+
+impl LocalStack {
+    /// Starts, or starts again, the stack whose work lies in the folder.
+    pub(crate) async fn start(folder: PathBuf, system: Arc<dyn ProofSystem>) -> anyhow::Result<Self> {
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        let cluster = folder.join("postgres");
+        let server =
+            tokio::task::spawn_blocking(move || EmbeddedPostgres::start(&cluster, &Options::default()))
+                .await??;
+        let url = DatabaseUrl::new(&server.url("postgres"))?;
+        let store = JobStore::connect(&url).await?;
+        store.migrate().await?;
+        let artifacts = ArtifactStore::open(&folder.join("artifacts").to_string_lossy())?;
+        let digest = system.verification_keys_digest();
+        store.insert_protocol_version(system.protocol_version(), system.name(), &digest).await?;
+        Ok(Self { folder, server, ground: Ground { url, store, artifacts, system } })
+    }
+
+    /// Proves a batch, or goes on with it, and returns its final proof; the components run from here to there.
+    pub(crate) async fn prove(
+        &self,
+        batch: BatchId,
+        payload: &[u8],
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<Proven> {
+        let Ground { store, artifacts, system, .. } = &self.ground;
+        let begun = (Instant::now(), clock(ClockId::ProcessCPUTime), pool_cpu_time());
+        let artifact =
+            artifacts.put(ArtifactKind::WitnessInput, witness_input_key(batch, payload), payload).await?;
+        let new = NewBatch { id: batch, version: system.protocol_version(), input: artifact, priority: 0 };
+        store.insert_batch(&new).await?;
+        store.requeue_failed(batch).await?;
+
+        let done = shutdown.child_token();
+        let plan = Plan::one_machine(DRAIN_TIMEOUT_SECONDS);
+        let components = async {
+            let result =
+                run_plan(&self.ground, &plan, &watch::Sender::new(Phase::Starting), done.clone()).await;
+            // Components that ended by themselves will not end the batch: whoever watches it must hear of it.
+            done.cancel();
+            result
+        };
+        let watching = async {
+            let report = progress::watch(store, batch, &done).await;
+            done.cancel();
+            report.map(|report| (report, begun.0.elapsed()))
+        };
+        let (reports, watched) = tokio::join!(components, watching);
+        let (reports, (report, wall)) = (reports?, watched?);
+        let artifact =
+            report.batch.final_proof.as_ref().context("a successful batch names its final proof")?;
+        let final_proof = artifacts.get(ArtifactKind::FinalProof, artifact).await?;
+        let cpu = clock(ClockId::ProcessCPUTime).saturating_sub(begun.1);
+        let pool = pool_cpu_time().saturating_sub(begun.2);
+        let spent = Spent { wall, cpu, proving: pool + executors_cpu_time(&reports) };
+        Ok(Proven { report, final_proof, spent })
+    }
+
+    /// Stops the server; the work stays for the next start.
+    pub(crate) async fn stop(self) -> anyhow::Result<PathBuf> {
+        self.ground.store.close().await;
+        let server = self.server;
+        tokio::task::spawn_blocking(move || server.stop()).await?;
+        Ok(self.folder)
+    }
+}
+
+fn clock(id: ClockId) -> Duration {
+    let time = clock_gettime(id);
+    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
+}
+
+/// CPU time of the threads that the proof system shares its work among.
+fn pool_cpu_time() -> Duration {
+    rayon::broadcast(|_| clock(ClockId::ThreadCPUTime)).into_iter().sum()
+}
+
+/// CPU time of the threads that synthesise, prove and compress.
+fn executors_cpu_time(reports: &[RunnerReport]) -> Duration {
+    let proving = reports.iter().filter(|report| report.name != "witness_generator");
+    proving.map(|report| report.execute_cpu_time).sum()
+}
