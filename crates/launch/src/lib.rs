@@ -1,9 +1,11 @@
 //! How the binaries start and end: settings, logs, signals, exit statuses. What they have in common, and nothing of what
 //! they do.
 
+mod outputs;
 mod settings;
 mod systems;
 
+pub use outputs::{default_output_folder, write_outputs};
 pub use settings::{SETTINGS, Setting, parse};
 pub use systems::{ProofSystemArgs, SystemName, load_keys};
 

@@ -180,7 +180,9 @@ fn check_value(command: &Command, value: &Value) -> Result<(), String> {
         .no_binary_name(true)
         .args(command.get_arguments().map(|arg| arg.clone().required(false).env(None::<&str>)));
     let name = value.key.replace('_', "-");
-    let words = value.texts.iter().map(|text| format!("--{name}={text}"));
+    let is_positional = alone.get_arguments().any(|arg| arg.get_id() == value.key && arg.is_positional());
+    let words =
+        value.texts.iter().map(|text| if is_positional { text.clone() } else { format!("--{name}={text}") });
     // The first line says what is wrong; what follows is about the command line.
     alone.try_get_matches_from(words).map(drop).map_err(|e| {
         let text = e.to_string();

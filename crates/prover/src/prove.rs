@@ -62,7 +62,7 @@ pub(crate) async fn prove(args: ProveArgs) -> anyhow::Result<()> {
         args.out.unwrap_or_else(|| PathBuf::from(format!("proofs/{}-{}", batch.chain_id, batch.number)));
     let result = async {
         let proven = stack.prove(batch, &input.payload, &shutdown).await?;
-        write_outputs(&proven.final_proof, &*system, batch, &input.payload, &out)?;
+        launch::write_outputs(&proven.final_proof, &*system, batch, &input.payload, &out)?;
         anyhow::Ok(proven)
     }
     .await;
@@ -71,28 +71,6 @@ pub(crate) async fn prove(args: ProveArgs) -> anyhow::Result<()> {
     summarise(&proven, begun.elapsed())?;
     // The proof is out: what is left is scratch.
     fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))
-}
-
-/// Writes the proof and what goes beside it, after verifying it as anybody else would.
-fn write_outputs(
-    proof: &[u8],
-    system: &dyn ProofSystem,
-    batch: BatchId,
-    payload: &[u8],
-    out: &Path,
-) -> anyhow::Result<()> {
-    fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
-    let files = system.outputs(batch, payload)?;
-    let statement = &files.first().context("the proof system has a statement")?.content;
-    system.verify_final(proof, statement).context("the final proof was made and does not verify")?;
-    for (name, content) in
-        files.iter().map(|file| (file.name, file.content.as_slice())).chain([("proof.bin", proof)])
-    {
-        let path = out.join(name);
-        fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    tracing::info!("verified; {} holds the proof of {} bytes and its statement", out.display(), proof.len());
-    Ok(())
 }
 
 fn summarise(Proven { report, spent, .. }: &Proven, wall: Duration) -> anyhow::Result<()> {

@@ -1,0 +1,99 @@
+//! `insert-batch`, and how commands name a batch.
+
+use crate::{Output, version::VersionArgs};
+use anyhow::Context;
+use artifact_store::{ArtifactStore, witness_input_key};
+use clap::Args;
+use job_store::{DatabaseUrl, InsertedBatch, NewBatch};
+use launch::{BadInput, ProofSystemArgs};
+use proof_system::InputSource;
+use proving_model::{ArtifactKind, BatchId};
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Which batch.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct BatchArgs {
+    /// The batch's number, bound to the proof.
+    #[arg(short, long)]
+    number: u32,
+    /// The chain's id, bound to the proof.
+    #[arg(short, long, default_value_t = 0)]
+    chain_id: u32,
+}
+
+impl BatchArgs {
+    pub(crate) fn id(self) -> BatchId {
+        BatchId { chain_id: self.chain_id, number: self.number }
+    }
+}
+
+/// Where artifacts are.
+#[derive(Debug, Args)]
+pub(crate) struct ObjectStoreArgs {
+    /// The object store: a folder, or a URL (file:, s3:, gs:, az:).
+    #[arg(long, env = "ROUNDHOUSE_OBJECT_STORE")]
+    object_store: Option<String>,
+}
+
+impl ObjectStoreArgs {
+    pub(crate) fn open(&self) -> anyhow::Result<ArtifactStore> {
+        let url = self.object_store.as_deref().ok_or_else(|| {
+            BadInput("no object store is named: set --object-store to a folder or a URL".to_owned())
+        })?;
+        Ok(ArtifactStore::open(url)?)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InsertBatchArgs {
+    #[command(flatten)]
+    batch: BatchArgs,
+    #[command(flatten)]
+    version: VersionArgs,
+    /// The input; for the ledger a CSV file with the header from,to,amount.
+    #[arg(long)]
+    input: PathBuf,
+    /// Opening balances, a CSV file with the header account,balance [default: accounts.csv beside the input].
+    #[arg(long)]
+    accounts: Option<PathBuf>,
+    /// Higher is sooner.
+    #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
+    priority: i32,
+    #[command(flatten)]
+    object_store: ObjectStoreArgs,
+    #[command(flatten)]
+    system: ProofSystemArgs,
+}
+
+#[derive(Serialize)]
+struct Inserted {
+    chain_id: u32,
+    number: u32,
+    is_new: bool,
+    summary: String,
+}
+
+pub(crate) async fn insert(url: &DatabaseUrl, args: InsertBatchArgs, output: Output) -> anyhow::Result<()> {
+    let system = args.system.open()?;
+    let version = args.version.check(&*system)?;
+    let source = InputSource { path: args.input, state_path: args.accounts };
+    let input = system.read_input(&source).map_err(|e| BadInput(e.to_string()))?;
+    let id = args.batch.id();
+    let artifacts = args.object_store.open()?;
+    let store = launch::connect(url).await?;
+    store.check_protocol_version(version, system.name(), &system.verification_keys_digest()).await?;
+    // The name is made of the content: an input that is there already is the same.
+    let artifact = artifacts
+        .put(ArtifactKind::WitnessInput, witness_input_key(id, &input.payload), &input.payload)
+        .await
+        .context("the input was not stored, and the batch is not queued")?;
+    let batch = NewBatch { id, version, input: artifact, priority: args.priority };
+    let inserted = store.insert_batch(&batch).await?;
+    store.close().await;
+    let is_new = inserted == InsertedBatch::New;
+    let what = if is_new { "is queued" } else { "was there already, with the same input" };
+    let text = format!("{id} {what}: {}\n", input.summary);
+    output
+        .print(&Inserted { chain_id: id.chain_id, number: id.number, is_new, summary: input.summary }, &text)
+}

@@ -1,0 +1,89 @@
+//! `prover_cli`, the admin tool. Data goes to standard output, words to standard error.
+
+mod batch;
+mod proof;
+mod status;
+mod version;
+
+use clap::{Parser, Subcommand};
+use launch::{LogFormat, Secret, exit_code, with_runtime};
+use serde::Serialize;
+use std::{io::Write, path::PathBuf, process::ExitCode};
+
+/// Looks after versions, batches and proofs.
+#[derive(Debug, Parser)]
+#[command(
+    name = "prover_cli",
+    version,
+    after_help = "Exit status: 0 done; 1 failed; 2 the input or the call is wrong, and nothing was done."
+)]
+struct Cli {
+    /// The database's URL; holds a password: prefer the environment or the configuration file.
+    #[arg(env = "DATABASE_URL", hide_env_values = true)]
+    database_url: Option<Secret>,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    /// A TOML file of settings; flags and environment variables go before it. See docs/configuration.md.
+    #[arg(long, global = true, env = "ROUNDHOUSE_CONFIG")]
+    config: Option<PathBuf>,
+    /// How logs are written, to standard error; RUST_LOG filters them.
+    #[arg(long, global = true, value_enum, default_value = "text", env = "ROUNDHOUSE_LOG_FORMAT")]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make this program's protocol version, and the keys that it stands for, known to the database.
+    InsertVersion(version::InsertVersionArgs),
+    /// Check an input, store it, and queue its batch.
+    InsertBatch(batch::InsertBatchArgs),
+    /// How things are.
+    Status {
+        #[command(subcommand)]
+        command: status::StatusCommand,
+    },
+    /// Final proofs.
+    Proof {
+        #[command(subcommand)]
+        command: proof::ProofCommand,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli: Cli = launch::parse();
+    launch::init_logging(cli.log_format);
+    exit_code(with_runtime(run(cli)))
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    let url = launch::database_url(cli.database_url.as_ref())?;
+    let output = Output { is_json: cli.json };
+    match cli.command {
+        Command::InsertVersion(args) => version::insert(&url, args, output).await,
+        Command::InsertBatch(args) => batch::insert(&url, args, output).await,
+        Command::Status { command } => status::show(&url, command, output).await,
+        Command::Proof { command: proof::ProofCommand::Fetch(args) } => {
+            proof::fetch(&url, args, output).await
+        }
+    }
+}
+
+/// Prints a command's result, as text or as JSON.
+#[derive(Debug, Clone, Copy)]
+struct Output {
+    is_json: bool,
+}
+
+impl Output {
+    fn print(self, json: &impl Serialize, text: &str) -> anyhow::Result<()> {
+        let shown = if self.is_json { serde_json::to_string_pretty(json)? + "\n" } else { text.to_owned() };
+        match std::io::stdout().write_all(shown.as_bytes()) {
+            // `prover_cli … | head` is no failure.
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            result => Ok(result?),
+        }
+    }
+}
