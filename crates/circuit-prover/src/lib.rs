@@ -221,6 +221,7 @@ async fn run_chained(
                 .executor(Synthesizer(context.system.clone()))
                 .saver(VectorSaver { context: context.worker.clone(), prover: sender.clone() })
                 .workers(count)
+                .hold_slots_until_saved()
                 .prefetch(0)
                 .drain_timeout(context.drain_timeout)
                 .shutdown(context.shutdown.clone())

@@ -47,46 +47,48 @@ pub struct RunnerReport {
     pub execute_cpu_time: Duration,
 }
 
-/// Settings of a runner; see [`JobRunner::builder`].
-#[derive(Debug)]
-pub struct JobRunnerBuilder<P, E, S> {
+/// What builder and runner agree on.
+#[derive(Debug, Clone)]
+struct Settings {
     name: String,
-    picker: P,
-    executor: E,
-    saver: S,
     workers: usize,
     prefetch: usize,
     drain_timeout: Duration,
     shutdown: CancellationToken,
+    holds_slots_until_saved: bool,
+}
+
+/// Settings of a runner; see [`JobRunner::builder`].
+#[derive(Debug)]
+pub struct JobRunnerBuilder<P, E, S> {
+    settings: Settings,
+    picker: P,
+    executor: E,
+    saver: S,
 }
 
 /// Picker → worker pool → saver. See the crate's documentation.
 #[derive(Debug)]
 pub struct JobRunner<P: JobPicker, S> {
-    name: String,
+    settings: Settings,
     picker: P,
     executor: Arc<P::Executor>,
     saver: Arc<S>,
-    workers: usize,
-    prefetch: usize,
-    drain_timeout: Duration,
-    shutdown: CancellationToken,
 }
 
 impl JobRunner<Unset, Unset> {
     /// Starts the settings of a runner; its name labels its metrics.
     #[must_use]
     pub fn builder(name: impl Into<String>) -> JobRunnerBuilder<Unset, Unset, Unset> {
-        JobRunnerBuilder {
+        let settings = Settings {
             name: name.into(),
-            picker: Unset,
-            executor: Unset,
-            saver: Unset,
             workers: 1,
             prefetch: 1,
             drain_timeout: Duration::from_secs(60),
             shutdown: CancellationToken::new(),
-        }
+            holds_slots_until_saved: false,
+        };
+        JobRunnerBuilder { settings, picker: Unset, executor: Unset, saver: Unset }
     }
 }
 
@@ -117,49 +119,55 @@ impl<P, E, S> JobRunnerBuilder<P, E, S> {
     /// Where jobs come from.
     #[must_use]
     pub fn picker<Q: JobPicker>(self, picker: Q) -> JobRunnerBuilder<Q, E, S> {
-        let Self { name, executor, saver, workers, prefetch, drain_timeout, shutdown, .. } = self;
-        JobRunnerBuilder { name, picker, executor, saver, workers, prefetch, drain_timeout, shutdown }
+        JobRunnerBuilder { settings: self.settings, picker, executor: self.executor, saver: self.saver }
     }
 
     /// What does the work.
     #[must_use]
     pub fn executor<F: Executor>(self, executor: F) -> JobRunnerBuilder<P, F, S> {
-        let Self { name, picker, saver, workers, prefetch, drain_timeout, shutdown, .. } = self;
-        JobRunnerBuilder { name, picker, executor, saver, workers, prefetch, drain_timeout, shutdown }
+        JobRunnerBuilder { settings: self.settings, picker: self.picker, executor, saver: self.saver }
     }
 
     /// Where results go.
     #[must_use]
     pub fn saver<T: JobSaver>(self, saver: T) -> JobRunnerBuilder<P, E, T> {
-        let Self { name, picker, executor, workers, prefetch, drain_timeout, shutdown, .. } = self;
-        JobRunnerBuilder { name, picker, executor, saver, workers, prefetch, drain_timeout, shutdown }
+        JobRunnerBuilder { settings: self.settings, picker: self.picker, executor: self.executor, saver }
     }
 
     /// Jobs executed at the same time; 1 unless set.
     #[must_use]
     pub fn workers(mut self, workers: usize) -> Self {
-        self.workers = workers.max(1);
+        self.settings.workers = workers.max(1);
         self
     }
 
     /// Jobs held ready beside those executing; 1 unless set. With 0 a worker waits while its next input is fetched.
     #[must_use]
     pub fn prefetch(mut self, prefetch: usize) -> Self {
-        self.prefetch = prefetch;
+        self.settings.prefetch = prefetch;
+        self
+    }
+
+    /// Counts a job among the `workers + prefetch` until its result is saved, not only until its execution ends. For savers
+    /// that feed the next runner of a chain: what that one does not take yet keeps this one from picking more. For others
+    /// it would only keep workers waiting for the store.
+    #[must_use]
+    pub fn hold_slots_until_saved(mut self) -> Self {
+        self.settings.holds_slots_until_saved = true;
         self
     }
 
     /// How long running jobs may take to finish after the shutdown signal; a minute unless set.
     #[must_use]
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
-        self.drain_timeout = timeout;
+        self.settings.drain_timeout = timeout;
         self
     }
 
     /// The signal to stop.
     #[must_use]
     pub fn shutdown(mut self, token: CancellationToken) -> Self {
-        self.shutdown = token;
+        self.settings.shutdown = token;
         self
     }
 }
@@ -172,22 +180,13 @@ where
     /// The runner.
     #[must_use]
     pub fn build(self) -> JobRunner<P, S> {
-        let Self { name, picker, executor, saver, workers, prefetch, drain_timeout, shutdown } = self;
-        JobRunner {
-            name,
-            picker,
-            executor: Arc::new(executor),
-            saver: Arc::new(saver),
-            workers,
-            prefetch,
-            drain_timeout,
-            shutdown,
-        }
+        let Self { settings, picker, executor, saver } = self;
+        JobRunner { settings, picker, executor: Arc::new(executor), saver: Arc::new(saver) }
     }
 }
 
-/// A job between picker and worker. Its slot is free again when its execution ends, so `workers + prefetch` bounds the
-/// inputs in memory.
+/// A job between picker and worker. Its slot is free again when its execution ends (or its result is saved, where the
+/// runner holds slots for so long), so `workers + prefetch` bounds the inputs in memory.
 struct Queued<E: Executor> {
     job: Picked<E>,
     slot: OwnedSemaphorePermit,
@@ -198,11 +197,14 @@ struct Finished<E: Executor> {
     metadata: Arc<E::Metadata>,
     lease: crate::Lease,
     outcome: Outcome<E::Output>,
+    /// Held until the result is saved.
+    slot: Option<OwnedSemaphorePermit>,
 }
 
 /// What all parts of a runner share.
 struct Shared<S> {
     name: String,
+    holds_slots_until_saved: bool,
     saver: Arc<S>,
     counts: [AtomicU64; 4],
     execute_cpu_nanoseconds: AtomicU64,
@@ -234,9 +236,11 @@ where
     ///
     /// Not cancelled half way: dropping the future leaves leases to expire.
     pub async fn run(self) -> RunnerReport {
-        let Self { name, picker, executor, saver, workers, prefetch, drain_timeout, shutdown } = self;
+        let Self { settings, picker, executor, saver } = self;
+        let Settings { name, workers, prefetch, drain_timeout, shutdown, holds_slots_until_saved } = settings;
         let shared = Arc::new(Shared {
             name,
+            holds_slots_until_saved,
             saver,
             counts: Default::default(),
             execute_cpu_nanoseconds: AtomicU64::new(0),
@@ -430,8 +434,8 @@ async fn work<E, S>(
             // The closure catches panics; a join error is the runtime's shutdown.
             Err(error) => Outcome::Failure(ExecuteError::Retryable(error.to_string())),
         };
-        drop(slot);
-        if let Err(refused) = results.send(Finished { metadata, lease, outcome }).await {
+        let slot = shared.holds_slots_until_saved.then_some(slot);
+        if let Err(refused) = results.send(Finished { metadata, lease, outcome, slot }).await {
             release(&shared, &refused.0.metadata).await;
         }
     }
@@ -486,7 +490,7 @@ where
     E: Executor,
     S: JobSaver<Executor = E>,
 {
-    let Finished { metadata, lease, mut outcome } = finished;
+    let Finished { metadata, lease, mut outcome, slot: _slot } = finished;
     let labels = shared.labels();
     let begun = Instant::now();
     let is_success = matches!(outcome, Outcome::Success(_));

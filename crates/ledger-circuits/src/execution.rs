@@ -52,29 +52,39 @@ impl Balances {
     }
 
     /// Checks a transfer and carries it out; opens the receiver's account where there is none.
-    pub(crate) fn transfer(&mut self, from: &str, to: &str, amount: u64) -> Result<(), String> {
+    pub(crate) fn transfer(&mut self, from: &str, to: &str, amount: u64) -> Result<(), Refused> {
+        let refuse = |field, reason: String| Err(Refused { field, reason });
         if !(1..=AMOUNT_MAX).contains(&amount) {
-            return Err(format!("the amount {amount} is not from 1 to {AMOUNT_MAX}"));
+            return refuse(Field::Amount, format!("the amount {amount} is not from 1 to {AMOUNT_MAX}"));
         }
         if from == to {
-            return Err(format!("account {from:?} sends to itself"));
+            return refuse(Field::To, format!("account {from:?} sends to itself"));
         }
         let Some(&sender) = self.balances.get(from) else {
-            return Err(format!("unknown account {from:?} cannot send; it is in no earlier line"));
+            return refuse(
+                Field::From,
+                format!("unknown account {from:?} cannot send; it is in no earlier line"),
+            );
         };
         let Some(left) = sender.checked_sub(amount) else {
-            return Err(format!("overdraft: account {from:?} has {sender} and sends {amount}"));
+            return refuse(
+                Field::Amount,
+                format!("overdraft: account {from:?} has {sender} and sends {amount}"),
+            );
         };
         let receiver = self.balances.get(to).copied().unwrap_or_default();
         let sum = receiver + amount;
         if sum >= BALANCE_END {
-            return Err(format!(
-                "overflow: account {to:?} has {receiver}, receives {amount}, and may have {} at most",
-                BALANCE_END - 1
-            ));
+            let most = BALANCE_END - 1;
+            return refuse(
+                Field::Amount,
+                format!(
+                    "overflow: account {to:?} has {receiver}, receives {amount}, and may have {most} at most"
+                ),
+            );
         }
         if !self.balances.contains_key(to) {
-            self.open(to, 0)?;
+            self.open(to, 0).map_err(|reason| Refused { field: Field::To, reason })?;
         }
         self.balances.insert(from.to_owned(), left);
         self.balances.insert(to.to_owned(), sum);
@@ -85,6 +95,27 @@ impl Balances {
         let mut sorted: Vec<_> = self.balances.into_iter().collect();
         sorted.sort();
         sorted
+    }
+}
+
+/// A field of a transfer, in the order of the file's columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Field {
+    From,
+    To,
+    Amount,
+}
+
+/// Why a transfer is not carried out, and the field that is to blame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) field: Field,
+    pub(crate) reason: String,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.reason)
     }
 }
 

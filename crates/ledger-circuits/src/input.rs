@@ -39,6 +39,8 @@ impl LedgerInput {
     /// # Errors
     /// [`Rejected`] with file, line and field of the first mistake.
     pub fn read(transfers: &Path, accounts: &Path, params: &LedgerParams) -> Result<Self, Rejected> {
+        // The input first: when it is not there, its accounts are not the news.
+        let transfers = Table::open(transfers, &["from", "to", "amount"])?;
         let mut balances = Balances::new(params.tree_depth);
         let accounts = read_accounts(accounts, &mut balances)?;
         let transfers = read_transfers(transfers, &mut balances)?;
@@ -92,7 +94,7 @@ impl LedgerInput {
             balances.open(name, *balance).map_err(Rejected)?;
         }
         for (from, to, amount) in &self.transfers {
-            balances.transfer(from, to, *amount).map_err(Rejected)?;
+            balances.transfer(from, to, *amount).map_err(|refused| Rejected(refused.reason))?;
         }
         Ok(balances.into_sorted())
     }
@@ -225,8 +227,7 @@ fn read_accounts(path: &Path, balances: &mut Balances) -> Result<Vec<(String, u6
     Ok(accounts)
 }
 
-fn read_transfers(path: &Path, balances: &mut Balances) -> Result<Vec<(String, String, u64)>, Rejected> {
-    let mut table = Table::open(path, &["from", "to", "amount"])?;
+fn read_transfers(mut table: Table, balances: &mut Balances) -> Result<Vec<(String, String, u64)>, Rejected> {
     let mut transfers = Vec::new();
     while table.next()? {
         if transfers.len() == TRANSFERS_MAX {
@@ -235,7 +236,9 @@ fn read_transfers(path: &Path, balances: &mut Balances) -> Result<Vec<(String, S
         let from = table.name(0)?.to_owned();
         let to = table.name(1)?.to_owned();
         let amount = table.number(2, 1, AMOUNT_MAX)?;
-        balances.transfer(&from, &to, amount).map_err(|reason| table.reject_line(reason))?;
+        balances
+            .transfer(&from, &to, amount)
+            .map_err(|refused| table.reject(refused.field as usize, refused))?;
         transfers.push((from, to, amount));
     }
     if transfers.is_empty() {

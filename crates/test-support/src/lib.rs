@@ -1,6 +1,9 @@
-//! Databases for tests: one private server a test process, one database a test. A dev-dependency only.
+//! Databases for tests: one private server a test process, one database a test; and the programs, started as a user
+//! starts them. A dev-dependency only.
 
-#![allow(clippy::expect_used, reason = "a test that cannot have its database fails")]
+#![allow(clippy::expect_used, reason = "a test that cannot have what it needs fails")]
+
+pub mod programs;
 
 use embedded_postgres::{EmbeddedPostgres, Options};
 use job_store::{DatabaseUrl, JobStore};
@@ -30,8 +33,14 @@ fn server() -> &'static EmbeddedPostgres {
     static SERVER: OnceLock<EmbeddedPostgres> = OnceLock::new();
     SERVER.get_or_init(|| {
         // A test's data need not survive the machine, and syncing it takes most of the tests' time.
-        let settings = [("fsync", "off"), ("synchronous_commit", "off"), ("full_page_writes", "off")]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        // Many processes share it.
+        let settings = [
+            ("fsync", "off"),
+            ("synchronous_commit", "off"),
+            ("full_page_writes", "off"),
+            ("max_connections", "400"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
         let options = Options { settings: settings.to_vec(), is_temporary: true };
         EmbeddedPostgres::start(&process_folder(), &options).expect("PostgreSQL is installed")
     })

@@ -1,0 +1,102 @@
+//! The layers of ARCHITECTURE.md, as cargo sees them: what may depend on what.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Command,
+};
+
+/// Every crate of ours, and those of ours that it may depend on, outside tests. The order is that of the layers: each names
+/// only crates above it.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("job-runner", &[]),
+    ("proving-model", &[]),
+    ("artifact-store", &["proving-model"]),
+    ("job-store", &["job-runner", "proving-model"]),
+    ("proof-system", &["proving-model"]),
+    ("keystore", &[]),
+    ("ledger-circuits", &["keystore", "proof-system", "proving-model"]),
+    ("proving-component", &["artifact-store", "job-runner", "job-store", "proof-system", "proving-model"]),
+    ("witness-generator", COMPONENT),
+    ("circuit-prover", COMPONENT),
+    ("proof-compressor", COMPONENT),
+    ("job-monitor", &["job-store", "proving-model"]),
+    ("embedded-postgres", &[]),
+    ("launch", &["job-store", "ledger-circuits", "proof-system", "proving-model"]),
+    (
+        "prover",
+        &[
+            "artifact-store",
+            "circuit-prover",
+            "embedded-postgres",
+            "job-monitor",
+            "job-runner",
+            "job-store",
+            "launch",
+            "ledger-circuits",
+            "proof-compressor",
+            "proof-system",
+            "proving-component",
+            "proving-model",
+            "witness-generator",
+        ],
+    ),
+    ("prover-cli", &["artifact-store", "job-store", "launch", "proof-system", "proving-model"]),
+    ("test-support", &["embedded-postgres", "job-store", "proving-model"]),
+];
+
+const COMPONENT: &[&str] =
+    &["artifact-store", "job-runner", "job-store", "proof-system", "proving-component", "proving-model"];
+
+/// Crates of others that only these of ours may name.
+const RESERVED: &[(&str, &[&str])] = &[
+    ("sqlx", &["job-store"]),
+    ("object_store", &["artifact-store"]),
+    ("qp-plonky2", &["ledger-circuits"]),
+    ("cust", &["gpu-prover"]),
+    // For binaries; plonky2 speaks it, so what wraps plonky2 hears it.
+    ("anyhow", &["launch", "prover", "prover-cli", "ledger-circuits"]),
+];
+
+/// Dependencies by crate, without those of tests.
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap().iter().map(|package| {
+        let normal = package["dependencies"].as_array().unwrap().iter().filter(|d| d["kind"] != "dev");
+        let names = normal.map(|d| d["name"].as_str().unwrap().to_owned()).collect();
+        (package["name"].as_str().unwrap().to_owned(), names)
+    });
+    packages.collect()
+}
+
+#[test]
+fn crates_depend_only_on_the_layers_above_them() {
+    let dependencies = dependencies();
+    let ours: BTreeSet<&str> = LAYERS.iter().map(|(name, _)| *name).collect();
+    let found: BTreeSet<&str> = dependencies.keys().map(String::as_str).collect();
+    assert_eq!(found, ours, "every crate has its place in the layers");
+    for (place, (name, allowed)) in LAYERS.iter().enumerate() {
+        for dependency in dependencies[*name].iter().filter(|d| ours.contains(d.as_str())) {
+            assert!(allowed.contains(&dependency.as_str()), "{name} must not depend on {dependency}");
+            let above = LAYERS.iter().position(|(other, _)| other == dependency).unwrap();
+            assert!(above < place, "{dependency} stands below {name}");
+        }
+    }
+}
+
+#[test]
+fn what_is_reserved_for_one_crate_is_named_by_no_other() {
+    for (name, dependencies) in dependencies() {
+        for (reserved, owners) in RESERVED {
+            let is_named = dependencies.contains(*reserved);
+            assert!(!is_named || owners.contains(&name.as_str()), "{name} must not depend on {reserved}");
+        }
+    }
+}
