@@ -62,16 +62,19 @@ pub const SETTINGS: &[Setting] = &[
 /// status 2, and after `--help`.
 #[must_use]
 pub fn parse<C: CommandFactory + FromArgMatches>() -> C {
-    let command = C::command();
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    match parse_from(&command, &arguments) {
+    match parse_from(&arguments) {
         Ok(parsed) => parsed,
         Err(error) => error.exit(),
     }
 }
 
-/// As [`parse`], of these arguments.
-fn parse_from<C: FromArgMatches>(command: &Command, arguments: &[OsString]) -> Result<C, clap::Error> {
+/// As [`parse`], of these arguments, the first of which is the program's name.
+///
+/// # Errors
+/// As clap reports them; [`clap::Error::exit`] prints them.
+pub fn parse_from<C: CommandFactory + FromArgMatches>(arguments: &[OsString]) -> Result<C, clap::Error> {
+    let command = C::command();
     let mut matches = command.clone().try_get_matches_from(arguments)?;
     let path = config_path(&matches);
     if let Some(path) = path {

@@ -78,4 +78,6 @@ type VerifierKey = VerifierOnlyCircuitData<C, D>;
 type Witness = PartialWitness<F>;
 
 #[cfg(test)]
+mod aggregation_tests;
+#[cfg(test)]
 mod soundness_tests;

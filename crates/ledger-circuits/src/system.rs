@@ -265,6 +265,21 @@ impl LedgerProofSystem {
         }
         let input: AggregateInput = decode(payload, circuit)?;
         let children = self.open_children(circuit, &input.children)?;
+        self.assign_children(name, input.batch, children, witness)
+    }
+
+    /// Assigns an aggregating circuit over proofs, each with whether it is a node's. What the proofs are worth is for the
+    /// circuit to say.
+    pub(crate) fn assign_children(
+        &self,
+        name: CircuitName,
+        batch: BatchId,
+        children: Vec<(bool, Proof)>,
+        witness: &mut Witness,
+    ) -> Result<(), ProofSystemError> {
+        let params = self.keys.params();
+        let mut builder =
+            Builder::new(plonky2::plonk::circuit_data::CircuitConfig::standard_recursion_config());
         let node = self.keys.verifier(CircuitName::Node)?;
         let node_key = key_constants(&node.verifier_only);
         let assigned = match name {
@@ -282,7 +297,7 @@ impl LedgerProofSystem {
             _ => {
                 let tip = self.keys.verifier(CircuitName::Tip)?;
                 let targets = allocate_scheduler(&mut builder, &tip.common);
-                assign_scheduler(&targets, &children[0].1, input.batch, witness)
+                assign_scheduler(&targets, &children[0].1, batch, witness)
             }
         };
         assigned.map_err(invalid)

@@ -2,6 +2,8 @@
 
 mod bench;
 mod components;
+#[cfg(test)]
+mod configuration_tests;
 mod database;
 mod endpoints;
 mod local;

@@ -1,0 +1,108 @@
+//! The schema against the words of the model, and back and forth through the migrations.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use job_store::{JobStore, MIGRATOR, StoreError};
+use proving_model::{AggregationRound, BatchStatus, JobStatus, MemoryClass, Stage};
+use sqlx::{Connection, PgConnection};
+use std::collections::BTreeSet;
+use test_support::empty_database;
+
+/// Words in single quotes.
+fn quoted(definition: &str) -> BTreeSet<&str> {
+    definition.split('\'').skip(1).step_by(2).collect()
+}
+
+fn words<T: Copy>(all: &[T], word: fn(T) -> &'static str) -> BTreeSet<&'static str> {
+    all.iter().map(|value| word(*value)).collect()
+}
+
+#[tokio::test]
+async fn the_checks_allow_the_words_of_the_model_and_no_others() {
+    let url = empty_database().await;
+    JobStore::connect(&url).await.unwrap().migrate().await.unwrap();
+    let mut connection = PgConnection::connect(url.expose()).await.unwrap();
+    // A column's own CHECK: the one that names this column alone.
+    let checks: Vec<(String, String, String)> = sqlx::query_as(
+        "SELECT c.conrelid::regclass::text, a.attname::text, pg_get_constraintdef(c.oid)
+         FROM pg_constraint c JOIN pg_attribute a ON a.attrelid = c.conrelid AND c.conkey = ARRAY[a.attnum]
+         WHERE c.contype = 'c' AND pg_get_constraintdef(c.oid) LIKE '%ARRAY[%'",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    let expected = [
+        ("batches", "status", words(BatchStatus::ALL, BatchStatus::as_str)),
+        ("prover_jobs", "status", words(JobStatus::ALL, JobStatus::as_str)),
+        ("prover_jobs", "stage", words(Stage::ALL, Stage::as_str)),
+        ("prover_jobs", "memory_class", words(MemoryClass::ALL, MemoryClass::as_str)),
+    ];
+    for (table, column, words) in expected {
+        let (_, _, definition) = checks
+            .iter()
+            .find(|(t, c, _)| t == table && c == column)
+            .unwrap_or_else(|| panic!("{table}.{column} has a CHECK"));
+        assert_eq!(quoted(definition), words, "{table}.{column}");
+    }
+    let rounds: String = sqlx::query_scalar(
+        "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'prover_jobs_aggregation_round_check'",
+    )
+    .fetch_one(&mut connection)
+    .await
+    .unwrap();
+    let (first, last) = (AggregationRound::ALL[0].number(), AggregationRound::ALL[4].number());
+    assert!(rounds.contains(&format!(">= {first}")) && rounds.contains(&format!("<= {last}")), "{rounds}");
+}
+
+#[tokio::test]
+async fn every_table_and_nothing_else_goes_when_the_migrations_are_undone() {
+    let url = empty_database().await;
+    let store = JobStore::connect(&url).await.unwrap();
+    let missing = store.check_schema().await.unwrap_err();
+    assert!(matches!(&missing, StoreError::Schema(text) if text.contains("database migrate")), "{missing}");
+    for _ in 0..2 {
+        store.migrate().await.unwrap();
+        store.check_schema().await.unwrap();
+        // Once more changes nothing.
+        store.migrate().await.unwrap();
+        let mut connection = PgConnection::connect(url.expose()).await.unwrap();
+        MIGRATOR.undo(&mut connection, 0).await.unwrap();
+        let left: Vec<String> = sqlx::query_scalar(
+            "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE n.nspname = 'public' AND c.relname NOT LIKE '\\_sqlx%' ORDER BY 1",
+        )
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused_and_left_alone() {
+    let url = empty_database().await;
+    let store = JobStore::connect(&url).await.unwrap();
+    store.migrate().await.unwrap();
+    let mut connection = PgConnection::connect(url.expose()).await.unwrap();
+    sqlx::query(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+         VALUES (99991231000000, 'from the future', true, '\\x00', 0)",
+    )
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    let newer = store.check_schema().await.unwrap_err();
+    assert!(newer.to_string().contains("update the program"), "{newer}");
+    assert!(store.migrate().await.is_err());
+}
+
+#[test]
+fn migrations_are_in_order_and_each_can_be_undone() {
+    let versions: Vec<i64> = MIGRATOR.iter().map(|migration| migration.version).collect();
+    assert!(versions.is_sorted(), "append-only: {versions:?}");
+    for up in MIGRATOR.iter().filter(|m| m.migration_type.is_up_migration()) {
+        let has_down =
+            MIGRATOR.iter().any(|m| m.version == up.version && m.migration_type.is_down_migration());
+        assert!(has_down, "migration {} can be undone", up.version);
+    }
+}

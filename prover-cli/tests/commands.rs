@@ -1,0 +1,104 @@
+//! What the commands print, and what they answer to bad calls. Times are masked.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use insta::{assert_snapshot, with_settings};
+use std::time::Duration;
+use test_support::programs::{Scene, output, program, stderr, stdout};
+
+const LONG: Duration = Duration::from_secs(60);
+/// What differs from run to run.
+const MASKS: [(&str, &str); 6] = [
+    (r"\d+\.\d+ s", "[seconds] s"),
+    (r" +\d+ s\b", " [seconds] s"),
+    (r#""(\w*seconds)": \d+(\.\d+)?"#, r#""$1": "[seconds]""#),
+    (r"process \d+", "process [pid]"),
+    (r#""pid": \d+"#, r#""pid": "[pid]""#),
+    (r"\d{4}-\d\d-\d\dT\S+Z", "[time]"),
+];
+/// One circuit of each kind; the second kind never gets through.
+const POISONOUS: &str = "[[circuit]]\ncount = 1\n[[circuit]]\ncount = 1\npanics = true\nheavy = true\n";
+
+macro_rules! snapshot {
+    ($text:expr) => {
+        let text = $text;
+        with_settings!({ filters => MASKS }, { assert_snapshot!(text) })
+    };
+}
+
+#[tokio::test]
+async fn a_batch_from_insertion_to_its_proof() {
+    let scene = Scene::mock("[[circuit]]\ncount = 5\n[[circuit]]\ncount = 1\nheavy = true\n").await;
+    scene.write("in.mock", "mock one");
+    snapshot!(scene.run_cli(&["insert-version"]));
+    snapshot!(scene.run_cli(&["insert-batch", "--number=7", "--version=0", "--patch=1", "--input=in.mock"]));
+    snapshot!(scene.run_cli(&["insert-batch", "--number=7", "--input=in.mock"]));
+    snapshot!(scene.run_cli(&["status", "batch", "--number=7"]));
+    snapshot!(scene.run_cli(&["status", "queue"]));
+    snapshot!(scene.run_cli(&["--json", "status", "queue"]));
+    let _all = scene.start("all", &["--component=all"]);
+    assert_eq!(scene.until_ended(0, 7, LONG)["status"], "successful");
+    snapshot!(scene.run_cli(&["status", "batch", "--number=7"]));
+    snapshot!(scene.run_cli(&["status", "batch", "--number=7", "--json"]));
+    snapshot!(scene.run_cli(&["status", "queue"]));
+    snapshot!(scene.run_cli(&["proof", "fetch", "--number=7"]));
+}
+
+#[tokio::test]
+async fn a_batch_that_fails_says_why() {
+    let scene = Scene::mock(POISONOUS).await;
+    scene.write("in.mock", "mock one");
+    scene.run_cli(&["insert-batch", "--number=1", "--chain-id=9", "--input=in.mock"]);
+    let mut all = scene.start("all", &["--component=all", "--light-wvg-count=0"]);
+    assert_eq!(scene.until_ended(9, 1, LONG)["status"], "failed");
+    assert_eq!(all.terminate(), 0);
+    snapshot!(scene.run_cli(&["status", "batch", "--chain-id=9", "--number=1"]));
+    snapshot!(scene.run_cli(&["status", "queue"]));
+    let fetch = output(scene.program("prover_cli").args(["proof", "fetch", "-c9", "-n1"]));
+    assert_eq!(fetch.status.code(), Some(1));
+    snapshot!(stderr(&fetch));
+}
+
+#[tokio::test]
+async fn bad_calls_change_nothing_and_say_what_to_do() {
+    let scene = Scene::mock(POISONOUS).await;
+    scene.write("in.mock", "mock one");
+    scene.write("other.mock", "mock two");
+    scene.write("no.mock", "nothing");
+    scene.run_cli(&["insert-batch", "--number=1", "--input=in.mock"]);
+    for (arguments, code) in [
+        (["insert-batch", "--number=2", "--input=no.mock"].as_slice(), 2),
+        (&["insert-batch", "--number=2", "--input=missing"], 2),
+        (&["insert-batch", "--number=2", "--version=9", "--input=in.mock"], 2),
+        (&["insert-batch", "--number=1", "--input=other.mock"], 1),
+        (&["insert-version", "--patch=77"], 2),
+        (&["status", "batch", "--number=2"], 1),
+        (&["proof", "fetch", "--number=1"], 1),
+    ] {
+        let result = output(scene.program("prover_cli").args(arguments));
+        assert_eq!(result.status.code(), Some(code), "{arguments:?}: {}", stderr(&result));
+        assert_eq!(stdout(&result), "", "{arguments:?}");
+        snapshot!(format!("prover_cli {}\n{}", arguments.join(" "), stderr(&result)));
+    }
+}
+
+#[test]
+fn a_database_that_is_not_named_not_valid_or_not_there() {
+    for (url, code) in
+        [(None, 2), (Some("postgres://me:secret@["), 2), (Some("postgres://me:secret@127.0.0.1:1/x"), 1)]
+    {
+        let result = output(program("prover_cli").args(url).args(["status", "queue"]));
+        assert_eq!(result.status.code(), Some(code));
+        assert!(!stderr(&result).contains("secret"), "{}", stderr(&result));
+        snapshot!(stderr(&result));
+    }
+}
+
+#[test]
+fn the_help_texts() {
+    for command in
+        [[].as_slice(), &["insert-version"], &["insert-batch"], &["status", "batch"], &["proof", "fetch"]]
+    {
+        snapshot!(stdout(&output(program("prover_cli").args(command).arg("--help"))));
+    }
+}
