@@ -25,18 +25,19 @@ pub enum StoreError {
     #[error("{0}")]
     Schema(String),
     /// The database cannot be reached or failed: try again later.
-    #[error("the database failed at {action}: {source}")]
+    #[error("the database failed at {action}: {cause}")]
     Database {
         /// The statement's name.
         action: &'static str,
-        /// What the database or the connection said.
-        source: sqlx::Error,
+        /// What the database or the connection said. It is in the message, so it is not a `source` that reports would
+        /// print once more.
+        cause: sqlx::Error,
     },
 }
 
 impl StoreError {
     pub(crate) fn database(action: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
-        move |source| Self::Database { action, source }
+        move |cause| Self::Database { action, cause }
     }
 
     /// Whether trying again later may help.

@@ -3,8 +3,8 @@
 use crate::metrics::QueryTimer;
 use crate::wake::Waker;
 use crate::{RetryPolicy, StoreError};
-use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection};
 use std::{fmt, str::FromStr, time::Duration};
 
 /// The migrations, embedded from `migrations/` at the repository's root.
@@ -62,10 +62,19 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`] when the server cannot be reached.
     pub async fn connect(url: &DatabaseUrl) -> Result<Self, StoreError> {
+        let options = url.options()?;
+        // The pool would try until its timeout and then say no more than that; one connection says why at once.
+        let first = tokio::time::timeout(ACQUIRE_TIMEOUT, options.connect()).await;
+        let first = first.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())));
+        first
+            .map_err(StoreError::database("connect"))?
+            .close()
+            .await
+            .map_err(StoreError::database("connect"))?;
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS_MAX)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_with(url.options()?)
+            .connect_with(options)
             .await
             .map_err(StoreError::database("connect"))?;
         let waker = Waker::start(pool.clone());
