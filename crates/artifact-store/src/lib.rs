@@ -229,6 +229,23 @@ impl ArtifactStore {
         &self.name
     }
 
+    /// Writes, reads and removes a small object: what a component needs of the store, before it takes a job.
+    ///
+    /// # Errors
+    /// [`ArtifactError::Unavailable`] says what cannot be done.
+    pub async fn check(&self) -> Result<(), ArtifactError> {
+        let key = format!("check/{}", Uuid::new_v4());
+        let path = Path::from(key.as_str());
+        let failed = |action: &'static str| {
+            let key = key.clone();
+            move |e: object_store::Error| self.unavailable(action, &key, e.to_string())
+        };
+        self.store.put(&path, PutPayload::from_static(b"check")).await.map_err(failed("write"))?;
+        let found = self.store.get(&path).await.map_err(failed("read"))?;
+        found.bytes().await.map_err(failed("read"))?;
+        self.store.delete(&path).await.map_err(failed("remove"))
+    }
+
     /// Writes an artifact; when this returns, it is durable.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ pub use systems::{ProofSystemArgs, SystemName, load_keys};
 use anyhow::Context;
 use clap::Args;
 use job_store::{DatabaseUrl, JobStore};
-use std::{convert::Infallible, fmt, process::ExitCode, str::FromStr};
+use std::{convert::Infallible, fmt, io::Write, process::ExitCode, str::FromStr, sync::LazyLock};
 use tokio_util::sync::CancellationToken;
 
 /// Exit status when the work failed, or a proof is refused.
@@ -123,11 +123,30 @@ pub enum LogFormat {
     Json,
 }
 
+/// The progress bars of this process: drawn where there is a terminal, with log lines above them.
+pub fn bars() -> &'static indicatif::MultiProgress {
+    static BARS: LazyLock<indicatif::MultiProgress> = LazyLock::new(indicatif::MultiProgress::new);
+    &BARS
+}
+
+/// Standard error, with the bars out of the way while a line is written.
+struct AboveBars;
+
+impl Write for AboveBars {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        bars().suspend(|| std::io::stderr().write(line))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}
+
 /// Starts logging to standard error; `RUST_LOG` filters.
 pub fn init_logging(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| AboveBars);
     match format {
         LogFormat::Text => {
             builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).with_target(false).init();

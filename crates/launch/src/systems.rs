@@ -2,6 +2,7 @@
 
 use crate::BadInput;
 use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
 use ledger_circuits::LedgerProofSystem;
 use proof_system::mock::{MockConfig, MockProofSystem};
 use proof_system::{KeyPurpose, ProofSystem};
@@ -65,11 +66,14 @@ impl ProofSystemArgs {
 /// # Errors
 /// The proof system's.
 pub fn load_keys(system: &dyn ProofSystem, purpose: KeyPurpose) -> anyhow::Result<()> {
-    let bar = indicatif::ProgressBar::no_length();
+    let style = ProgressStyle::with_template("{prefix:>17} {bar:40} {pos}/{len} {msg}");
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = crate::bars().add(ProgressBar::no_length().with_style(style).with_prefix("keys"));
     let is_terminal = std::io::stderr().is_terminal();
     let result = system.load_keys(purpose, &|done, total, name| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
+        bar.set_message(name.to_owned());
         if done < total && !is_terminal {
             tracing::info!("generating key {} of {total}: {name}", done + 1);
         }

@@ -307,7 +307,9 @@ pub(crate) async fn run_plan(
         () = &mut draining => None,
     } {
         let ended = ended.context("a component panicked")?;
-        ended.iter().for_each(|report| tracing::info!(?report, "drained"));
+        for RunnerReport { name, successful, failed, released, lease_lost, .. } in &ended {
+            tracing::debug!(runner = name, successful, failed, released, lease_lost, "drained");
+        }
         reports.extend(ended);
     }
     ground.store.stop_worker(worker).await?;
@@ -362,6 +364,7 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
         BadInput("no object store is named: set --object-store to a folder or a URL".to_owned())
     })?;
     let artifacts = ArtifactStore::open(object_store)?;
+    artifacts.check().await.context("the object store is of no use; is --object-store the right one?")?;
     let store = launch::connect(&url).await?;
     let shutdown = launch::shutdown_on_signal()?;
     let (phase, shown) = watch::channel(Phase::Starting);

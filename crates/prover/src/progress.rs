@@ -1,13 +1,20 @@
 //! How far a batch is: bars by round, or plain lines where there is no terminal.
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 use job_store::{BatchReport, JobStore};
 use proving_model::{AggregationRound, BatchId, BatchStatus, JobStatus, Stage};
-use std::{fmt::Write, io::IsTerminal, time::Duration};
+use std::{
+    fmt::Write,
+    io::IsTerminal,
+    time::{Duration, Instant},
+};
 use tokio_util::sync::CancellationToken;
 
 /// How often the bars are brought up to date.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A database that does not answer for so long is gone.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// How many jobs of a round and stage there are, or are done.
 pub(crate) fn count_jobs(
@@ -30,15 +37,13 @@ struct Bars {
 impl Bars {
     fn new() -> Self {
         let is_terminal = std::io::stderr().is_terminal();
-        let target = if is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let all = MultiProgress::with_draw_target(target);
         let style = ProgressStyle::with_template("{prefix:>17} {bar:40} {pos}/{len}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         let rounds = AggregationRound::ALL.into_iter().map(|round| (Stage::CircuitProof, round));
         let bars = rounds
             .chain([(Stage::Compression, AggregationRound::Scheduler)])
             .map(|(stage, round)| {
-                let bar = all.add(ProgressBar::new(0).with_style(style.clone()));
+                let bar = launch::bars().add(ProgressBar::new(0).with_style(style.clone()));
                 bar.set_prefix(if stage == Stage::Compression { "compression" } else { round.as_str() });
                 (stage, round, bar)
             })
@@ -72,8 +77,18 @@ pub(crate) async fn watch(
     stop: &CancellationToken,
 ) -> anyhow::Result<BatchReport> {
     let mut bars = Bars::new();
+    let mut last_report = Instant::now();
     loop {
-        let report = store.batch_report(batch).await?;
+        let report = match store.batch_report(batch).await {
+            Ok(report) => report,
+            Err(e) if e.is_transient() && last_report.elapsed() < SILENCE_MAX => {
+                tracing::warn!("the batch's state cannot be read now: {e}");
+                tokio::time::sleep(REPORT_INTERVAL).await;
+                continue;
+            }
+            Err(e) => return Err(e.into()),
+        };
+        last_report = Instant::now();
         bars.show(&report);
         match report.batch.status {
             BatchStatus::Successful => return Ok(report),

@@ -135,6 +135,13 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            // The harness shows this with the failed test.
+            #[allow(clippy::print_stdout, reason = "a test's own output")]
+            {
+                println!("{}:\n{}", self.log.display(), self.log());
+            }
+        }
     }
 }
 
