@@ -30,7 +30,8 @@ impl Lease {
         Self::default()
     }
 
-    /// The same lease with a time by which the job should be done.
+    /// The same lease with a time after which the runner gives the attempt up: its context is cancelled, and it fails with
+    /// [`ExecuteError::TimedOut`]. An executor that never asks runs on beside the next, and its result goes nowhere.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);
@@ -57,6 +58,14 @@ impl Lease {
     #[must_use]
     pub fn progress(&self) -> f32 {
         self.progress.load(Ordering::Relaxed) as f32 / 1000.0
+    }
+
+    /// Returns once the deadline has passed; never, where there is none.
+    pub(crate) async fn passed(&self) {
+        match self.deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+            None => std::future::pending().await,
+        }
     }
 
     fn report_progress(&self, fraction: f32) {
@@ -107,11 +116,13 @@ impl<E: Executor + ?Sized> Picked<E> {
 pub struct JobContext<'a, M> {
     metadata: &'a M,
     lease: &'a Lease,
+    /// The runner no longer waits for this execution.
+    abandoned: &'a CancellationToken,
 }
 
 impl<'a, M> JobContext<'a, M> {
-    pub(crate) fn new(metadata: &'a M, lease: &'a Lease) -> Self {
-        Self { metadata, lease }
+    pub(crate) fn new(metadata: &'a M, lease: &'a Lease, abandoned: &'a CancellationToken) -> Self {
+        Self { metadata, lease, abandoned }
     }
 
     /// The job's metadata.
@@ -123,7 +134,7 @@ impl<'a, M> JobContext<'a, M> {
     /// Whether to stop: nobody wants the result. Long executors ask between their steps.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.lease.is_lost()
+        self.lease.is_lost() || self.abandoned.is_cancelled()
     }
 
     /// Tells how much is done, from 0 to 1; shown to operators.
@@ -131,7 +142,7 @@ impl<'a, M> JobContext<'a, M> {
         self.lease.report_progress(fraction);
     }
 
-    /// When the job should be done, where that was said.
+    /// When the runner gives the attempt up, where that was said.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.lease.deadline
@@ -150,6 +161,9 @@ pub enum ExecuteError {
     /// The job was told to stop.
     #[error("cancelled")]
     Cancelled,
+    /// The attempt passed its lease's deadline. Made by the runner alone; another attempt may be in time.
+    #[error("it ran for {0:?} and passed its deadline")]
+    TimedOut(Duration),
 }
 
 /// How an attempt ended, as the saver gets it.

@@ -399,15 +399,17 @@ async fn work<E, S>(
             continue;
         }
         let metadata = Arc::new(metadata);
+        let abandoned = CancellationToken::new();
         let mut execution = {
             let (executor, metadata, lease) = (executor.clone(), metadata.clone(), lease.clone());
+            let abandoned = abandoned.clone();
             let span = metadata.span();
             RUNNER_METRICS.busy_workers[&labels].inc_by(1);
             let shared = shared.clone();
             tokio::task::spawn_blocking(move || {
                 let _entered = span.enter();
                 let before = thread_cpu_time();
-                let result = execute(&*executor, input, &metadata, &lease);
+                let result = execute(&*executor, input, &metadata, &lease, &abandoned);
                 let spent = thread_cpu_time().saturating_sub(before);
                 let nanoseconds = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
                 shared.execute_cpu_nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
@@ -418,12 +420,13 @@ async fn work<E, S>(
         let begun = Instant::now();
         let result = tokio::select! {
             result = &mut execution => Some(result),
+            () = lease.passed() => Some(Ok(Err(ExecuteError::TimedOut(begun.elapsed())))),
             () = shared.give_up.cancelled() => None,
         };
+        abandoned.cancel();
         RUNNER_METRICS.busy_workers[&labels].dec_by(1);
         let Some(result) = result else {
             // Nobody waits for this thread any more; its context says so, and its result goes nowhere.
-            lease.lose();
             release(&shared, &metadata).await;
             continue;
         };
@@ -453,8 +456,9 @@ fn execute<E: Executor>(
     input: E::Input,
     metadata: &E::Metadata,
     lease: &crate::Lease,
+    abandoned: &CancellationToken,
 ) -> Result<E::Output, ExecuteError> {
-    let context = JobContext::new(metadata, lease);
+    let context = JobContext::new(metadata, lease, abandoned);
     catch_unwind(AssertUnwindSafe(|| executor.execute(input, &context)))
         .unwrap_or_else(|panic| Err(ExecuteError::Retryable(format!("panicked: {}", panic_message(&*panic)))))
 }

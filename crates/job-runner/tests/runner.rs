@@ -344,6 +344,22 @@ async fn a_saver_is_not_tried_again_once_the_lease_is_lost() {
 }
 
 #[tokio::test]
+async fn an_attempt_that_passes_its_deadline_fails_and_hears_of_it() {
+    let (gate, _) = Gate::new();
+    let (queue, shelf) = (Queue::with([]), Arc::new(Shelf::default()));
+    let soon = std::time::Instant::now() + Duration::from_millis(20);
+    let lease = Lease::new().with_deadline(soon);
+    queue.push(Picked::new(Act::UntilCancelled(gate), 1).with_lease(lease));
+    queue.push(Picked::new(Act::Succeed, 2));
+    queue.closed.store(true, Ordering::Relaxed);
+    let report = runner(&queue, &shelf).workers(1).build().run().await;
+    assert_eq!(ends(&report), (1, 1, 0, 0));
+    let saved = shelf.saved.lock().unwrap();
+    let (_, outcome) = saved.iter().find(|(id, _)| *id == 1).unwrap();
+    assert!(outcome.as_ref().is_err_and(|e| e.contains("passed its deadline")), "{outcome:?}");
+}
+
+#[tokio::test]
 async fn progress_is_seen_from_outside() {
     let (gate, open) = Gate::new();
     let (queue, shelf) = (Queue::with([]), Arc::new(Shelf::default()));

@@ -133,6 +133,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         store: store.clone(),
         worker: id,
         poll_interval: Duration::from_secs(1),
+        job_timeout: Duration::from_secs(60),
     };
     insert_numbers(&worker).await?;
     let last = CancellationToken::new();

@@ -34,6 +34,8 @@ pub struct WorkerContext {
     pub worker: Uuid,
     /// How long to wait for a wake-up before looking anyway.
     pub poll_interval: Duration,
+    /// How long an attempt may take, from its pick; charged to the job's budget of timeouts.
+    pub job_timeout: Duration,
 }
 
 /// Why a job's input was not loaded.
@@ -109,7 +111,7 @@ where
             .map_err(|e| PickError::Unavailable(e.to_string()))?;
         let mut loads = JoinSet::new();
         for job in jobs {
-            let lease = context.keeper.hold(&job, asked);
+            let lease = context.keeper.hold(&job, asked).with_deadline(asked + context.job_timeout);
             let (context, loader) = (context.clone(), self.loader.clone());
             loads.spawn(async move {
                 let begun = Instant::now();
@@ -176,6 +178,7 @@ impl WorkerContext {
             }
             ExecuteError::Retryable(text) => (FailureKind::Retryable, text.clone()),
             ExecuteError::Fatal(text) => (FailureKind::Fatal, text.clone()),
+            late @ ExecuteError::TimedOut(_) => (FailureKind::TimedOut, late.to_string()),
         };
         tracing::warn!("the attempt failed: {text}");
         let result = self.store.fail(job, &AttemptFailure { kind, error: text }).await.map(drop);

@@ -46,6 +46,7 @@ pub const SETTINGS: &[Setting] = &[
     shared("heartbeat_interval_ms"),
     shared("lease_duration_ms"),
     shared("poll_interval_ms"),
+    shared("job_timeout_seconds"),
     of("witness_generator", "round"),
     of("witness_generator", "generator_count"),
     of("circuit_prover", "light_wvg_count"),

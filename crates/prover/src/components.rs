@@ -89,6 +89,9 @@ pub(crate) struct PaceArgs {
     /// Milliseconds after which a picker looks for jobs although nobody announced any.
     #[arg(long, default_value_t = 5_000, env = "ROUNDHOUSE_POLL_INTERVAL_MS")]
     poll_interval_ms: u64,
+    /// Seconds that an attempt may take; a job that passes this twice has failed.
+    #[arg(long, default_value_t = 3_600, value_parser = positive(), env = "ROUNDHOUSE_JOB_TIMEOUT_SECONDS")]
+    job_timeout_seconds: u64,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -147,6 +150,7 @@ impl Default for PaceArgs {
             heartbeat_interval_ms: 5_000,
             lease_duration_ms: 20_000,
             poll_interval_ms: 5_000,
+            job_timeout_seconds: 3_600,
         }
     }
 }
@@ -285,6 +289,7 @@ pub(crate) async fn run_plan(
             )?,
             worker,
             poll_interval: milliseconds(plan.pace.poll_interval_ms),
+            job_timeout: Duration::from_secs(plan.pace.job_timeout_seconds),
         },
         artifacts: ground.artifacts.clone(),
         system: system.clone(),

@@ -166,6 +166,19 @@ async fn a_poisonous_job_fails_its_batch_with_its_words_and_disturbs_no_other() 
 }
 
 #[tokio::test]
+async fn an_attempt_that_hangs_is_given_up_and_charged_as_a_timeout() {
+    let scene = Scene::mock("[[circuit]]\ncount = 1\nprove_ms = 600000\n").await;
+    insert(&scene, 0, 1, "mock one");
+    let mut process = scene.start("all", &["--component=all", "--job-timeout-seconds=1"]);
+    let status = scene.until_ended(0, 1, LONG);
+    assert_eq!(status["status"], "failed", "{status:#}");
+    let attempts = status["troubled_attempts"].as_array().unwrap();
+    assert_eq!(attempts.len(), 2, "the budget, exactly: {status:#}");
+    assert!(attempts.iter().all(|attempt| attempt["outcome"] == "timed_out"), "{status:#}");
+    assert_eq!(process.terminate(), 0, "a hanging job does not keep the process from ending");
+}
+
+#[tokio::test]
 async fn sigterm_drains_at_no_cost_and_a_second_one_stops_at_once() {
     let scene = Scene::mock("[[circuit]]\ncount = 6\nprove_ms = 1500\n").await;
     insert(&scene, 0, 1, "mock one");
