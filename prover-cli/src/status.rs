@@ -5,7 +5,7 @@ use clap::Subcommand;
 use job_store::{AttemptReport, BatchReport, DatabaseUrl, JobCount, QueueCount};
 use proving_model::{AggregationRound, JobStatus, Stage};
 use serde::Serialize;
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum StatusCommand {
@@ -89,7 +89,7 @@ fn batch_text(report: &BatchReport, troubles: &[AttemptReport]) -> Result<String
     let compression = ("compression", AggregationRound::Scheduler, [None, Some(Stage::Compression)]);
     for (name, round, stages) in rounds.into_iter().chain([compression]) {
         let mut line = format!("{name:<20}");
-        let mut not_done = Vec::new();
+        let mut not_done: BTreeMap<&str, i64> = BTreeMap::new();
         for stage in stages {
             let counts = report
                 .counts
@@ -101,12 +101,14 @@ fn batch_text(report: &BatchReport, troubles: &[AttemptReport]) -> Result<String
                 if count.status == JobStatus::Successful.as_str() {
                     done += count.count;
                 } else {
-                    not_done.push(format!("{} {}", count.count, count.status));
+                    *not_done.entry(&count.status).or_default() += count.count;
                 }
             }
             let cell = if all == 0 { String::new() } else { format!("{done}/{all}") };
             write!(line, "{cell:>12}")?;
         }
+        let not_done: Vec<String> =
+            not_done.iter().map(|(status, jobs)| format!("{jobs} {status}")).collect();
         writeln!(text, "{}", format!("{line}  {}", not_done.join(", ")).trim_end())?;
     }
     writeln!(
@@ -117,10 +119,11 @@ fn batch_text(report: &BatchReport, troubles: &[AttemptReport]) -> Result<String
     for attempt in troubles {
         write!(
             text,
-            "  job {} attempt {}, {} process {}: {} after {:.1} s",
+            "  job {} attempt {}, {} on {}, process {}: {} after {:.1} s",
             attempt.job_id,
             attempt.attempt,
             attempt.component,
+            attempt.host,
             attempt.pid,
             attempt.outcome.as_deref().unwrap_or("running"),
             attempt.seconds

@@ -12,7 +12,7 @@ const MASKS: [(&str, &str); 6] = [
     (r"\d+\.\d+ s", "[seconds] s"),
     (r" +\d+ s\b", " [seconds] s"),
     (r#""(\w*seconds)": \d+(\.\d+)?"#, r#""$1": "[seconds]""#),
-    (r"process \d+", "process [pid]"),
+    (r"on \S+, process \d+", "on [host], process [pid]"),
     (r#""pid": \d+"#, r#""pid": "[pid]""#),
     (r"\d{4}-\d\d-\d\dT\S+Z", "[time]"),
 ];

@@ -69,6 +69,8 @@ pub struct AttemptReport {
     pub attempt: i32,
     /// Component of its worker.
     pub component: String,
+    /// Host of its worker.
+    pub host: String,
     /// Process id of its worker.
     pub pid: i32,
     /// How it ended; `None` while it runs.
@@ -183,7 +185,7 @@ impl JobStore {
         let _timer = QueryTimer::start("troubled_attempts");
         sqlx::query_as!(
             AttemptReport,
-            r#"SELECT a.job_id, a.attempt, w.component, w.pid, a.outcome, a.error,
+            r#"SELECT a.job_id, a.attempt, w.component, w.host, w.pid, a.outcome, a.error,
                       EXTRACT(EPOCH FROM coalesce(a.finished_at, now()) - a.started_at)::float8 AS "seconds!"
                FROM job_attempts a
                JOIN prover_jobs j ON j.id = a.job_id
