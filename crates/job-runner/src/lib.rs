@@ -15,13 +15,14 @@
 //!
 //! - **Bounded.** A job is picked only when a worker or a prefetch slot is free for it, and every channel has a
 //!   capacity, so memory is bounded and no lease idles in a buffer.
-//! - **Unkillable by a job.** A panic is that job's failure. Errors of picker and saver are retried with backoff.
+//! - **Chained.** A saver may feed the next runner ([`chain`]), with back-pressure; the lease travels along.
+//! - **Unkillable by a job.** A panic is that job's failure, and so is an attempt that passes its deadline. Errors of picker and saver are retried with backoff.
 //! - **Fenced.** A job's [`Lease`] may be lost while it runs; then its [`JobContext`] is cancelled and its result is
 //!   dropped.
 //! - **At least once.** A job may run again after a crash, anywhere. Executors are idempotent, savers fence.
 //!
 //! What it does not know: where jobs come from, what they are, or how they are stored. `examples/in_memory.rs` is a whole
-//! component in forty lines; start there.
+//! component in forty lines; start there. The same on a durable queue is `examples/on_postgresql.rs` of `job-store`.
 
 mod chain;
 mod job;
