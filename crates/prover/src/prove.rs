@@ -99,5 +99,15 @@ fn summarise(Proven { report, spent, .. }: &Proven, wall: Duration) -> anyhow::R
         proving.as_secs_f64(),
         share(proving)
     )?;
+    if let Some(bytes) = peak_memory_bytes() {
+        writeln!(text, "{:<18} {:>7} MiB", "peak memory", bytes >> 20)?;
+    }
     std::io::stdout().write_all(text.as_bytes()).context("cannot print the summary")
+}
+
+/// The most memory that this process ever had resident, where the system tells.
+fn peak_memory_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kilobytes| kilobytes << 10)
 }
