@@ -5,6 +5,7 @@
 //! holds the three together.
 
 use crate::BadInput;
+use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 use std::{ffi::OsString, fs, path::Path};
 use toml::Spanned;
@@ -79,7 +80,7 @@ pub fn parse_from<C: CommandFactory + FromArgMatches>(arguments: &[OsString]) ->
     let mut matches = command.clone().try_get_matches_from(arguments)?;
     let path = config_path(&matches);
     if let Some(path) = path {
-        let with_file = apply_file(command.clone(), Path::new(&path))
+        let with_file = apply_file(command.clone(), &matches, Path::new(&path))
             .map_err(|e| command.clone().error(clap::error::ErrorKind::InvalidValue, e))?;
         matches = with_file.try_get_matches_from(arguments)?;
     }
@@ -92,8 +93,8 @@ fn config_path(matches: &ArgMatches) -> Option<OsString> {
     here.map(OsString::from).or_else(|| matches.subcommand().and_then(|(_, below)| config_path(below)))
 }
 
-/// The command with the file's values as its defaults.
-fn apply_file(command: Command, path: &Path) -> Result<Command, BadInput> {
+/// The command with the file's values as its defaults. `given` is what flags and environment say by themselves.
+fn apply_file(command: Command, given: &ArgMatches, path: &Path) -> Result<Command, BadInput> {
     let bad = |reason: String| BadInput(format!("the configuration file {}: {reason}", path.display()));
     let size = fs::metadata(path).map_err(|e| bad(e.to_string()))?.len();
     if size > FILE_BYTES_MAX {
@@ -112,10 +113,24 @@ fn apply_file(command: Command, path: &Path) -> Result<Command, BadInput> {
                 let line = text[..value.offset.min(text.len())].matches('\n').count() + 1;
                 bad(format!("line {line}: {reason}"))
             })?;
+            // A flag goes before the file also where it excludes what the file says.
+            let excluded = owner.get_arguments().filter(|arg| arg.get_id() == value.key);
+            let mut excluding = excluded.flat_map(|arg| owner.get_arg_conflicts_with(arg));
+            if excluding.any(|arg| is_given(given, arg.get_id().as_str())) {
+                continue;
+            }
         }
         command = set_default(command, &value);
     }
     Ok(command)
+}
+
+/// Whether a flag or the environment says something of this argument, here or in a subcommand.
+fn is_given(matches: &ArgMatches, id: &str) -> bool {
+    let is_known = matches.try_contains_id(id).is_ok();
+    let is_here =
+        is_known && matches.value_source(id).is_some_and(|source| source != ValueSource::DefaultValue);
+    is_here || matches.subcommand().is_some_and(|(_, below)| is_given(below, id))
 }
 
 struct Value {

@@ -109,6 +109,24 @@ fn the_sample_configuration_is_one_that_the_program_takes() {
 }
 
 #[test]
+fn a_flag_goes_before_what_it_excludes_in_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("simple.toml");
+    fs::write(&path, "[circuit_prover]\nthreads = 4\n").unwrap();
+    let run = |flags: &[&str]| {
+        let arguments = [&["prover", "run", "--config", path.to_str().unwrap()], flags].concat();
+        let arguments: Vec<_> = arguments.into_iter().map(Into::into).collect();
+        format!("{:?}", launch::parse_from::<Cli>(&arguments).unwrap().command)
+    };
+    assert!(run(&[]).contains("threads: Some(4)"));
+    let generators = run(&["-l", "3"]);
+    assert!(
+        generators.contains("threads: None") && generators.contains("light_wvg_count: 3"),
+        "{generators}"
+    );
+}
+
+#[test]
 fn mistakes_in_the_configuration_file_are_refused_with_their_line() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("wrong.toml");
