@@ -2,10 +2,10 @@
 
 use crate::{Output, version::VersionArgs};
 use anyhow::Context;
-use artifact_store::{ArtifactStore, witness_input_key};
+use artifact_store::witness_input_key;
 use clap::Args;
 use job_store::{DatabaseUrl, InsertedBatch, NewBatch};
-use launch::{BadInput, ProofSystemArgs};
+use launch::{BadInput, ObjectStoreArgs, ProofSystemArgs};
 use proof_system::InputSource;
 use proving_model::{ArtifactKind, BatchId};
 use serde::Serialize;
@@ -25,23 +25,6 @@ pub(crate) struct BatchArgs {
 impl BatchArgs {
     pub(crate) fn id(self) -> BatchId {
         BatchId { chain_id: self.chain_id, number: self.number }
-    }
-}
-
-/// Where artifacts are.
-#[derive(Debug, Args)]
-pub(crate) struct ObjectStoreArgs {
-    /// The object store: a folder, or a URL (file:, s3:, gs:, az:).
-    #[arg(long, env = "ROUNDHOUSE_OBJECT_STORE")]
-    object_store: Option<String>,
-}
-
-impl ObjectStoreArgs {
-    pub(crate) fn open(&self) -> anyhow::Result<ArtifactStore> {
-        let url = self.object_store.as_deref().ok_or_else(|| {
-            BadInput("no object store is named: set --object-store to a folder or a URL".to_owned())
-        })?;
-        Ok(ArtifactStore::open(url)?)
     }
 }
 

@@ -6,9 +6,9 @@ mod status;
 mod version;
 
 use clap::{Parser, Subcommand};
-use launch::{LogFormat, Secret, exit_code, with_runtime};
+use launch::{CommonArgs, Secret, exit_code, with_runtime};
 use serde::Serialize;
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{io::Write, process::ExitCode};
 
 /// Looks after versions, batches and proofs.
 #[derive(Debug, Parser)]
@@ -24,12 +24,8 @@ struct Cli {
     /// Print JSON.
     #[arg(long, global = true)]
     json: bool,
-    /// A TOML file of settings; flags and environment variables go before it. See docs/configuration.md.
-    #[arg(long, global = true, env = "ROUNDHOUSE_CONFIG")]
-    config: Option<PathBuf>,
-    /// How logs are written, to standard error; RUST_LOG filters them.
-    #[arg(long, global = true, value_enum, default_value = "text", env = "ROUNDHOUSE_LOG_FORMAT")]
-    log_format: LogFormat,
+    #[command(flatten)]
+    common: CommonArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -54,7 +50,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli: Cli = launch::parse();
-    launch::init_logging(cli.log_format);
+    launch::init_logging(cli.common.log_format);
     exit_code(with_runtime(run(cli)))
 }
 

@@ -1,11 +1,11 @@
 //! `proof fetch`.
 
 use crate::Output;
-use crate::batch::{BatchArgs, ObjectStoreArgs};
+use crate::batch::BatchArgs;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use job_store::{DatabaseUrl, StoreError};
-use launch::ProofSystemArgs;
+use launch::{ObjectStoreArgs, ProofSystemArgs};
 use proving_model::ArtifactKind;
 use serde::Serialize;
 use std::path::PathBuf;

@@ -16,7 +16,8 @@
 //! - **Bounded.** A job is picked only when a worker or a prefetch slot is free for it, and every channel has a
 //!   capacity, so memory is bounded and no lease idles in a buffer.
 //! - **Chained.** A saver may feed the next runner ([`chain`]), with back-pressure; the lease travels along.
-//! - **Unkillable by a job.** A panic is that job's failure, and so is an attempt that passes its deadline. Errors of picker and saver are retried with backoff.
+//! - **Unkillable by a job.** A panic is that job's failure, and so is an attempt that passes its deadline. Errors of
+//!   picker and saver are retried with backoff.
 //! - **Fenced.** A job's [`Lease`] may be lost while it runs; then its [`JobContext`] is cancelled and its result is
 //!   dropped.
 //! - **At least once.** A job may run again after a crash, anywhere. Executors are idempotent, savers fence.

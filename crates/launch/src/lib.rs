@@ -10,9 +10,12 @@ pub use settings::{SETTINGS, Setting, parse, parse_from};
 pub use systems::{ProofSystemArgs, SystemName, load_keys};
 
 use anyhow::Context;
+use artifact_store::ArtifactStore;
 use clap::Args;
 use job_store::{DatabaseUrl, JobStore};
-use std::{convert::Infallible, fmt, io::Write, process::ExitCode, str::FromStr, sync::LazyLock};
+use std::{
+    convert::Infallible, fmt, io::Write, path::PathBuf, process::ExitCode, str::FromStr, sync::LazyLock,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Exit status when the work failed, or a proof is refused.
@@ -78,14 +81,38 @@ impl DatabaseArgs {
     pub fn url(&self) -> anyhow::Result<DatabaseUrl> {
         database_url(self.database_url.as_ref())
     }
+}
 
-    /// Connects, and checks that the schema is this program's.
+/// Where artifacts are.
+#[derive(Debug, Clone, Args)]
+pub struct ObjectStoreArgs {
+    /// The object store: a folder, or a URL (file:, s3:, gs:, az:).
+    #[arg(long, env = "ROUNDHOUSE_OBJECT_STORE")]
+    pub object_store: Option<String>,
+}
+
+impl ObjectStoreArgs {
+    /// Opens the store.
     ///
     /// # Errors
-    /// Says what is missing and what to do.
-    pub async fn connect(&self) -> anyhow::Result<JobStore> {
-        connect(&self.url()?).await
+    /// [`BadInput`] when none is named, else the store's.
+    pub fn open(&self) -> anyhow::Result<ArtifactStore> {
+        let url = self.object_store.as_deref().ok_or_else(|| {
+            BadInput("no object store is named: set --object-store to a folder or a URL".to_owned())
+        })?;
+        Ok(ArtifactStore::open(url)?)
     }
+}
+
+/// What every program takes, at any level of its commands.
+#[derive(Debug, Clone, Args)]
+pub struct CommonArgs {
+    /// A TOML file of settings; flags and environment variables go before it. See docs/configuration.md.
+    #[arg(long, global = true, env = "ROUNDHOUSE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// How logs are written, to standard error; RUST_LOG filters them.
+    #[arg(long, global = true, value_enum, default_value = "text", env = "ROUNDHOUSE_LOG_FORMAT")]
+    pub log_format: LogFormat,
 }
 
 /// Checks a URL that may not have been given.

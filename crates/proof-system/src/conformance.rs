@@ -29,6 +29,7 @@ pub fn check(system: &dyn ProofSystem, first: &[u8], second: &[u8]) {
         .iter()
         .zip(batches)
         .map(|(input, batch)| {
+            // Unwrap safety: a test suite fails by panicking.
             let run =
                 bare::prove_batch(system, batch, input, &Uncontrolled).expect("a valid batch is proven");
             let statement = system.outputs(batch, input).expect("a valid batch has outputs").remove(0);
@@ -54,6 +55,7 @@ pub fn check(system: &dyn ProofSystem, first: &[u8], second: &[u8]) {
 
 #[allow(clippy::unwrap_used, reason = "a test suite fails by panicking")]
 fn collect(system: &dyn ProofSystem, batch: BatchId, input: &[u8]) -> Vec<(TreeNode, Vec<u8>)> {
+    // Unwrap safety: a test suite fails by panicking.
     let mut tree = AggregationTree::new(system.circuit_table()).unwrap();
     let mut circuits = Vec::new();
     system
@@ -66,6 +68,7 @@ fn collect(system: &dyn ProofSystem, batch: BatchId, input: &[u8]) -> Vec<(TreeN
             },
             &Uncontrolled,
         )
+        // Unwrap safety: a test suite fails by panicking.
         .unwrap();
     circuits
 }
@@ -127,6 +130,7 @@ fn nonsense_is_refused(system: &dyn ProofSystem, batch: BatchId) {
 fn proofs_are_checked(system: &dyn ProofSystem, batch: BatchId, input: &[u8]) {
     let (node, payload) = collect(system, batch, input).remove(0);
     let circuit = CircuitType { round: node.round, id: node.circuit_id };
+    // Unwrap safety: a test suite fails by panicking.
     let vector = system.synthesize(circuit, &payload, &Uncontrolled).unwrap();
     let proof = system.prove(circuit, vector, &Uncontrolled).unwrap();
     system.verify(circuit, &proof).unwrap();

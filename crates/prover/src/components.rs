@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use job_monitor::MonitorConfig;
 use job_runner::RunnerReport;
 use job_store::{DatabaseUrl, JobStore, LeaseKeeper, NewWorker, WakeListener, WorkerContext};
-use launch::{BadInput, DatabaseArgs, ProofSystemArgs, load_keys};
+use launch::{BadInput, DatabaseArgs, ObjectStoreArgs, ProofSystemArgs, load_keys};
 use proof_system::{KeyPurpose, ProofSystem};
 use proving_component::ComponentContext;
 use proving_model::AggregationRound;
@@ -56,9 +56,8 @@ pub(crate) struct RunArgs {
     component: Vec<Component>,
     #[command(flatten)]
     database: DatabaseArgs,
-    /// The object store: a folder, or a URL (file:, s3:, gs:, az:).
-    #[arg(long, env = "ROUNDHOUSE_OBJECT_STORE")]
-    object_store: Option<String>,
+    #[command(flatten)]
+    object_store: ObjectStoreArgs,
     #[command(flatten)]
     system: ProofSystemArgs,
     /// Where /metrics, /health/live and /health/ready are served, ADDRESS:PORT [default: nowhere].
@@ -78,19 +77,19 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct PaceArgs {
     /// Seconds that running jobs may take to finish after the signal to stop.
-    #[arg(long, default_value_t = 60, env = "ROUNDHOUSE_DRAIN_TIMEOUT_SECONDS")]
+    #[arg(long, default_value_t = PaceArgs::DEFAULT.drain_timeout_seconds, env = "ROUNDHOUSE_DRAIN_TIMEOUT_SECONDS")]
     drain_timeout_seconds: u64,
     /// Milliseconds between two heartbeats, which prolong leases.
-    #[arg(long, default_value_t = 5_000, env = "ROUNDHOUSE_HEARTBEAT_INTERVAL_MS")]
+    #[arg(long, default_value_t = PaceArgs::DEFAULT.heartbeat_interval_ms, env = "ROUNDHOUSE_HEARTBEAT_INTERVAL_MS")]
     heartbeat_interval_ms: u64,
     /// Milliseconds that a lease lasts without a heartbeat.
-    #[arg(long, default_value_t = 20_000, env = "ROUNDHOUSE_LEASE_DURATION_MS")]
+    #[arg(long, default_value_t = PaceArgs::DEFAULT.lease_duration_ms, env = "ROUNDHOUSE_LEASE_DURATION_MS")]
     lease_duration_ms: u64,
     /// Milliseconds after which a picker looks for jobs although nobody announced any.
-    #[arg(long, default_value_t = 5_000, env = "ROUNDHOUSE_POLL_INTERVAL_MS")]
+    #[arg(long, default_value_t = PaceArgs::DEFAULT.poll_interval_ms, env = "ROUNDHOUSE_POLL_INTERVAL_MS")]
     poll_interval_ms: u64,
     /// Seconds that an attempt may take; a job that passes this twice has failed.
-    #[arg(long, default_value_t = 3_600, value_parser = positive(), env = "ROUNDHOUSE_JOB_TIMEOUT_SECONDS")]
+    #[arg(long, default_value_t = PaceArgs::DEFAULT.job_timeout_seconds, value_parser = positive(), env = "ROUNDHOUSE_JOB_TIMEOUT_SECONDS")]
     job_timeout_seconds: u64,
 }
 
@@ -143,16 +142,15 @@ fn positive() -> clap::builder::RangedU64ValueParser {
     clap::builder::RangedU64ValueParser::new().range(1..)
 }
 
-impl Default for PaceArgs {
-    fn default() -> Self {
-        Self {
-            drain_timeout_seconds: 60,
-            heartbeat_interval_ms: 5_000,
-            lease_duration_ms: 20_000,
-            poll_interval_ms: 5_000,
-            job_timeout_seconds: 3_600,
-        }
-    }
+impl PaceArgs {
+    /// What holds where nothing is said.
+    const DEFAULT: Self = Self {
+        drain_timeout_seconds: 60,
+        heartbeat_interval_ms: 5_000,
+        lease_duration_ms: 20_000,
+        poll_interval_ms: 5_000,
+        job_timeout_seconds: 3_600,
+    };
 }
 
 /// What components run on.
@@ -183,7 +181,7 @@ impl Plan {
             generator: WitnessGeneratorConfig { rounds: AggregationRound::ALL.to_vec(), workers: 1 },
             layout: Layout::Chained { light_wvg_count: 1, heavy_wvg_count: 1 },
             monitor: MonitorConfig { rescue_interval: interval, retry_interval: interval },
-            pace: PaceArgs { drain_timeout_seconds, ..PaceArgs::default() },
+            pace: PaceArgs { drain_timeout_seconds, ..PaceArgs::DEFAULT },
         }
     }
 
@@ -365,10 +363,7 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
     let url = args.database.url()?;
     let system = args.system.open()?;
     check_allocation(&args, &plan, &*system)?;
-    let object_store = args.object_store.as_deref().ok_or_else(|| {
-        BadInput("no object store is named: set --object-store to a folder or a URL".to_owned())
-    })?;
-    let artifacts = ArtifactStore::open(object_store)?;
+    let artifacts = args.object_store.open()?;
     artifacts.check().await.context("the object store is of no use; is --object-store the right one?")?;
     let store = launch::connect(&url).await?;
     let shutdown = launch::shutdown_on_signal()?;

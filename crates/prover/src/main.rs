@@ -12,9 +12,9 @@ mod prove;
 mod verify;
 
 use clap::{Parser, Subcommand};
-use launch::{LogFormat, ProofSystemArgs, exit_code, with_runtime};
+use launch::{CommonArgs, ProofSystemArgs, exit_code, with_runtime};
 use proof_system::KeyPurpose;
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 /// A proving system: from a batch's input to one small proof, on one machine or many.
 #[derive(Debug, Parser)]
@@ -24,12 +24,8 @@ use std::{path::PathBuf, process::ExitCode};
     after_help = "Exit status: 0 done; 1 failed, or the proof is refused; 2 the input or the call is wrong, and nothing was done."
 )]
 struct Cli {
-    /// A TOML file of settings; flags and environment variables go before it. See docs/configuration.md.
-    #[arg(long, global = true, env = "ROUNDHOUSE_CONFIG")]
-    config: Option<PathBuf>,
-    /// How logs are written, to standard error; RUST_LOG filters them.
-    #[arg(long, global = true, value_enum, default_value = "text", env = "ROUNDHOUSE_LOG_FORMAT")]
-    log_format: LogFormat,
+    #[command(flatten)]
+    common: CommonArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -58,7 +54,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli: Cli = launch::parse();
-    launch::init_logging(cli.log_format);
+    launch::init_logging(cli.common.log_format);
     exit_code(match cli.command {
         Command::Verify(args) => verify::verify(&args),
         Command::Keys(system) => check_keys(&system),

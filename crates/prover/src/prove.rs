@@ -58,8 +58,7 @@ pub(crate) async fn prove(args: ProveArgs) -> anyhow::Result<()> {
     let shutdown = launch::shutdown_on_signal()?;
     let folder = work_folder(&data_folder(args.data), &*system, batch, &input.payload);
     let stack = LocalStack::start(folder, system.clone()).await?;
-    let out =
-        args.out.unwrap_or_else(|| PathBuf::from(format!("proofs/{}-{}", batch.chain_id, batch.number)));
+    let out = args.out.unwrap_or_else(|| launch::default_output_folder(batch));
     let result = async {
         let proven = stack.prove(batch, &input.payload, &shutdown).await?;
         launch::write_outputs(&proven.final_proof, &*system, batch, &input.payload, &out)?;

@@ -23,7 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("proof-compressor", COMPONENT),
     ("job-monitor", &["job-store", "proving-model"]),
     ("embedded-postgres", &[]),
-    ("launch", &["job-store", "ledger-circuits", "proof-system", "proving-model"]),
+    ("launch", &["artifact-store", "job-store", "ledger-circuits", "proof-system", "proving-model"]),
     (
         "prover",
         &[
