@@ -2,6 +2,7 @@
 
 pub mod rescue;
 pub mod retry;
+pub mod watch;
 
 use job_store::{JobStore, StoreError};
 use std::time::Duration;
@@ -20,6 +21,7 @@ pub struct MonitorConfig {
 pub async fn run(store: JobStore, config: MonitorConfig, shutdown: CancellationToken) {
     tokio::join!(
         repeat("rescue", config.rescue_interval, &shutdown, || rescue::run_once(&store)),
+        watch::run(&store, &shutdown),
         repeat("retry", config.retry_interval, &shutdown, || retry::run_once(&store, config.retry_interval)),
     );
 }

@@ -1,6 +1,10 @@
-//! Rescue: puts back the jobs whose lease expired.
+//! Rescue: puts back the jobs whose worker's lease expired, and closes the books of workers that are long gone.
 
-use job_store::{JobStore, StoreError};
+use job_store::{JobStore, Rescued, StoreError};
+use std::time::Duration;
+
+/// A worker that expired so long ago is looked at no more, until it comes back.
+const BURY_AFTER: Duration = Duration::from_secs(300);
 
 /// Rescues until nothing is left to rescue.
 ///
@@ -9,17 +13,22 @@ use job_store::{JobStore, StoreError};
 pub async fn run_once(store: &JobStore) -> Result<(), StoreError> {
     loop {
         let rescued = store.rescue_expired().await?;
-        for job in &rescued {
-            tracing::warn!(
-                job = job.job_id,
-                batch = %job.batch,
-                status = %job.status,
-                worker_deaths = job.worker_deaths,
-                "a lease expired, the job was put back"
-            );
-        }
+        tell(&rescued, "a lease expired, the job was put back");
         if rescued.is_empty() {
+            store.bury_workers(BURY_AFTER).await?;
             return Ok(());
         }
+    }
+}
+
+pub(crate) fn tell(rescued: &[Rescued], what: &str) {
+    for job in rescued {
+        tracing::warn!(
+            job = job.job_id,
+            batch = %job.batch,
+            status = %job.status,
+            worker_deaths = job.worker_deaths,
+            "{what}"
+        );
     }
 }

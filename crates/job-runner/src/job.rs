@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -60,12 +60,8 @@ impl Lease {
         self.progress.load(Ordering::Relaxed) as f32 / 1000.0
     }
 
-    /// Returns once the deadline has passed; never, where there is none.
-    pub(crate) async fn passed(&self) {
-        match self.deadline {
-            Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-            None => std::future::pending().await,
-        }
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 
     fn report_progress(&self, fraction: f32) {
@@ -117,11 +113,11 @@ pub struct JobContext<'a, M> {
     metadata: &'a M,
     lease: &'a Lease,
     /// The runner no longer waits for this execution.
-    abandoned: &'a CancellationToken,
+    abandoned: &'a AtomicBool,
 }
 
 impl<'a, M> JobContext<'a, M> {
-    pub(crate) fn new(metadata: &'a M, lease: &'a Lease, abandoned: &'a CancellationToken) -> Self {
+    pub(crate) fn new(metadata: &'a M, lease: &'a Lease, abandoned: &'a AtomicBool) -> Self {
         Self { metadata, lease, abandoned }
     }
 
@@ -134,7 +130,7 @@ impl<'a, M> JobContext<'a, M> {
     /// Whether to stop: nobody wants the result. Long executors ask between their steps.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.lease.is_lost() || self.abandoned.is_cancelled()
+        self.lease.is_lost() || self.abandoned.load(Ordering::Acquire)
     }
 
     /// Tells how much is done, from 0 to 1; shown to operators.

@@ -28,6 +28,7 @@
 mod chain;
 mod job;
 mod metrics;
+mod pool;
 mod runner;
 
 pub use chain::{ChainPicker, ChainSender, Closed, chain};

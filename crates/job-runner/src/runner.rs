@@ -1,13 +1,10 @@
-//! The runner: three tasks and a pool of threads between two bounded channels.
+//! The runner: the picker's task, a pool of threads, and the saver's task, with a bounded channel before and after the
+//! threads.
 
 use crate::metrics::{JobOutcome, OutcomeLabels, RUNNER_METRICS, RunnerLabels};
-use crate::{
-    ExecuteError, Executor, JobContext, JobMetadata, JobPicker, JobSaver, Outcome, PickError, Picked,
-    SaveError,
-};
+use crate::pool::{Finished, Left, Pool, Queued};
+use crate::{ExecuteError, Executor, JobContext, JobPicker, JobSaver, Outcome, PickError, Picked, SaveError};
 use std::{
-    any::Any,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -15,14 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Semaphore, mpsc},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-/// Results between workers and saver: one, since a worker that waits here is the back-pressure that bounds memory.
-const RESULT_CAPACITY: usize = 1;
 /// First and longest pause after an error of picker or saver; each pause is a random part of a doubling interval, so
 /// that a fleet does not come back in step.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
@@ -53,6 +48,7 @@ struct Settings {
     name: String,
     workers: usize,
     prefetch: usize,
+    saves: Option<usize>,
     drain_timeout: Duration,
     shutdown: CancellationToken,
     holds_slots_until_saved: bool,
@@ -68,11 +64,10 @@ pub struct JobRunnerBuilder<P, E, S> {
 }
 
 /// Picker → worker pool → saver. See the crate's documentation.
-#[derive(Debug)]
 pub struct JobRunner<P: JobPicker, S> {
     settings: Settings,
     picker: P,
-    executor: Arc<P::Executor>,
+    executor: P::Executor,
     saver: Arc<S>,
 }
 
@@ -84,6 +79,7 @@ impl JobRunner<Unset, Unset> {
             name: name.into(),
             workers: 1,
             prefetch: 1,
+            saves: None,
             drain_timeout: Duration::from_secs(60),
             shutdown: CancellationToken::new(),
             holds_slots_until_saved: false,
@@ -148,6 +144,14 @@ impl<P, E, S> JobRunnerBuilder<P, E, S> {
         self
     }
 
+    /// Results being saved at the same time; as many as there are workers unless set. Each keeps its output in memory. Many
+    /// are of use where jobs take milliseconds and a save waits for a disk that it shares with other saves.
+    #[must_use]
+    pub fn saves(mut self, saves: usize) -> Self {
+        self.settings.saves = Some(saves.max(1));
+        self
+    }
+
     /// Counts a job among the `workers + prefetch` until its result is saved, not only until its execution ends. For savers
     /// that feed the next runner of a chain: what that one does not take yet keeps this one from picking more. For others
     /// it would only keep workers waiting for the store.
@@ -181,49 +185,30 @@ where
     #[must_use]
     pub fn build(self) -> JobRunner<P, S> {
         let Self { settings, picker, executor, saver } = self;
-        JobRunner { settings, picker, executor: Arc::new(executor), saver: Arc::new(saver) }
+        JobRunner { settings, picker, executor, saver: Arc::new(saver) }
     }
-}
-
-/// A job between picker and worker. Its slot is free again when its execution ends (or its result is saved, where the
-/// runner holds slots for so long), so `workers + prefetch` bounds the inputs in memory.
-struct Queued<E: Executor> {
-    job: Picked<E>,
-    slot: OwnedSemaphorePermit,
-    since: Instant,
-}
-
-struct Finished<E: Executor> {
-    metadata: Arc<E::Metadata>,
-    lease: crate::Lease,
-    outcome: Outcome<E::Output>,
-    /// Held until the result is saved.
-    slot: Option<OwnedSemaphorePermit>,
 }
 
 /// What all parts of a runner share.
-struct Shared<S> {
-    name: String,
-    holds_slots_until_saved: bool,
+pub(crate) struct Shared<S> {
+    pub(crate) name: String,
+    pub(crate) labels: RunnerLabels,
+    pub(crate) holds_slots_until_saved: bool,
     saver: Arc<S>,
     counts: [AtomicU64; 4],
-    execute_cpu_nanoseconds: AtomicU64,
+    pub(crate) execute_cpu_nanoseconds: AtomicU64,
     /// Pick nothing more, and hand back what was prefetched. Not set when the source of jobs closes: what it gave is
     /// worked on then.
-    stop: CancellationToken,
+    pub(crate) stop: CancellationToken,
     /// The drain timeout is over: whatever still runs is released.
-    give_up: CancellationToken,
+    pub(crate) give_up: CancellationToken,
 }
 
 impl<S> Shared<S> {
-    fn labels(&self) -> RunnerLabels {
-        RunnerLabels { runner: self.name.clone() }
-    }
-
-    fn count(&self, outcome: JobOutcome) {
+    pub(crate) fn count(&self, outcome: JobOutcome) {
         self.counts[outcome as usize].fetch_add(1, Ordering::Relaxed);
         RUNNER_METRICS.jobs[&OutcomeLabels { runner: self.name.clone(), outcome }].inc();
-        RUNNER_METRICS.in_flight[&self.labels()].dec_by(1);
+        RUNNER_METRICS.in_flight[&self.labels].dec_by(1);
     }
 }
 
@@ -237,8 +222,10 @@ where
     /// Not cancelled half way: dropping the future leaves leases to expire.
     pub async fn run(self) -> RunnerReport {
         let Self { settings, picker, executor, saver } = self;
-        let Settings { name, workers, prefetch, drain_timeout, shutdown, holds_slots_until_saved } = settings;
+        let Settings { name, workers, prefetch, saves, drain_timeout, shutdown, holds_slots_until_saved } =
+            settings;
         let shared = Arc::new(Shared {
+            labels: RunnerLabels { runner: name.clone() },
             name,
             holds_slots_until_saved,
             saver,
@@ -247,24 +234,28 @@ where
             stop: shutdown,
             give_up: CancellationToken::new(),
         });
+        let saves = saves.unwrap_or(workers);
         let slots = Arc::new(Semaphore::new(workers + prefetch));
         // As many places as slots: sending never waits, since a slot is taken before a job is picked.
-        let (queue_sender, queue) = mpsc::channel(workers + prefetch);
-        let (result_sender, results) = mpsc::channel(RESULT_CAPACITY);
-
-        let queue = Arc::new(Mutex::new(queue));
-        let mut pool = JoinSet::new();
-        for _ in 0..workers {
-            pool.spawn(work(shared.clone(), executor.clone(), queue.clone(), result_sender.clone()));
-        }
+        let (queue_sender, queue) = crossbeam_channel::bounded(workers + prefetch);
+        // A worker that waits here is the back-pressure that bounds the results in memory.
+        let (result_sender, results) = mpsc::channel(saves);
+        let pool = Pool::start(&shared, executor, workers, queue, &result_sender);
         drop(result_sender);
-        let saving = tokio::spawn(save_all(shared.clone(), results, workers));
+        if pool.workers() == 0 {
+            shared.stop.cancel();
+        }
+        let supervising = tokio::spawn({
+            let pool = pool.clone();
+            async move { pool.supervise().await }
+        });
+        let saving = tokio::spawn(save_all(shared.clone(), results, saves));
         let picking = tokio::spawn(pick_all(shared.clone(), picker, slots, queue_sender));
+        drop(pool);
 
         let drained = async {
             // The order is the way of the jobs: no more picks, then idle workers, then saved results.
             let _ = picking.await;
-            while pool.join_next().await.is_some() {}
             let _ = saving.await;
         };
         let deadline = async {
@@ -281,6 +272,7 @@ where
                 true
             }
         };
+        supervising.abort();
         let count = |outcome: JobOutcome| shared.counts[outcome as usize].load(Ordering::Relaxed);
         RunnerReport {
             name: shared.name.clone(),
@@ -304,12 +296,12 @@ async fn pick_all<P, S>(
     shared: Arc<Shared<S>>,
     mut picker: P,
     slots: Arc<Semaphore>,
-    queue: mpsc::Sender<Queued<P::Executor>>,
+    queue: crossbeam_channel::Sender<Queued<P::Executor>>,
 ) where
     P: JobPicker,
     S: JobSaver<Executor = P::Executor>,
 {
-    let labels = shared.labels();
+    let labels = &shared.labels;
     let mut errors = 0;
     while !shared.stop.is_cancelled() {
         let slot = tokio::select! {
@@ -333,20 +325,25 @@ async fn pick_all<P, S>(
                         () = picker.wait() => {}
                         () = shared.stop.cancelled() => break,
                     }
-                    RUNNER_METRICS.wait_time[&labels].observe(begun.elapsed());
+                    RUNNER_METRICS.wait_time[labels].observe(begun.elapsed());
                     continue;
                 }
-                RUNNER_METRICS.pick_time[&labels].observe(begun.elapsed());
+                RUNNER_METRICS.pick_time[labels].observe(begun.elapsed());
                 for job in jobs {
-                    RUNNER_METRICS.load_time[&labels].observe(job.load_time);
-                    RUNNER_METRICS.in_flight[&labels].inc_by(1);
+                    RUNNER_METRICS.load_time[labels].observe(job.load_time);
+                    RUNNER_METRICS.in_flight[labels].inc_by(1);
                     let Some(slot) = free.pop() else {
                         release(&shared, &job.metadata).await;
                         continue;
                     };
+                    if shared.stop.is_cancelled() {
+                        // The workers may be gone, or hang.
+                        release(&shared, &job.metadata).await;
+                        continue;
+                    }
                     let queued = Queued { job, slot, since: Instant::now() };
-                    if let Err(refused) = queue.send(queued).await {
-                        release(&shared, &refused.0.job.metadata).await;
+                    if let Err(refused) = queue.try_send(queued) {
+                        release(&shared, &refused.into_inner().job.metadata).await;
                     }
                 }
             }
@@ -355,7 +352,7 @@ async fn pick_all<P, S>(
                 drop(free);
                 let pause = backoff(errors);
                 errors += 1;
-                RUNNER_METRICS.pick_errors[&labels].inc();
+                RUNNER_METRICS.pick_errors[labels].inc();
                 tracing::warn!(runner = shared.name, errors, "cannot pick, next try in {pause:?}: {reason}");
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
@@ -365,7 +362,7 @@ async fn pick_all<P, S>(
         }
     }
     for job in picker.close().await {
-        RUNNER_METRICS.in_flight[&labels].inc_by(1);
+        RUNNER_METRICS.in_flight[labels].inc_by(1);
         release(&shared, &job.metadata).await;
     }
 }
@@ -375,115 +372,29 @@ async fn release<S: JobSaver>(shared: &Shared<S>, metadata: &<S::Executor as Exe
     shared.count(JobOutcome::Released);
 }
 
-/// One worker: takes queued jobs in turn and executes each on a blocking thread.
-async fn work<E, S>(
-    shared: Arc<Shared<S>>,
-    executor: Arc<E>,
-    queue: Arc<Mutex<mpsc::Receiver<Queued<E>>>>,
-    results: mpsc::Sender<Finished<E>>,
-) where
-    E: Executor,
-    S: JobSaver<Executor = E>,
-{
-    let labels = shared.labels();
-    loop {
-        let Some(Queued { job, slot, since }) = queue.lock().await.recv().await else { return };
-        let Picked { input, metadata, lease, .. } = job;
-        RUNNER_METRICS.queue_time[&labels].observe(since.elapsed());
-        if lease.is_lost() {
-            shared.count(JobOutcome::LeaseLost);
-            continue;
-        }
-        if shared.stop.is_cancelled() {
-            release(&shared, &metadata).await;
-            continue;
-        }
-        let metadata = Arc::new(metadata);
-        let abandoned = CancellationToken::new();
-        let mut execution = {
-            let (executor, metadata, lease) = (executor.clone(), metadata.clone(), lease.clone());
-            let abandoned = abandoned.clone();
-            let span = metadata.span();
-            RUNNER_METRICS.busy_workers[&labels].inc_by(1);
-            let shared = shared.clone();
-            tokio::task::spawn_blocking(move || {
-                let _entered = span.enter();
-                let before = thread_cpu_time();
-                let result = execute(&*executor, input, &metadata, &lease, &abandoned);
-                let spent = thread_cpu_time().saturating_sub(before);
-                let nanoseconds = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
-                shared.execute_cpu_nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
-                RUNNER_METRICS.execute_cpu_time[&shared.labels()].inc_by(spent.as_secs_f64());
-                result
-            })
-        };
-        let begun = Instant::now();
-        let result = tokio::select! {
-            result = &mut execution => Some(result),
-            () = lease.passed() => Some(Ok(Err(ExecuteError::TimedOut(begun.elapsed())))),
-            () = shared.give_up.cancelled() => None,
-        };
-        abandoned.cancel();
-        RUNNER_METRICS.busy_workers[&labels].dec_by(1);
-        let Some(result) = result else {
-            // Nobody waits for this thread any more; its context says so, and its result goes nowhere.
-            release(&shared, &metadata).await;
-            continue;
-        };
-        RUNNER_METRICS.execute_time[&labels].observe(begun.elapsed());
-        let outcome = match result {
-            Ok(Ok(output)) => Outcome::Success(Some(output)),
-            Ok(Err(error)) => Outcome::Failure(error),
-            // The closure catches panics; a join error is the runtime's shutdown.
-            Err(error) => Outcome::Failure(ExecuteError::Retryable(error.to_string())),
-        };
-        let slot = shared.holds_slots_until_saved.then_some(slot);
-        if let Err(refused) = results.send(Finished { metadata, lease, outcome, slot }).await {
-            release(&shared, &refused.0.metadata).await;
-        }
-    }
-}
-
-/// CPU time of this thread so far.
-fn thread_cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
-}
-
-/// Runs the executor; a panic becomes the job's failure.
-fn execute<E: Executor>(
-    executor: &E,
-    input: E::Input,
-    metadata: &E::Metadata,
-    lease: &crate::Lease,
-    abandoned: &CancellationToken,
-) -> Result<E::Output, ExecuteError> {
-    let context = JobContext::new(metadata, lease, abandoned);
-    catch_unwind(AssertUnwindSafe(|| executor.execute(input, &context)))
-        .unwrap_or_else(|panic| Err(ExecuteError::Retryable(format!("panicked: {}", panic_message(&*panic)))))
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("with a value that is not text")
-}
-
-/// The saver's task: saves up to as many results at once as there are workers.
-async fn save_all<E, S>(shared: Arc<Shared<S>>, mut results: mpsc::Receiver<Finished<E>>, most: usize)
+/// The saver's task: saves up to so many results at once.
+async fn save_all<E, S>(shared: Arc<Shared<S>>, mut results: mpsc::Receiver<Left<E>>, most: usize)
 where
     E: Executor,
     S: JobSaver<Executor = E>,
 {
     let mut saves = JoinSet::new();
-    while let Some(finished) = results.recv().await {
+    while let Some(left) = results.recv().await {
         while saves.len() >= most {
             saves.join_next().await;
         }
-        let span = finished.metadata.span();
-        saves.spawn(save(shared.clone(), finished).instrument(span));
+        // Those that ended need not wait for the set to be full.
+        while saves.try_join_next().is_some() {}
+        match left {
+            Left::Finished(finished) => {
+                let span = finished.span.clone();
+                saves.spawn(save(shared.clone(), finished).instrument(span));
+            }
+            Left::Unfinished(metadata) => {
+                let shared = shared.clone();
+                saves.spawn(async move { release(&shared, &metadata).await });
+            }
+        }
     }
     while saves.join_next().await.is_some() {}
 }
@@ -494,8 +405,9 @@ where
     E: Executor,
     S: JobSaver<Executor = E>,
 {
-    let Finished { metadata, lease, mut outcome, slot: _slot } = finished;
-    let labels = shared.labels();
+    // Its slot, where it has one still, is free when this ends.
+    let Finished { metadata, lease, mut outcome, _slot, .. } = finished;
+    let labels = &shared.labels;
     let begun = Instant::now();
     let is_success = matches!(outcome, Outcome::Success(_));
     let mut errors = 0;
@@ -525,7 +437,7 @@ where
             Err(SaveError::Unavailable(reason)) => {
                 let pause = backoff(errors);
                 errors += 1;
-                RUNNER_METRICS.save_errors[&labels].inc();
+                RUNNER_METRICS.save_errors[labels].inc();
                 tracing::warn!(runner = shared.name, errors, "cannot save, next try in {pause:?}: {reason}");
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
@@ -538,5 +450,5 @@ where
             }
         }
     }
-    RUNNER_METRICS.save_time[&labels].observe(begun.elapsed());
+    RUNNER_METRICS.save_time[labels].observe(begun.elapsed());
 }

@@ -83,8 +83,7 @@ async fn insert_numbers(worker: &WorkerContext) -> Result<(), Box<dyn Error>> {
     store.insert_protocol_version(VERSION, "squares", "no keys").await?;
     let input = ArtifactRef { key: "numbers".to_owned(), checksum: [0; 32], size_bytes: 0 };
     store.insert_batch(&NewBatch { id: BATCH, version: VERSION, input: input.clone(), priority: 0 }).await?;
-    let lease = worker.keeper.lease_duration();
-    let generators = store.pick(&filter(Stage::WitnessGeneration), 1, worker.worker, lease).await?;
+    let generators = store.pick(&filter(Stage::WitnessGeneration), 1, worker.keeper.worker()).await?;
     for generator in generators {
         let jobs = (1..=NUMBERS).map(|sequence| NewJob {
             key: JobKey {
@@ -126,12 +125,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let me =
         NewWorker { component: "square".to_owned(), host: "here".to_owned(), capacity: 4, version: VERSION };
-    let id = store.register_worker(&me).await?;
     let worker = WorkerContext {
         wake: WakeListener::start(&store).await?,
-        keeper: LeaseKeeper::start(&url, id, Duration::from_secs(5), Duration::from_secs(20))?,
+        keeper: LeaseKeeper::start(&store, &me, Duration::from_secs(5), Duration::from_secs(20)).await?,
         store: store.clone(),
-        worker: id,
         poll_interval: Duration::from_secs(1),
         job_timeout: Duration::from_secs(60),
     };

@@ -1,9 +1,9 @@
 //! Protocol versions and batches.
 
 use crate::metrics::QueryTimer;
-use crate::model::{artifact, batch_id, size};
+use crate::model::{GENERATOR, artifact, batch_id, generator_id, size};
 use crate::{JobStore, StoreError};
-use proving_model::{AggregationRound, ArtifactRef, BatchId, BatchStatus, ProtocolVersion, Stage};
+use proving_model::{ArtifactRef, BatchId, BatchStatus, ProtocolVersion, Stage};
 
 /// A batch to be proven.
 #[derive(Debug, Clone)]
@@ -32,6 +32,8 @@ pub enum InsertedBatch {
 pub struct Batch {
     /// Chain and number.
     pub id: BatchId,
+    /// Order of arrival over all chains; the ids of its jobs are made of it.
+    pub(crate) position: i64,
     /// Its state.
     pub status: BatchStatus,
     /// The version that it is proven under.
@@ -115,7 +117,7 @@ impl JobStore {
     pub async fn insert_batch(&self, batch: &NewBatch) -> Result<InsertedBatch, StoreError> {
         let _timer = QueryTimer::start("insert_batch");
         let error = StoreError::database;
-        let mut transaction = self.pool.begin().await.map_err(error("insert_batch"))?;
+        let mut transaction = self.hot.begin().await.map_err(error("insert_batch"))?;
         let (chain_id, number) = (i64::from(batch.id.chain_id), i64::from(batch.id.number));
         let position = sqlx::query_scalar!(
             "INSERT INTO batches (chain_id, number, protocol_minor, protocol_patch, priority,
@@ -147,14 +149,15 @@ impl JobStore {
             )));
         };
         sqlx::query!(
-            "INSERT INTO prover_jobs (chain_id, batch_number, aggregation_round, stage, circuit_id, depth,
+            "INSERT INTO prover_jobs (id, chain_id, batch_number, aggregation_round, stage, circuit_id, depth,
                  sequence_number, memory_class, priority, batch_position, protocol_minor, protocol_patch,
                  expected_cost_ms, status, dependencies_left, queued_at)
-             VALUES ($1, $2, $3, $4, 0, 0, 0, 'light', $5, $6, $7, $8, 0, 'queued', 0, now())",
+             VALUES ($1, $2, $3, $4, $5, 0, 0, 0, 'light', $6, $7, $8, $9, 0, 'queued', 0, now())",
+            generator_id(position)?,
             chain_id,
             number,
-            AggregationRound::BasicCircuits.number(),
-            Stage::WitnessGeneration.as_str(),
+            GENERATOR.round.number(),
+            GENERATOR.stage.as_str(),
             batch.priority,
             position,
             i32::from(batch.version.minor),
@@ -175,7 +178,7 @@ impl JobStore {
     pub async fn batch(&self, id: BatchId) -> Result<Option<Batch>, StoreError> {
         let _timer = QueryTimer::start("batch");
         let row = sqlx::query!(
-            r#"SELECT chain_id, number, status, protocol_minor, protocol_patch,
+            r#"SELECT chain_id, number, position, status, protocol_minor, protocol_patch,
                       input_key, input_checksum, input_size_bytes,
                       final_proof_key, final_proof_checksum, final_proof_size_bytes, error,
                       EXTRACT(EPOCH FROM now() - created_at)::float8 AS "age_seconds!",
@@ -192,6 +195,7 @@ impl JobStore {
         let narrow = |value: i32| u16::try_from(value).map_err(|_| bad("protocol version"));
         Ok(Some(Batch {
             id: batch_id(row.chain_id, row.number)?,
+            position: row.position,
             status: row.status.parse().map_err(|_| bad("status"))?,
             version: ProtocolVersion {
                 minor: narrow(row.protocol_minor)?,

@@ -1,10 +1,11 @@
 //! Errors by what the caller can do about them.
 
 use proving_model::BatchId;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Why the store did not do what it was asked to.
-#[derive(Debug, Error)]
+#[derive(Debug, Clone, Error)]
 pub enum StoreError {
     /// The lease is no longer the caller's: drop the result. Never retried.
     #[error("the lease of job {job_id} was lost: another worker may have it")]
@@ -31,13 +32,13 @@ pub enum StoreError {
         action: &'static str,
         /// What the database or the connection said. It is in the message, so it is not a `source` that reports would
         /// print once more.
-        cause: sqlx::Error,
+        cause: Arc<sqlx::Error>,
     },
 }
 
 impl StoreError {
     pub(crate) fn database(action: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
-        move |cause| Self::Database { action, cause }
+        move |cause| Self::Database { action, cause: Arc::new(cause) }
     }
 
     /// Whether trying again later may help.

@@ -1,10 +1,10 @@
-//! The ends of an attempt: complete, fail, release, give back for a lost input. Each shows the lease's token and
+//! The ends of an attempt other than success (`commit.rs`): fail, release, give back for a lost input. Each shows the lease's token and
 //! changes exactly one row, or is [`StoreError::LeaseLost`].
 
 use crate::metrics::{QueryTimer, STORE_METRICS};
-use crate::model::size;
+use crate::model::{generator_id, position_of};
 use crate::{JobStore, LeasedJob, StoreError};
-use proving_model::{AggregationRound, ArtifactRef, JobStatus, Stage};
+use proving_model::{JobStatus, Stage};
 use std::time::Duration;
 
 /// What an attempt's failure is charged to.
@@ -30,49 +30,6 @@ pub struct AttemptFailure {
 type Transaction<'a> = sqlx::Transaction<'a, sqlx::Postgres>;
 
 impl JobStore {
-    /// Completes a job: it becomes successful with this output, its successor misses one less, the batch moves on.
-    ///
-    /// # Errors
-    /// [`StoreError::LeaseLost`]; nothing is changed then.
-    pub async fn complete(&self, job: &LeasedJob, output: Option<&ArtifactRef>) -> Result<(), StoreError> {
-        let _timer = QueryTimer::start("complete");
-        let error = StoreError::database;
-        let mut transaction = self.pool.begin().await.map_err(error("complete"))?;
-        let successor = sqlx::query_scalar!(
-            "UPDATE prover_jobs SET
-                 status = 'successful', finished_at = now(), progress = 1, error = NULL,
-                 worker_id = NULL, lease_token = NULL, lease_expires_at = NULL,
-                 output_key = $3, output_checksum = $4, output_size_bytes = $5
-             WHERE id = $1 AND lease_token = $2 AND status = 'in_progress'
-             RETURNING successor_id",
-            job.id,
-            job.token,
-            output.map(|artifact| artifact.key.clone()),
-            output.map(|artifact| artifact.checksum.to_vec()),
-            output.map(size)
-        )
-        .fetch_optional(&mut *transaction)
-        .await
-        .map_err(error("complete"))?
-        .ok_or(StoreError::LeaseLost { job_id: job.id })?;
-        finish_attempt(&mut transaction, job, "successful", None).await?;
-        let mut woken = None;
-        if let Some(successor) = successor {
-            woken = unlock(&mut transaction, successor).await?;
-        }
-        if job.key.stage == Stage::Compression {
-            finish_batch(&mut transaction, job, output).await?;
-        }
-        if job.key.stage == Stage::WitnessGeneration && job.key.round == AggregationRound::BasicCircuits {
-            woken = requeue_if_circuits_are_missing(&mut transaction, job).await?.or(woken);
-        }
-        transaction.commit().await.map_err(error("complete"))?;
-        if let Some(stage) = woken {
-            self.waker.wake(stage);
-        }
-        Ok(())
-    }
-
     /// Ends an attempt that failed: back to the queue after a rest, or failed for good, with its batch.
     /// Returns the job's new state.
     ///
@@ -81,7 +38,7 @@ impl JobStore {
     pub async fn fail(&self, job: &LeasedJob, failure: &AttemptFailure) -> Result<JobStatus, StoreError> {
         let _timer = QueryTimer::start("fail");
         let error = StoreError::database;
-        let mut transaction = self.pool.begin().await.map_err(error("fail"))?;
+        let mut transaction = self.hot.begin().await.map_err(error("fail"))?;
         let row = sqlx::query!(
             r#"UPDATE prover_jobs SET
                    status = CASE WHEN $3 OR failures + $4 >= $6 OR timeouts + $5 >= $7
@@ -90,8 +47,8 @@ impl JobStore {
                    queued_at = now(), finished_at = now(),
                    not_before = now() + make_interval(
                        secs => least($9 * power(2, least(failures + timeouts, 20)), $10)),
-                   worker_id = NULL, lease_token = NULL, lease_expires_at = NULL
-               WHERE id = $1 AND lease_token = $2 AND status = 'in_progress'
+                   worker_id = NULL, lease_token = NULL
+               WHERE id = $1 AND lease_token = $2
                RETURNING status, failures, timeouts"#,
             job.id,
             job.token,
@@ -109,7 +66,8 @@ impl JobStore {
         .map_err(error("fail"))?
         .ok_or(StoreError::LeaseLost { job_id: job.id })?;
         let outcome = if failure.kind == FailureKind::TimedOut { "timed_out" } else { "failed" };
-        finish_attempt(&mut transaction, job, outcome, Some(&failure.error)).await?;
+        record_attempts(&mut transaction, &[AttemptEnd { job, outcome, error: Some(&failure.error) }])
+            .await?;
         let status: JobStatus = row.status.parse().map_err(|e| StoreError::Schema(format!("{e}")))?;
         if status == JobStatus::Failed {
             let reason = format!(
@@ -129,12 +87,12 @@ impl JobStore {
     pub async fn release(&self, job: &LeasedJob, rest: Duration) -> Result<(), StoreError> {
         let _timer = QueryTimer::start("release");
         let error = StoreError::database;
-        let mut transaction = self.pool.begin().await.map_err(error("release"))?;
+        let mut transaction = self.hot.begin().await.map_err(error("release"))?;
         let changed = sqlx::query!(
             "UPDATE prover_jobs SET status = 'queued', queued_at = now(), progress = 0,
                  not_before = now() + make_interval(secs => $3),
-                 worker_id = NULL, lease_token = NULL, lease_expires_at = NULL
-             WHERE id = $1 AND lease_token = $2 AND status = 'in_progress'",
+                 worker_id = NULL, lease_token = NULL
+             WHERE id = $1 AND lease_token = $2",
             job.id,
             job.token,
             rest.as_secs_f64()
@@ -146,7 +104,7 @@ impl JobStore {
         if changed != 1 {
             return Err(StoreError::LeaseLost { job_id: job.id });
         }
-        finish_attempt(&mut transaction, job, "released", None).await?;
+        record_attempts(&mut transaction, &[AttemptEnd { job, outcome: "released", error: None }]).await?;
         transaction.commit().await.map_err(error("release"))?;
         self.waker.wake(job.key.stage);
         Ok(())
@@ -166,7 +124,7 @@ impl JobStore {
     ) -> Result<usize, StoreError> {
         let _timer = QueryTimer::start("lose_inputs");
         let error = StoreError::database;
-        let mut transaction = self.pool.begin().await.map_err(error("lose_inputs"))?;
+        let mut transaction = self.hot.begin().await.map_err(error("lose_inputs"))?;
         let is_own_input = job.input.as_ref().is_some_and(|input| lost_keys.contains(&input.key));
         // The producers first: a job's row is always locked before its successor's, here as in `complete`.
         let producers = if is_own_input {
@@ -175,6 +133,17 @@ impl JobStore {
             self.requeue_producers(&mut transaction, job, lost_keys, reason).await?
         };
         if producers == 0 {
+            let is_held = sqlx::query_scalar!(
+                r#"SELECT EXISTS (SELECT FROM prover_jobs WHERE id = $1 AND lease_token = $2) AS "is_held!""#,
+                job.id,
+                job.token
+            )
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(error("lose_inputs"))?;
+            if !is_held {
+                return Err(StoreError::LeaseLost { job_id: job.id });
+            }
             return Err(StoreError::Invalid(format!(
                 "no job can make the lost artifacts {} again: {reason}",
                 lost_keys.join(", ")
@@ -182,11 +151,11 @@ impl JobStore {
         }
         let changed = sqlx::query!(
             "UPDATE prover_jobs SET status = 'waiting_for_proofs', dependencies_left = $3, error = $4,
-                 worker_id = NULL, lease_token = NULL, lease_expires_at = NULL, progress = 0,
+                 worker_id = NULL, lease_token = NULL, progress = 0,
                  input_key = CASE WHEN $5 THEN NULL ELSE input_key END,
                  input_checksum = CASE WHEN $5 THEN NULL ELSE input_checksum END,
                  input_size_bytes = CASE WHEN $5 THEN NULL ELSE input_size_bytes END
-             WHERE id = $1 AND lease_token = $2 AND status = 'in_progress'",
+             WHERE id = $1 AND lease_token = $2",
             job.id,
             job.token,
             i32::try_from(producers).unwrap_or(i32::MAX),
@@ -200,7 +169,8 @@ impl JobStore {
         if changed != 1 {
             return Err(StoreError::LeaseLost { job_id: job.id });
         }
-        finish_attempt(&mut transaction, job, "input_lost", Some(reason)).await?;
+        record_attempts(&mut transaction, &[AttemptEnd { job, outcome: "input_lost", error: Some(reason) }])
+            .await?;
         transaction.commit().await.map_err(error("lose_inputs"))?;
         STORE_METRICS.inputs_lost.inc();
         Stage::ALL.iter().for_each(|stage| self.waker.wake(*stage));
@@ -219,7 +189,8 @@ impl JobStore {
             "UPDATE prover_jobs SET status = 'queued', queued_at = now(), not_before = now(),
                  finished_at = NULL, progress = 0, regenerations = regenerations + 1, error = $3,
                  output_key = NULL, output_checksum = NULL, output_size_bytes = NULL
-             WHERE successor_id = $1 AND output_key = ANY($2) AND status = 'successful' AND regenerations < $4",
+             WHERE id = ANY((SELECT predecessor_ids FROM prover_jobs WHERE id = $1)::int8[])
+               AND output_key = ANY($2) AND status = 'successful' AND regenerations < $4",
             job.id,
             lost_keys,
             reason,
@@ -242,12 +213,9 @@ impl JobStore {
         let row = sqlx::query!(
             r#"UPDATE prover_jobs SET
                    status = CASE WHEN status = 'successful' THEN 'queued' ELSE status END,
-                   queued_at = now(), finished_at = NULL, regenerations = regenerations + 1, error = $3
-               WHERE chain_id = $1 AND batch_number = $2 AND aggregation_round = 0
-                 AND stage = 'witness_generation' AND regenerations < $4
-                 AND status IN ('successful', 'queued', 'in_progress')"#,
-            i64::from(job.batch.chain_id),
-            i64::from(job.batch.number),
+                   queued_at = now(), finished_at = NULL, regenerations = regenerations + 1, error = $2
+               WHERE id = $1 AND regenerations < $3 AND status IN ('successful', 'queued', 'in_progress')"#,
+            generator_id(position_of(job.id))?,
             reason,
             self.policy.regenerations_max
         )
@@ -258,65 +226,40 @@ impl JobStore {
     }
 }
 
-pub(crate) async fn finish_attempt(
+/// How an attempt ended.
+pub(crate) struct AttemptEnd<'a> {
+    pub(crate) job: &'a LeasedJob,
+    pub(crate) outcome: &'static str,
+    pub(crate) error: Option<&'a str>,
+}
+
+/// Writes how attempts ended, in the transaction that ended them.
+pub(crate) async fn record_attempts(
     transaction: &mut Transaction<'_>,
-    job: &LeasedJob,
-    outcome: &str,
-    error: Option<&str>,
+    ends: &[AttemptEnd<'_>],
 ) -> Result<(), StoreError> {
+    let ids: Vec<i64> = ends.iter().map(|end| end.job.id).collect();
+    let attempts: Vec<i32> = ends.iter().map(|end| end.job.attempt).collect();
+    let workers: Vec<uuid::Uuid> = ends.iter().map(|end| end.job.worker).collect();
+    let tokens: Vec<uuid::Uuid> = ends.iter().map(|end| end.job.token).collect();
+    let outcomes: Vec<String> = ends.iter().map(|end| end.outcome.to_owned()).collect();
+    let errors: Vec<Option<String>> = ends.iter().map(|end| end.error.map(ToOwned::to_owned)).collect();
     sqlx::query!(
-        "UPDATE job_attempts SET finished_at = now(), outcome = $3, error = $4
-         WHERE job_id = $1 AND lease_token = $2",
-        job.id,
-        job.token,
-        outcome,
-        error
+        "INSERT INTO job_attempts (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome, error)
+         SELECT e.id, e.attempt, e.worker, e.token, j.started_at, now(), e.outcome, e.error
+         FROM UNNEST($1::int8[], $2::int4[], $3::uuid[], $4::uuid[], $5::text[], $6::text[])
+                  AS e (id, attempt, worker, token, outcome, error)
+         JOIN prover_jobs j ON j.id = e.id",
+        &ids,
+        &attempts,
+        &workers,
+        &tokens,
+        &outcomes,
+        &errors as &[Option<String>]
     )
     .execute(&mut **transaction)
     .await
-    .map_err(StoreError::database("finish_attempt"))?;
-    Ok(())
-}
-
-/// One proof less to wait for. Returns the stage to wake when that was the last.
-async fn unlock(transaction: &mut Transaction<'_>, successor: i64) -> Result<Option<Stage>, StoreError> {
-    let row = sqlx::query!(
-        "UPDATE prover_jobs SET
-             dependencies_left = dependencies_left - 1,
-             status = CASE WHEN status = 'waiting_for_proofs' AND dependencies_left = 1
-                           THEN 'queued' ELSE status END,
-             queued_at = CASE WHEN dependencies_left = 1 THEN now() END
-         WHERE id = $1
-         RETURNING status, stage",
-        successor
-    )
-    .fetch_one(&mut **transaction)
-    .await
-    .map_err(StoreError::database("complete: unlock the successor"))?;
-    let is_queued = row.status == JobStatus::Queued.as_str();
-    Ok(if is_queued { row.stage.parse().ok() } else { None })
-}
-
-async fn finish_batch(
-    transaction: &mut Transaction<'_>,
-    job: &LeasedJob,
-    output: Option<&ArtifactRef>,
-) -> Result<(), StoreError> {
-    let output =
-        output.ok_or_else(|| StoreError::Invalid("a compression completes with a final proof".to_owned()))?;
-    sqlx::query!(
-        "UPDATE batches SET status = 'successful', finished_at = now(), error = NULL,
-             final_proof_key = $3, final_proof_checksum = $4, final_proof_size_bytes = $5
-         WHERE chain_id = $1 AND number = $2",
-        i64::from(job.batch.chain_id),
-        i64::from(job.batch.number),
-        output.key,
-        output.checksum.as_slice(),
-        size(output)
-    )
-    .execute(&mut **transaction)
-    .await
-    .map_err(StoreError::database("complete: finish the batch"))?;
+    .map_err(StoreError::database("record_attempts"))?;
     Ok(())
 }
 
@@ -336,26 +279,4 @@ pub(crate) async fn fail_batch(
     .await
     .map_err(StoreError::database("fail_batch"))?;
     Ok(())
-}
-
-/// A circuit whose artifact was lost while its generator still ran, or after it handed the circuit out for good:
-/// the generator runs again at once.
-async fn requeue_if_circuits_are_missing(
-    transaction: &mut Transaction<'_>,
-    job: &LeasedJob,
-) -> Result<Option<Stage>, StoreError> {
-    let requeued = sqlx::query!(
-        "UPDATE prover_jobs SET status = 'queued', queued_at = now(), finished_at = NULL, progress = 0
-         WHERE id = $1 AND EXISTS (
-             SELECT 1 FROM prover_jobs c
-             WHERE c.chain_id = $2 AND c.batch_number = $3 AND c.aggregation_round = 0
-               AND c.stage = 'circuit_proof' AND c.status = 'waiting_for_proofs' AND c.input_key IS NULL)",
-        job.id,
-        i64::from(job.batch.chain_id),
-        i64::from(job.batch.number)
-    )
-    .execute(&mut **transaction)
-    .await
-    .map_err(StoreError::database("complete: look for lost circuits"))?;
-    Ok((requeued.rows_affected() == 1).then_some(Stage::WitnessGeneration))
 }

@@ -1,41 +1,68 @@
 //! Keeping leases alive: one thread a process, with a runtime and a connection of its own, so that no load on the
 //! workers' runtime starves it.
+//!
+//! The connection is also the process's sign of life. It holds a session-level advisory lock from before the first
+//! pick on; when the process dies, however it does, the server drops the lock at once, and [`crate::DeathWatch`]
+//! sees that. A process that hangs or is cut off keeps the lock, and loses its leases by their expiry.
 
 use crate::metrics::{QueryTimer, STORE_METRICS};
-use crate::{DatabaseUrl, LeasedJob, StoreError};
+use crate::workers::register;
+use crate::{JobStore, LeasedJob, NewWorker, StoreError};
 use job_runner::Lease;
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgConnection};
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
+
+/// The first half of the advisory locks' names; the second is the worker's number.
+pub(crate) const ALIVE_LOCKS: i32 = 0x726f_756e;
 
 /// The leases of this process. Clones share them; the thread ends when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct LeaseKeeper {
-    held: Arc<Mutex<HashMap<Uuid, Held>>>,
+    held: Arc<Mutex<HashMap<LeaseName, Held>>>,
     _alive: Arc<mpsc::Sender<()>>,
-    duration: Duration,
+    worker: Uuid,
 }
+
+/// A job and its token.
+type LeaseName = (i64, Uuid);
 
 #[derive(Debug, Clone)]
 struct Held {
-    job_id: i64,
     lease: Lease,
+    /// The progress that its row shows.
+    told: f32,
     /// When the lease was last known to hold, by this process's clock; only its own passage of time counts.
     confirmed: Instant,
 }
 
+/// What the thread works with.
+struct Heart {
+    options: PgConnectOptions,
+    connection: Option<PgConnection>,
+    worker: Uuid,
+    number: i32,
+    interval: Duration,
+    duration: Duration,
+    held: Arc<Mutex<HashMap<LeaseName, Held>>>,
+}
+
 impl LeaseKeeper {
-    /// Starts the thread: every `interval` it prolongs all leases by `duration`.
+    /// Registers this process as a worker, takes the lock that says that it lives, and starts the thread, which prolongs its
+    /// leases by `duration` at every `interval`.
     ///
     /// # Errors
-    /// [`StoreError::Invalid`] when the interval is not well below the duration, or no thread can be started.
-    pub fn start(
-        url: &DatabaseUrl,
-        worker: Uuid,
+    /// [`StoreError::Invalid`] when the interval is not well below the duration, or no thread can be started;
+    /// [`StoreError::Database`].
+    pub async fn start(
+        store: &JobStore,
+        worker: &NewWorker,
         interval: Duration,
         duration: Duration,
     ) -> Result<Self, StoreError> {
@@ -48,122 +75,211 @@ impl LeaseKeeper {
         let failed =
             |e: std::io::Error| StoreError::Invalid(format!("cannot start the heartbeat thread: {e}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-        let options = url.options()?.disable_statement_logging();
-        let held: Arc<Mutex<HashMap<Uuid, Held>>> = Arc::default();
-        let (alive, ended) = mpsc::channel::<()>();
-        let keeper = Self { held: held.clone(), _alive: Arc::new(alive), duration };
-        let beat = move || {
-            let mut connection = None;
-            // A timeout is the next beat; a disconnect is the end.
-            while ended.recv_timeout(interval) == Err(mpsc::RecvTimeoutError::Timeout) {
-                runtime.block_on(async {
-                    let limit = duration.saturating_sub(interval);
-                    let beat = heartbeat(&mut connection, &options, worker, duration, &held);
-                    match tokio::time::timeout(limit, beat).await {
-                        Ok(Ok(())) => {}
-                        Ok(Err(e)) => {
-                            connection = None;
-                            tracing::warn!("a heartbeat failed, leases run on until they expire: {e}");
-                        }
-                        Err(_) => {
-                            connection = None;
-                            tracing::warn!("a heartbeat had no answer within {limit:?}");
-                        }
-                    }
-                });
-                lose_expired(&held, duration);
+        // A heartbeat that a crash of the server forgets is followed by another.
+        let relaxed = [("synchronous_commit", "off")];
+        let options = store.url.options()?.disable_statement_logging().options(relaxed);
+        let held: Arc<Mutex<HashMap<LeaseName, Held>>> = Arc::default();
+        let (alive, mut ended) = mpsc::channel::<()>(1);
+        let (ready, started) = oneshot::channel();
+        let (theirs, worker) = (held.clone(), worker.clone());
+        let live = async move {
+            let born = Heart::start(options, &worker, interval, duration, theirs).await;
+            let mut heart = match born {
+                Ok(heart) => {
+                    let _ = ready.send(Ok(heart.worker));
+                    heart
+                }
+                Err(e) => {
+                    let _ = ready.send(Err(e));
+                    return;
+                }
+            };
+            // A timeout is the next beat; the channel's end is the process's wish to stop.
+            while tokio::time::timeout(interval, ended.recv()).await.is_err() {
+                heart.beat_or_warn().await;
             }
         };
-        std::thread::Builder::new().name("lease-keeper".to_owned()).spawn(beat).map_err(failed)?;
-        Ok(keeper)
+        let thread = std::thread::Builder::new().name("lease-keeper".to_owned());
+        thread.spawn(move || runtime.block_on(live)).map_err(failed)?;
+        let worker = started
+            .await
+            .map_err(|_| StoreError::Invalid("the heartbeat thread ended before it began".to_owned()))??;
+        Ok(Self { held, _alive: Arc::new(alive), worker })
     }
 
-    /// How long a lease holds without a heartbeat.
+    /// This process's id in the store; it goes into every lease.
     #[must_use]
-    pub fn lease_duration(&self) -> Duration {
-        self.duration
+    pub fn worker(&self) -> Uuid {
+        self.worker
     }
 
     /// Takes a freshly picked job into care. `asked` is when the pick was begun: the lease holds from there at least.
     #[must_use]
     pub fn hold(&self, job: &LeasedJob, asked: Instant) -> Lease {
         let lease = Lease::new();
-        let held = Held { job_id: job.id, lease: lease.clone(), confirmed: asked };
+        let held = Held { lease: lease.clone(), told: 0.0, confirmed: asked };
         let mut all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(job.token, held);
+        all.insert((job.id, job.token), held);
         STORE_METRICS.leases_held.set(all.len());
         lease
     }
 
     /// Lets go of a job that was completed, failed or released.
-    pub fn forget(&self, token: Uuid) {
+    pub fn forget(&self, job: &LeasedJob) {
         let mut all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        all.remove(&token);
+        all.remove(&(job.id, job.token));
         STORE_METRICS.leases_held.set(all.len());
     }
 }
 
-/// Without a confirmed heartbeat for a whole duration the database has, or will have, given the job to another.
-fn lose_expired(held: &Mutex<HashMap<Uuid, Held>>, duration: Duration) {
-    let mut all = held.lock().unwrap_or_else(PoisonError::into_inner);
-    all.retain(|_, held| {
-        let expired = held.confirmed.elapsed() >= duration;
-        if expired {
-            held.lease.lose();
-            STORE_METRICS.leases_lost.inc();
-        }
-        !expired
-    });
-}
+impl Heart {
+    async fn start(
+        options: PgConnectOptions,
+        worker: &NewWorker,
+        interval: Duration,
+        duration: Duration,
+        held: Arc<Mutex<HashMap<LeaseName, Held>>>,
+    ) -> Result<Self, StoreError> {
+        let mut connection = options.connect().await.map_err(StoreError::database("heartbeat: connect"))?;
+        let (worker, number) = register(&mut connection, worker, duration).await?;
+        let mut heart = Self { options, connection: None, worker, number, interval, duration, held };
+        heart.show_life(&mut connection).await?;
+        heart.connection = Some(connection);
+        Ok(heart)
+    }
 
-async fn heartbeat(
-    connection: &mut Option<PgConnection>,
-    options: &sqlx::postgres::PgConnectOptions,
-    worker: Uuid,
-    duration: Duration,
-    held: &Mutex<HashMap<Uuid, Held>>,
-) -> Result<(), StoreError> {
-    let _timer = QueryTimer::start("heartbeat");
-    let error = StoreError::database;
-    let snapshot: Vec<(Uuid, Held)> = {
-        let all = held.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().map(|(token, held)| (*token, held.clone())).collect()
-    };
-    let connection = match connection {
-        Some(connection) => connection,
-        None => connection.insert(options.connect().await.map_err(error("heartbeat: connect"))?),
-    };
-    let asked = Instant::now();
-    let ids: Vec<i64> = snapshot.iter().map(|(_, held)| held.job_id).collect();
-    let tokens: Vec<Uuid> = snapshot.iter().map(|(token, _)| *token).collect();
-    let progress: Vec<f32> = snapshot.iter().map(|(_, held)| held.lease.progress()).collect();
-    let kept: Vec<Uuid> = sqlx::query_scalar!(
-        r#"WITH alive AS (UPDATE workers SET heartbeat_at = now() WHERE id = $1)
-           UPDATE prover_jobs j SET
-               lease_expires_at = now() + make_interval(secs => $2), progress = h.progress
-           FROM UNNEST($3::int8[], $4::uuid[], $5::float4[]) AS h (id, token, progress)
-           WHERE j.id = h.id AND j.lease_token = h.token AND j.status = 'in_progress'
-           RETURNING j.lease_token AS "token!""#,
-        worker,
-        duration.as_secs_f64(),
-        &ids,
-        &tokens,
-        &progress
-    )
-    .fetch_all(connection)
-    .await
-    .map_err(error("heartbeat"))?;
-    let mut all = held.lock().unwrap_or_else(PoisonError::into_inner);
-    for (token, _) in snapshot {
-        if kept.contains(&token) {
-            if let Some(held) = all.get_mut(&token) {
-                held.confirmed = asked;
+    /// Takes the lock. A connection that broke without the server's notice may still have it, and then stands for us.
+    async fn show_life(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
+        sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock($1, $2) AS "is_taken!""#, ALIVE_LOCKS, self.number)
+            .fetch_one(connection)
+            .await
+            .map(|is_taken| {
+                if !is_taken {
+                    tracing::warn!(
+                        "an earlier connection of this process still holds its lock; until the server notices its end, \
+                         this worker's death would be noticed by expiry alone"
+                    );
+                }
+            })
+            .map_err(StoreError::database("heartbeat: lock"))
+    }
+
+    async fn beat_or_warn(&mut self) {
+        let limit = self.duration.saturating_sub(self.interval);
+        match tokio::time::timeout(limit, self.beat()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => {
+                self.connection = None;
+                tracing::warn!("a heartbeat failed, leases run on until they expire: {e}");
             }
-        } else if let Some(gone) = all.remove(&token) {
-            // Finished meanwhile, or taken from us; losing a finished one's lease does nothing.
-            gone.lease.lose();
-            STORE_METRICS.leases_lost.inc();
+            Err(_) => {
+                self.connection = None;
+                tracing::warn!("a heartbeat had no answer within {limit:?}");
+            }
+        }
+        self.lose_expired();
+    }
+
+    async fn beat(&mut self) -> Result<(), StoreError> {
+        let _timer = QueryTimer::start("heartbeat");
+        let error = StoreError::database;
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                let mut fresh = self.options.connect().await.map_err(error("heartbeat: connect"))?;
+                self.show_life(&mut fresh).await?;
+                fresh
+            }
+        };
+        let snapshot: Vec<(LeaseName, Held)> = {
+            let all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            all.iter().map(|(name, held)| (*name, held.clone())).collect()
+        };
+        let asked = Instant::now();
+        sqlx::query!(
+            "UPDATE workers SET heartbeat_at = now(), expires_at = now() + make_interval(secs => $2), stopped_at = NULL
+             WHERE id = $1",
+            self.worker,
+            self.duration.as_secs_f64()
+        )
+        .execute(&mut connection)
+        .await
+        .map_err(error("heartbeat"))?;
+        let (ids, tokens): (Vec<i64>, Vec<Uuid>) = snapshot.iter().map(|(name, _)| *name).unzip();
+        // After the prolongation: what is still held now is held for a whole duration from `asked` on.
+        let kept = sqlx::query!(
+            r#"SELECT h.id AS "id!", h.token AS "token!" FROM UNNEST($1::int8[], $2::uuid[]) AS h (id, token)
+               JOIN prover_jobs j ON j.id = h.id AND j.lease_token = h.token"#,
+            &ids,
+            &tokens
+        )
+        .fetch_all(&mut connection)
+        .await
+        .map_err(error("heartbeat: look for lost leases"))?;
+        let kept: HashSet<LeaseName> = kept.into_iter().map(|row| (row.id, row.token)).collect();
+        self.settle(&snapshot, &kept, asked);
+        self.tell_progress(&mut connection, &snapshot).await?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    fn settle(&self, snapshot: &[(LeaseName, Held)], kept: &HashSet<LeaseName>, asked: Instant) {
+        let mut all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, _) in snapshot {
+            if kept.contains(name) {
+                if let Some(held) = all.get_mut(name) {
+                    held.confirmed = asked;
+                }
+            } else if let Some(gone) = all.remove(name) {
+                // Finished meanwhile, or taken from us; losing a finished one's lease does nothing.
+                gone.lease.lose();
+                STORE_METRICS.leases_lost.inc();
+            }
         }
     }
-    Ok(())
+
+    /// Writes the progress of those that made some since the last beat.
+    async fn tell_progress(
+        &self,
+        connection: &mut PgConnection,
+        snapshot: &[(LeaseName, Held)],
+    ) -> Result<(), StoreError> {
+        let news: Vec<_> = snapshot.iter().filter(|(_, held)| held.lease.progress() > held.told).collect();
+        if news.is_empty() {
+            return Ok(());
+        }
+        let (ids, tokens): (Vec<i64>, Vec<Uuid>) = news.iter().map(|(name, _)| *name).unzip();
+        let progress: Vec<f32> = news.iter().map(|(_, held)| held.lease.progress()).collect();
+        sqlx::query!(
+            "UPDATE prover_jobs j SET progress = h.progress
+             FROM UNNEST($1::int8[], $2::uuid[], $3::float4[]) AS h (id, token, progress)
+             WHERE j.id = h.id AND j.lease_token = h.token",
+            &ids,
+            &tokens,
+            &progress
+        )
+        .execute(connection)
+        .await
+        .map_err(StoreError::database("heartbeat: progress"))?;
+        let mut all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((name, _), progress) in news.iter().zip(progress) {
+            if let Some(held) = all.get_mut(name) {
+                held.told = progress;
+            }
+        }
+        Ok(())
+    }
+
+    /// Without a confirmed heartbeat for a whole duration the database has, or will have, given the job to another.
+    fn lose_expired(&self) {
+        let mut all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, held| {
+            let expired = held.confirmed.elapsed() >= self.duration;
+            if expired {
+                held.lease.lose();
+                STORE_METRICS.leases_lost.inc();
+            }
+            !expired
+        });
+    }
 }

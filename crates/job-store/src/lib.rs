@@ -15,9 +15,11 @@
 //! A job runs at least once. Its executor is idempotent, its artifacts have attempt-safe names, its row decides.
 
 mod batches;
+mod commit;
 mod error;
 mod extend;
 mod finish;
+mod floor;
 mod keeper;
 mod maintenance;
 mod metrics;
@@ -27,12 +29,14 @@ mod queue;
 mod reports;
 mod store;
 mod wake;
+mod watch;
 mod workers;
 
 pub use batches::{Batch, InsertedBatch, NewBatch};
 pub use error::StoreError;
 pub use extend::{Extension, NewJob};
 pub use finish::{AttemptFailure, FailureKind};
+pub use floor::Floor;
 pub use keeper::LeaseKeeper;
 pub use maintenance::{Rescued, RetriedBatch};
 pub use metrics::{STORE_METRICS, StoreMetrics};
@@ -42,4 +46,5 @@ pub use queue::{FinishError, LoadError, Loader, QueuePicker, WorkerContext};
 pub use reports::{AttemptReport, BatchReport, JobCount, QueueCount, StuckJob};
 pub use store::{DatabaseUrl, JobStore, MIGRATOR};
 pub use wake::WakeListener;
+pub use watch::DeathWatch;
 pub use workers::{NewWorker, WorkerReport};

@@ -2,7 +2,7 @@
 
 use crate::finish::fail_batch;
 use crate::metrics::{QueryTimer, STORE_METRICS};
-use crate::model::batch_id;
+use crate::model::{batch_id, ids_of_batch};
 use crate::{JobStore, StoreError};
 use proving_model::{BatchId, JobStatus, Stage};
 
@@ -30,24 +30,28 @@ pub struct RetriedBatch {
 }
 
 impl JobStore {
-    /// Puts jobs back whose lease expired: their worker died, hung, or was cut off. Safe to run anywhere, any number of
-    /// times: rows that another is rescuing are skipped.
+    /// Puts jobs back whose worker's lease expired: it hung, or was cut off, or was seen to die. Safe to run anywhere, any
+    /// number of times: rows that another is rescuing are skipped. Looks at what is, not at what happened: a pick that
+    /// commits after its worker was given up is found by the next.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn rescue_expired(&self) -> Result<Vec<Rescued>, StoreError> {
         let _timer = QueryTimer::start("rescue_expired");
         let error = StoreError::database;
-        let mut transaction = self.pool.begin().await.map_err(error("rescue_expired"))?;
+        let mut transaction = self.hot.begin().await.map_err(error("rescue_expired"))?;
         let rows = sqlx::query!(
             r#"WITH expired AS (
-                   SELECT id, lease_token, worker_id FROM prover_jobs
-                   WHERE status = 'in_progress' AND lease_expires_at < now()
-                   ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED
+                   SELECT j.id, j.attempts, j.worker_id, j.lease_token, j.started_at
+                   FROM workers w JOIN prover_jobs j ON j.worker_id = w.id AND j.status = 'in_progress'
+                   WHERE w.stopped_at IS NULL AND w.expires_at < now()
+                   ORDER BY j.id LIMIT $1 FOR UPDATE OF j SKIP LOCKED
                ), attempted AS (
-                   UPDATE job_attempts a SET finished_at = now(), outcome = 'worker_died',
-                       error = 'the lease expired: the worker died, hung, or was cut off'
-                   FROM expired e WHERE a.job_id = e.id AND a.lease_token = e.lease_token
+                   INSERT INTO job_attempts
+                       (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome, error)
+                   SELECT id, attempts, worker_id, lease_token, started_at, now(), 'worker_died',
+                          'the worker died, hung, or was cut off'
+                   FROM expired
                )
                UPDATE prover_jobs j SET
                    status = CASE WHEN worker_deaths + 1 >= $2 THEN 'failed' ELSE 'queued' END,
@@ -55,7 +59,7 @@ impl JobStore {
                    error = CASE WHEN worker_deaths + 1 >= $2
                                 THEN 'quarantined: ' || (worker_deaths + 1) || ' workers died while they held it'
                                 ELSE 'its worker died, hung, or was cut off' END,
-                   worker_id = NULL, lease_token = NULL, lease_expires_at = NULL
+                   worker_id = NULL, lease_token = NULL
                FROM expired e WHERE j.id = e.id
                RETURNING j.id, j.chain_id, j.batch_number, j.status, j.worker_deaths, j.stage, j.error"#,
             RESCUE_BATCH,
@@ -113,19 +117,21 @@ impl JobStore {
         let _timer = QueryTimer::start("requeue_failed");
         let error = StoreError::database;
         let (chain_id, number) = (i64::from(batch.chain_id), i64::from(batch.number));
-        let mut transaction = self.pool.begin().await.map_err(error("requeue_failed"))?;
+        let found = self.batch(batch).await?.ok_or(StoreError::NoSuchBatch(batch))?;
+        let (first, end) = ids_of_batch(found.position);
+        let mut transaction = self.hot.begin().await.map_err(error("requeue_failed"))?;
         let jobs = sqlx::query!(
             "UPDATE prover_jobs SET status = 'queued', queued_at = now(), not_before = now(), finished_at = NULL,
                  failures = 0, worker_deaths = 0, timeouts = 0, regenerations = 0, progress = 0
-             WHERE chain_id = $1 AND batch_number = $2 AND status = 'failed' AND dependencies_left = 0",
-            chain_id,
-            number
+             WHERE id >= $1 AND id < $2 AND status = 'failed' AND dependencies_left = 0",
+            first,
+            end
         )
         .execute(&mut *transaction)
         .await
         .map_err(error("requeue_failed"))?
         .rows_affected();
-        let found = sqlx::query!(
+        sqlx::query!(
             "UPDATE batches SET status = CASE WHEN status = 'failed' THEN 'in_progress' ELSE status END,
                  error = CASE WHEN status = 'failed' THEN NULL ELSE error END,
                  finished_at = CASE WHEN status = 'failed' THEN NULL ELSE finished_at END
@@ -135,11 +141,7 @@ impl JobStore {
         )
         .execute(&mut *transaction)
         .await
-        .map_err(error("requeue_failed"))?
-        .rows_affected();
-        if found == 0 {
-            return Err(StoreError::NoSuchBatch(batch));
-        }
+        .map_err(error("requeue_failed"))?;
         transaction.commit().await.map_err(error("requeue_failed"))?;
         Stage::ALL.iter().for_each(|stage| self.waker.wake(*stage));
         Ok(RetriedBatch { jobs })

@@ -18,6 +18,9 @@ pub struct StoreMetrics {
     /// Time of a statement or transaction, by name.
     #[metrics(buckets = BUCKETS, unit = Unit::Seconds)]
     pub(crate) query_time: Family<QueryLabels, Histogram<Duration>>,
+    /// Completions that shared a transaction.
+    #[metrics(buckets = Buckets::exponential(1.0..=512.0, 2.0))]
+    pub(crate) completions_together: Histogram<usize>,
     /// Leases that this process holds.
     pub(crate) leases_held: Gauge<usize>,
     /// Leases that this process lost.
@@ -26,7 +29,9 @@ pub struct StoreMetrics {
     pub(crate) wake_ups_sent: Counter,
     /// Wake-ups received.
     pub(crate) wake_ups_received: Counter,
-    /// Jobs put back because their lease expired.
+    /// Workers whose death was noticed at once.
+    pub(crate) worker_deaths_seen: Counter,
+    /// Jobs put back because their worker died or its lease expired.
     pub(crate) leases_expired: Counter,
     /// Jobs put back because an input artifact was missing or corrupt.
     pub(crate) inputs_lost: Counter,

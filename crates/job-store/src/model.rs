@@ -16,6 +16,8 @@ pub struct LeasedJob {
     pub key: JobKey,
     /// Its memory class.
     pub memory_class: MemoryClass,
+    /// Who holds the lease.
+    pub worker: Uuid,
     /// The token that every later write shows.
     pub token: Uuid,
     /// Which attempt this is, from 1.
@@ -63,6 +65,71 @@ impl Default for RetryPolicy {
     }
 }
 
+/// Bits of a job's id, from the lowest: sequence number, depth, circuit, lane (stage and round), and above them the batch's
+/// position. The sign bit stays free.
+const SEQUENCE_BITS: u32 = 20;
+const DEPTH_BITS: u32 = 5;
+const CIRCUIT_BITS: u32 = 8;
+const LANE_BITS: u32 = 4;
+/// Bits of the place within the batch; the position takes the rest.
+const PLACE_BITS: u32 = SEQUENCE_BITS + DEPTH_BITS + CIRCUIT_BITS + LANE_BITS;
+
+/// The id of the job at a place of the batch at a position. Two jobs never share one, and it can be told before the row is
+/// there.
+///
+/// # Errors
+/// [`StoreError::Invalid`] for a place beyond what an id holds: circuit 255, depth 31, sequence number 1,048,575.
+pub(crate) fn job_id(position: i64, key: &JobKey) -> Result<i64, StoreError> {
+    let lane = match key.stage {
+        Stage::WitnessGeneration => key.round.number(),
+        Stage::CircuitProof => 5 + key.round.number(),
+        Stage::Compression => 10,
+    };
+    let parts = [
+        (i64::from(lane), LANE_BITS),
+        (i64::from(key.circuit_id.0), CIRCUIT_BITS),
+        (i64::from(key.depth), DEPTH_BITS),
+        (i64::from(key.sequence), SEQUENCE_BITS),
+    ];
+    let mut id = position;
+    for (part, bits) in parts {
+        if !(0..1 << bits).contains(&part) {
+            return Err(StoreError::Invalid(format!(
+                "{key} cannot be stored: a batch holds circuits up to {}, depths up to {}, {} jobs of a kind",
+                (1 << CIRCUIT_BITS) - 1,
+                (1 << DEPTH_BITS) - 1,
+                1 << SEQUENCE_BITS
+            )));
+        }
+        id = id << bits | part;
+    }
+    Ok(id)
+}
+
+/// The position of a job's batch.
+pub(crate) fn position_of(job_id: i64) -> i64 {
+    job_id >> PLACE_BITS
+}
+
+/// The ids of a batch's jobs: from the first, up to and without the second.
+pub(crate) fn ids_of_batch(position: i64) -> (i64, i64) {
+    (position << PLACE_BITS, (position + 1) << PLACE_BITS)
+}
+
+/// The id of the job that cuts the batch's input into circuits.
+pub(crate) fn generator_id(position: i64) -> Result<i64, StoreError> {
+    job_id(position, &GENERATOR)
+}
+
+/// The place of the job that cuts a batch's input into circuits.
+pub(crate) const GENERATOR: JobKey = JobKey {
+    round: AggregationRound::BasicCircuits,
+    stage: Stage::WitnessGeneration,
+    circuit_id: CircuitId(0),
+    depth: 0,
+    sequence: 0,
+};
+
 /// The key columns of a row.
 pub(crate) fn job_key(
     round: i16,
@@ -103,4 +170,43 @@ pub(crate) fn artifact(
 /// A size as the database stores it.
 pub(crate) fn size(artifact: &ArtifactRef) -> i64 {
     i64::try_from(artifact.size_bytes).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_unique_within_and_between_batches_and_tell_their_batch() {
+        let mut ids = std::collections::BTreeSet::new();
+        for position in [1, 2, 77] {
+            let (first, end) = ids_of_batch(position);
+            for stage in Stage::ALL {
+                for round in AggregationRound::ALL {
+                    // All compressions are one lane: a batch has one.
+                    if *stage == Stage::Compression && round != AggregationRound::Scheduler {
+                        continue;
+                    }
+                    for (circuit, depth, sequence) in
+                        [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (255, 31, 1_048_575)]
+                    {
+                        let key =
+                            JobKey { round, stage: *stage, circuit_id: CircuitId(circuit), depth, sequence };
+                        let id = job_id(position, &key).expect("within the limits");
+                        assert!(ids.insert(id), "{key}");
+                        assert!((first..end).contains(&id) && position_of(id) == position, "{key}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn places_beyond_an_id_are_refused() {
+        for (circuit, depth, sequence) in [(256, 0, 0), (0, 32, 0), (0, 0, 1_048_576), (-1, 0, 0), (0, 0, -1)]
+        {
+            let key = JobKey { circuit_id: CircuitId(circuit), depth, sequence, ..GENERATOR };
+            assert!(matches!(job_id(1, &key), Err(StoreError::Invalid(_))), "{key}");
+        }
+    }
 }

@@ -4,7 +4,6 @@ use crate::metrics::QueryTimer;
 use crate::model::{artifact, batch_id, job_key};
 use crate::{JobStore, LeasedJob, StoreError};
 use proving_model::{AggregationRound, MemoryClass, ProtocolVersion, Stage};
-use std::time::Duration;
 use uuid::Uuid;
 
 /// Which jobs a runner takes.
@@ -14,15 +13,32 @@ pub struct PickFilter {
     pub stage: Stage,
     /// The rounds.
     pub rounds: Vec<AggregationRound>,
-    /// The memory classes, in order of preference: a heavy runner names heavy first, a light one light alone.
+    /// The memory classes, at most two, in order of preference: a heavy runner names heavy first, a light one light alone.
     pub memory_classes: Vec<MemoryClass>,
     /// The version.
     pub version: ProtocolVersion,
 }
 
+/// The column `queue` of the jobs of this class; `migrations/` has the same expression, and a test compares the two.
+fn queue(filter: &PickFilter, class: MemoryClass) -> i64 {
+    let stage = match filter.stage {
+        Stage::WitnessGeneration => 0,
+        Stage::CircuitProof => 2,
+        Stage::Compression => 4,
+    };
+    let class = match class {
+        MemoryClass::Light => 0,
+        MemoryClass::Heavy => 1,
+    };
+    i64::from(filter.version.minor) << 24 | i64::from(filter.version.patch) << 8 | stage | class
+}
+
 impl JobStore {
     /// Leases up to `want` jobs to this worker. Order: priority, deadline, batch, the round nearest to the final proof, the
-    /// longest circuit; a preferred memory class goes before all that.
+    /// longest circuit; a preferred memory class goes before all that. A worker whose own lease has expired gets none.
+    ///
+    /// The claim does not wait for the disk: one that a crash of the server forgets is picked again, and the token of the
+    /// first fits no row then.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -31,82 +47,76 @@ impl JobStore {
         filter: &PickFilter,
         want: usize,
         worker: Uuid,
-        lease: Duration,
-    ) -> Result<Vec<LeasedJob>, StoreError> {
-        let mut jobs = Vec::new();
-        for class in &filter.memory_classes {
-            if jobs.len() < want {
-                jobs.extend(self.pick_class(filter, *class, want - jobs.len(), worker, lease).await?);
-            }
-        }
-        Ok(jobs)
-    }
-
-    async fn pick_class(
-        &self,
-        filter: &PickFilter,
-        class: MemoryClass,
-        want: usize,
-        worker: Uuid,
-        lease: Duration,
     ) -> Result<Vec<LeasedJob>, StoreError> {
         let _timer = QueryTimer::start("pick");
         let rounds: Vec<i16> = filter.rounds.iter().map(|round| round.number()).collect();
+        // Fresh and random, one for all jobs of this pick: a lease is named by its job and its token.
+        let token = Uuid::new_v4();
+        let mut queues = filter.memory_classes.iter().map(|class| queue(filter, *class));
         // `= ANY(ARRAY(…))` and not a join: a join flips to a hash join and a sequential scan at some sizes.
         let mut rows = sqlx::query!(
-            r#"WITH picked AS (
+            r#"WITH preferred AS MATERIALIZED (
+                   SELECT id FROM prover_jobs
+                   WHERE status = 'queued' AND queue = $2 AND aggregation_round = ANY($4) AND not_before <= now()
+                     AND (SELECT expires_at > now() FROM workers WHERE id = $1)
+                   ORDER BY priority DESC, deadline, batch_position, turn, id
+                   LIMIT $5
+                   FOR UPDATE SKIP LOCKED
+               ), others AS MATERIALIZED (
+                   SELECT id FROM prover_jobs
+                   WHERE status = 'queued' AND queue = $3 AND aggregation_round = ANY($4) AND not_before <= now()
+                     AND (SELECT expires_at > now() FROM workers WHERE id = $1)
+                   ORDER BY priority DESC, deadline, batch_position, turn, id
+                   LIMIT $5 - (SELECT count(*) FROM preferred)
+                   FOR UPDATE SKIP LOCKED
+               ), picked AS (
                    UPDATE prover_jobs SET
-                       status = 'in_progress', worker_id = $1, lease_token = gen_random_uuid(),
-                       lease_expires_at = now() + make_interval(secs => $2),
+                       status = 'in_progress', worker_id = $1, lease_token = $6,
                        attempts = attempts + 1, started_at = now(), progress = 0
-                   WHERE id = ANY(ARRAY(
-                       SELECT id FROM prover_jobs
-                       WHERE status = 'queued' AND stage = $3 AND protocol_minor = $4 AND protocol_patch = $5
-                         AND memory_class = $6 AND aggregation_round = ANY($7) AND not_before <= now()
-                       ORDER BY priority DESC, deadline ASC NULLS LAST, batch_position,
-                                aggregation_round DESC, expected_cost_ms DESC, id
-                       LIMIT $8
-                       FOR UPDATE SKIP LOCKED
-                   ))
+                   WHERE id = ANY(ARRAY(SELECT id FROM preferred UNION ALL SELECT id FROM others))
                    RETURNING *
-               ), attempted AS (
-                   INSERT INTO job_attempts (job_id, attempt, worker_id, lease_token)
-                   SELECT id, attempts, worker_id, lease_token FROM picked
                ), started AS (
+                   -- A batch's first job is that of its witness generator.
                    UPDATE batches SET status = 'in_progress', started_at = now()
-                   FROM (SELECT DISTINCT chain_id, batch_number FROM picked) p
-                   WHERE batches.chain_id = p.chain_id AND batches.number = p.batch_number
+                   FROM picked p
+                   WHERE p.stage = 'witness_generation' AND p.aggregation_round = 0
+                     AND batches.chain_id = p.chain_id AND batches.number = p.batch_number
                      AND batches.status = 'queued'
                )
                SELECT id AS "id!", chain_id AS "chain_id!", batch_number AS "batch_number!",
                       aggregation_round AS "round!", stage AS "stage!", circuit_id AS "circuit_id!",
-                      depth AS "depth!", sequence_number AS "sequence!", lease_token AS "token!",
-                      attempts AS "attempt!", input_key, input_checksum, input_size_bytes,
-                      row_number() OVER (ORDER BY priority DESC, deadline ASC NULLS LAST, batch_position,
-                          aggregation_round DESC, expected_cost_ms DESC, id) AS "rank!"
+                      depth AS "depth!", sequence_number AS "sequence!", attempts AS "attempt!", memory_class AS "memory_class!", input_key, input_checksum, input_size_bytes,
+                      queue AS "queue!", priority AS "priority!", EXTRACT(EPOCH FROM deadline)::float8 AS "deadline!",
+                      batch_position AS "batch_position!", turn AS "turn!"
                FROM picked"#,
             worker,
-            lease.as_secs_f64(),
-            filter.stage.as_str(),
-            i32::from(filter.version.minor),
-            i32::from(filter.version.patch),
-            class.as_str(),
+            queues.next(),
+            queues.next(),
             &rounds,
-            i64::try_from(want).unwrap_or(i64::MAX)
+            i64::try_from(want).unwrap_or(i64::MAX),
+            token
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&self.relaxed)
         .await
         .map_err(StoreError::database("pick"))?;
         // RETURNING promises no order.
-        rows.sort_by_key(|row| row.rank);
+        let preferred = filter.memory_classes.first().map(|class| queue(filter, *class));
+        rows.sort_by(|a, b| {
+            (Some(a.queue) != preferred)
+                .cmp(&(Some(b.queue) != preferred))
+                .then(b.priority.cmp(&a.priority))
+                .then(a.deadline.total_cmp(&b.deadline))
+                .then((a.batch_position, a.turn, a.id).cmp(&(b.batch_position, b.turn, b.id)))
+        });
         rows.into_iter()
             .map(|row| {
                 Ok(LeasedJob {
                     id: row.id,
                     batch: batch_id(row.chain_id, row.batch_number)?,
                     key: job_key(row.round, &row.stage, row.circuit_id, row.depth, row.sequence)?,
-                    memory_class: class,
-                    token: row.token,
+                    memory_class: row.memory_class.parse().map_err(|e| StoreError::Schema(format!("{e}")))?,
+                    worker,
+                    token,
                     attempt: row.attempt,
                     input: artifact(row.input_key, row.input_checksum, row.input_size_bytes)?,
                 })
@@ -121,28 +131,30 @@ impl JobStore {
     pub async fn predecessors(&self, job: &LeasedJob) -> Result<Vec<crate::Predecessor>, StoreError> {
         let _timer = QueryTimer::start("predecessors");
         let rows = sqlx::query!(
-            "SELECT aggregation_round, stage, circuit_id, depth, sequence_number,
-                    output_key, output_checksum, output_size_bytes
-             FROM prover_jobs WHERE successor_id = $1 AND status = 'successful'",
+            r#"SELECT j.aggregation_round, j.stage, j.circuit_id, j.depth, j.sequence_number,
+                      j.output_key, j.output_checksum, j.output_size_bytes
+               FROM UNNEST((SELECT predecessor_ids FROM prover_jobs WHERE id = $1)::int8[]) WITH ORDINALITY AS p (id, place)
+               JOIN prover_jobs j ON j.id = p.id
+               WHERE j.status = 'successful'
+               ORDER BY p.place"#,
             job.id
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&self.hot)
         .await
         .map_err(StoreError::database("predecessors"))?;
-        let mut predecessors = Vec::with_capacity(rows.len());
-        for row in rows {
-            let key =
-                job_key(row.aggregation_round, &row.stage, row.circuit_id, row.depth, row.sequence_number)?;
-            let output = artifact(row.output_key, row.output_checksum, row.output_size_bytes)?
-                .ok_or_else(|| StoreError::Schema(format!("the successful job {key} names no output")))?;
-            predecessors.push(crate::Predecessor { key, output });
-        }
-        // By circuit, then by position. A leaf that moved up without a node of its own stands for the last subtree, so
-        // it comes after the nodes of its circuit: deeper levels first.
-        predecessors.sort_by_key(|p| {
-            let level = (p.key.round, p.key.depth);
-            (p.key.circuit_id, std::cmp::Reverse(level), p.key.sequence)
-        });
-        Ok(predecessors)
+        rows.into_iter()
+            .map(|row| {
+                let key = job_key(
+                    row.aggregation_round,
+                    &row.stage,
+                    row.circuit_id,
+                    row.depth,
+                    row.sequence_number,
+                )?;
+                let output = artifact(row.output_key, row.output_checksum, row.output_size_bytes)?
+                    .ok_or_else(|| StoreError::Schema(format!("the successful job {key} names no output")))?;
+                Ok(crate::Predecessor { key, output })
+            })
+            .collect()
     }
 }

@@ -4,13 +4,13 @@ use crate::{
     AttemptFailure, FailureKind, JobStore, LeaseKeeper, LeasedJob, PickFilter, StoreError, WakeListener,
 };
 use async_trait::async_trait;
+use futures::{FutureExt, future::join_all};
 use job_runner::{ExecuteError, Executor, JobMetadata, JobPicker, PickError, Picked, SaveError};
 use std::{
-    sync::Arc,
+    panic::AssertUnwindSafe,
     time::{Duration, Instant},
 };
-use tokio::{sync::watch, task::JoinSet};
-use uuid::Uuid;
+use tokio::sync::watch;
 
 /// How long a job rests whose input could not be read for the object store's sake.
 const UNAVAILABLE_REST: Duration = Duration::from_secs(2);
@@ -21,7 +21,7 @@ impl JobMetadata for LeasedJob {
     }
 }
 
-/// What the runners of a process share: the store, the leases, the wake-ups, and who they are.
+/// What the runners of a process share: the store, the leases (and with them who they are), the wake-ups.
 #[derive(Debug, Clone)]
 pub struct WorkerContext {
     /// The store.
@@ -30,8 +30,6 @@ pub struct WorkerContext {
     pub keeper: LeaseKeeper,
     /// Hears of new work.
     pub wake: WakeListener,
-    /// This process's id in the store.
-    pub worker: Uuid,
     /// How long to wait for a wake-up before looking anyway.
     pub poll_interval: Duration,
     /// How long an attempt may take, from its pick; charged to the job's budget of timeouts.
@@ -78,7 +76,7 @@ pub trait Loader: Send + Sync + 'static {
 pub struct QueuePicker<E, L> {
     context: WorkerContext,
     filter: PickFilter,
-    loader: Arc<L>,
+    loader: L,
     announced: watch::Receiver<u64>,
     _executor: std::marker::PhantomData<fn() -> E>,
 }
@@ -87,7 +85,7 @@ impl<E, L> QueuePicker<E, L> {
     /// A picker of these jobs.
     pub fn new(context: WorkerContext, filter: PickFilter, loader: L) -> Self {
         let announced = context.wake.announcements(filter.stage);
-        Self { context, filter, loader: Arc::new(loader), announced, _executor: std::marker::PhantomData }
+        Self { context, filter, loader, announced, _executor: std::marker::PhantomData }
     }
 }
 
@@ -106,16 +104,19 @@ where
         let context = &self.context;
         let jobs = context
             .store
-            .pick(&self.filter, want, context.worker, context.keeper.lease_duration())
+            .pick(&self.filter, want, context.keeper.worker())
             .await
             .map_err(|e| PickError::Unavailable(e.to_string()))?;
-        let mut loads = JoinSet::new();
-        for job in jobs {
+        let loader = &self.loader;
+        let loads = jobs.into_iter().map(|job| {
             let lease = context.keeper.hold(&job, asked).with_deadline(asked + context.job_timeout);
-            let (context, loader) = (context.clone(), self.loader.clone());
-            loads.spawn(async move {
+            async move {
                 let begun = Instant::now();
-                match loader.load(&job).await {
+                // A loader's panic is that load's failure, and no other's.
+                let loaded = AssertUnwindSafe(loader.load(&job)).catch_unwind().await;
+                let loaded = loaded
+                    .unwrap_or_else(|_| Err(LoadError::Unavailable("loading the input panicked".to_owned())));
+                match loaded {
                     Ok(input) => {
                         let mut picked = Picked::new(input, job).with_lease(lease);
                         picked.load_time = begun.elapsed();
@@ -126,13 +127,9 @@ where
                         None
                     }
                 }
-            });
-        }
-        let mut picked = Vec::new();
-        while let Some(loaded) = loads.join_next().await {
-            picked.extend(loaded.ok().flatten());
-        }
-        Ok(picked)
+            }
+        });
+        Ok(join_all(loads).await.into_iter().flatten().collect())
     }
 
     async fn wait(&mut self) {
@@ -187,7 +184,7 @@ impl WorkerContext {
 
     /// Hands a job back, for savers; a failure to do so leaves it to the lease's expiry.
     pub async fn release(&self, job: &LeasedJob) {
-        self.keeper.forget(job.token);
+        self.keeper.forget(job);
         if let Err(e) = self.store.release(job, Duration::ZERO).await {
             tracing::warn!("the job could not be handed back, its lease will expire: {e}");
         }
@@ -196,13 +193,13 @@ impl WorkerContext {
     fn settle(&self, job: &LeasedJob, result: Result<(), StoreError>) -> Result<(), SaveError> {
         let result = result.map_err(save_error);
         if matches!(result, Ok(()) | Err(SaveError::LeaseLost)) {
-            self.keeper.forget(job.token);
+            self.keeper.forget(job);
         }
         result
     }
 
     async fn give_up_loading(&self, job: &LeasedJob, error: LoadError) {
-        self.keeper.forget(job.token);
+        self.keeper.forget(job);
         let result = match error {
             LoadError::LeaseLost => Ok(()),
             LoadError::Lost { keys, reason } => {

@@ -1,7 +1,7 @@
 //! What operators see.
 
 use crate::metrics::QueryTimer;
-use crate::model::job_key;
+use crate::model::{ids_of_batch, job_key};
 use crate::{Batch, JobStore, StoreError};
 use proving_model::{BatchId, JobKey, JobStatus};
 use serde::Serialize;
@@ -112,14 +112,14 @@ impl JobStore {
     pub async fn batch_report(&self, id: BatchId) -> Result<BatchReport, StoreError> {
         let batch = self.batch(id).await?.ok_or(StoreError::NoSuchBatch(id))?;
         let _timer = QueryTimer::start("batch_report");
-        let (chain_id, number) = (i64::from(id.chain_id), i64::from(id.number));
+        let (first, end) = ids_of_batch(batch.position);
         let counts = sqlx::query_as!(
             JobCount,
             r#"SELECT aggregation_round AS round, stage, circuit_id, status, count(*) AS "count!"
-               FROM prover_jobs WHERE chain_id = $1 AND batch_number = $2
+               FROM prover_jobs WHERE id >= $1 AND id < $2
                GROUP BY 1, 2, 3, 4 ORDER BY 1, 2 DESC, 3, 4"#,
-            chain_id,
-            number
+            first,
+            end
         )
         .fetch_all(&self.pool)
         .await
@@ -128,10 +128,10 @@ impl JobStore {
             "SELECT id, aggregation_round, stage, circuit_id, depth, sequence_number, status, attempts, failures,
                     worker_deaths, error
              FROM prover_jobs
-             WHERE chain_id = $1 AND batch_number = $2 AND error IS NOT NULL
+             WHERE id >= $1 AND id < $2 AND error IS NOT NULL
              ORDER BY status = 'failed' DESC, id LIMIT $3",
-            chain_id,
-            number,
+            first,
+            end,
             STUCK_MAX
         )
         .fetch_all(&self.pool)
@@ -159,10 +159,9 @@ impl JobStore {
             r#"SELECT count(*) FILTER (WHERE a.outcome = 'worker_died') AS "deaths!",
                       count(*) FILTER (WHERE a.outcome IN ('failed', 'timed_out')) AS "failed!",
                       count(*) AS "attempts!"
-               FROM job_attempts a JOIN prover_jobs j ON j.id = a.job_id
-               WHERE j.chain_id = $1 AND j.batch_number = $2"#,
-            chain_id,
-            number
+               FROM attempts a WHERE a.job_id >= $1 AND a.job_id < $2"#,
+            first,
+            end
         )
         .fetch_one(&self.pool)
         .await
@@ -182,18 +181,19 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn troubled_attempts(&self, id: BatchId) -> Result<Vec<AttemptReport>, StoreError> {
+        let batch = self.batch(id).await?.ok_or(StoreError::NoSuchBatch(id))?;
+        let (first, end) = ids_of_batch(batch.position);
         let _timer = QueryTimer::start("troubled_attempts");
         sqlx::query_as!(
             AttemptReport,
-            r#"SELECT a.job_id, a.attempt, w.component, w.host, w.pid, a.outcome, a.error,
+            r#"SELECT a.job_id AS "job_id!", a.attempt AS "attempt!", w.component, w.host, w.pid, a.outcome, a.error,
                       EXTRACT(EPOCH FROM coalesce(a.finished_at, now()) - a.started_at)::float8 AS "seconds!"
-               FROM job_attempts a
-               JOIN prover_jobs j ON j.id = a.job_id
+               FROM attempts a
                JOIN workers w ON w.id = a.worker_id
-               WHERE j.chain_id = $1 AND j.batch_number = $2 AND a.outcome IS DISTINCT FROM 'successful'
+               WHERE a.job_id >= $1 AND a.job_id < $2 AND a.outcome IS DISTINCT FROM 'successful'
                ORDER BY a.started_at LIMIT 100"#,
-            i64::from(id.chain_id),
-            i64::from(id.number)
+            first,
+            end
         )
         .fetch_all(&self.pool)
         .await

@@ -1,5 +1,6 @@
 //! Connecting, migrating, and checking that the schema is ours.
 
+use crate::commit::Committer;
 use crate::metrics::QueryTimer;
 use crate::wake::Waker;
 use crate::{RetryPolicy, StoreError};
@@ -10,10 +11,50 @@ use std::{fmt, str::FromStr, time::Duration};
 /// The migrations, embedded from `migrations/` at the repository's root.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
 
-/// Connections of a process: few beat many, since each statement is short.
-const CONNECTIONS_MAX: u32 = 8;
+/// Connections of a process, opened when needed: few beat many, since each statement is short. Writes that wait for the disk;
+/// claims and notifications, which do not; reports.
+const HOT_CONNECTIONS_MAX: u32 = 4;
+const RELAXED_CONNECTIONS_MAX: u32 = 3;
+const REPORT_CONNECTIONS_MAX: u32 = 2;
 /// How long to wait for a connection before an operation counts as failed.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a connection's commits wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// For the disk, as the server is set.
+    Durable,
+    /// For nothing: what a crash of the server may forget, and what was lost then costs a repetition. Order is kept: a later
+    /// durable commit brings all earlier ones to the disk.
+    Relaxed,
+}
+
+/// A pool whose connections plan short statements the same way at every table size: along an index, by nested loops. The
+/// planner's choice flips with its estimates to hash joins and scans of a table that is mostly history.
+pub(crate) fn short_statements(
+    url: &DatabaseUrl,
+    durability: Durability,
+    connections_max: u32,
+) -> Result<PgPool, StoreError> {
+    let plans = [
+        ("enable_seqscan", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
+        ("enable_bitmapscan", "off"),
+        ("plan_cache_mode", "force_generic_plan"),
+        ("jit", "off"),
+    ];
+    let mut options = url.options()?.options(plans);
+    if durability == Durability::Relaxed {
+        options = options.options([("synchronous_commit", "off")]);
+    }
+    Ok(PgPoolOptions::new()
+        .max_connections(connections_max)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        // A ping before each use would double the round trips; a broken connection shows itself in the statement.
+        .test_before_acquire(false)
+        .connect_lazy_with(options))
+}
 
 /// Where the database is. Its text holds a password, so it is never printed.
 #[derive(Clone)]
@@ -35,6 +76,17 @@ impl DatabaseUrl {
             .map_err(|e| StoreError::Invalid(format!("the database URL is not valid: {e}")))
     }
 
+    /// The same server's database of this name.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`].
+    pub fn with_database(&self, name: &str) -> Result<Self, StoreError> {
+        let mut url = url::Url::parse(&self.0)
+            .map_err(|e| StoreError::Invalid(format!("the database URL is not valid: {e}")))?;
+        url.set_path(name);
+        Ok(Self(url.into()))
+    }
+
     /// The URL itself, for handing it to another process.
     #[must_use]
     pub fn expose(&self) -> &str {
@@ -51,7 +103,14 @@ impl fmt::Debug for DatabaseUrl {
 /// The job store. Clones share one pool.
 #[derive(Debug, Clone)]
 pub struct JobStore {
+    pub(crate) url: DatabaseUrl,
+    /// Short statements along indexes, durable.
+    pub(crate) hot: PgPool,
+    /// The same, for what a crash of the server may forget.
+    pub(crate) relaxed: PgPool,
+    /// Everything else, planned as the server sees fit.
     pub(crate) pool: PgPool,
+    pub(crate) committer: Committer,
     pub(crate) policy: RetryPolicy,
     pub(crate) waker: Waker,
 }
@@ -72,13 +131,14 @@ impl JobStore {
             .await
             .map_err(StoreError::database("connect"))?;
         let pool = PgPoolOptions::new()
-            .max_connections(CONNECTIONS_MAX)
+            .max_connections(REPORT_CONNECTIONS_MAX)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_with(options)
-            .await
-            .map_err(StoreError::database("connect"))?;
-        let waker = Waker::start(pool.clone());
-        Ok(Self { pool, policy: RetryPolicy::default(), waker })
+            .connect_lazy_with(options);
+        let hot = short_statements(url, Durability::Durable, HOT_CONNECTIONS_MAX)?;
+        let relaxed = short_statements(url, Durability::Relaxed, RELAXED_CONNECTIONS_MAX)?;
+        let waker = Waker::start(relaxed.clone());
+        let committer = Committer::start(hot.clone(), waker.clone());
+        Ok(Self { url: url.clone(), hot, relaxed, pool, policy: RetryPolicy::default(), waker, committer })
     }
 
     /// The same store with other retry budgets.
@@ -144,20 +204,44 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Invalid`] for a name that is not letters, digits and underscores, else [`StoreError::Database`].
     pub async fn create_database(url: &DatabaseUrl, name: &str) -> Result<(), StoreError> {
+        Self::on_server(url, "CREATE DATABASE", name).await
+    }
+
+    /// Drops a database, and the connections to it.
+    ///
+    /// # Errors
+    /// As [`JobStore::create_database`].
+    pub async fn drop_database(url: &DatabaseUrl, name: &str) -> Result<(), StoreError> {
+        Self::on_server(url, "DROP DATABASE IF EXISTS", name).await
+    }
+
+    async fn on_server(url: &DatabaseUrl, verb: &'static str, name: &str) -> Result<(), StoreError> {
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
             return Err(StoreError::Invalid(format!("{name:?} is not a name for a database")));
         }
         let error = StoreError::database;
-        let mut connection = url.options()?.connect().await.map_err(error("create_database"))?;
-        // CREATE DATABASE takes no parameters; the name was checked above.
-        let statement = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
-        sqlx::raw_sql(statement).execute(&mut connection).await.map_err(error("create_database"))?;
+        let mut connection = url.options()?.connect().await.map_err(error(verb))?;
+        // These statements take no parameters; the name was checked above.
+        let force = if verb.starts_with("DROP") { " WITH (FORCE)" } else { "" };
+        let statement = sqlx::AssertSqlSafe(format!("{verb} {name}{force}"));
+        sqlx::raw_sql(statement).execute(&mut connection).await.map_err(error(verb))?;
         Ok(())
+    }
+
+    /// Brings the planner's statistics up to date, after many rows came at once.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn analyze(&self) -> Result<(), StoreError> {
+        let _timer = QueryTimer::start("analyze");
+        sqlx::raw_sql("ANALYZE").execute(&self.pool).await.map(drop).map_err(StoreError::database("analyze"))
     }
 
     /// Closes all connections.
     pub async fn close(&self) {
         self.waker.flush().await;
+        self.hot.close().await;
+        self.relaxed.close().await;
         self.pool.close().await;
     }
 }

@@ -103,7 +103,7 @@ impl WakeListener {
                     }
                     // The connection was lost and is being made again: what was announced meanwhile is unknown.
                     Ok(None) => stages.iter().for_each(announce),
-                    Err(_) if store.pool.is_closed() => return,
+                    Err(_) if store.relaxed.is_closed() => return,
                     Err(e) => {
                         tracing::warn!("the wake-up connection broke, pickers poll meanwhile: {e}");
                         tokio::time::sleep(RECONNECT_PAUSE).await;
@@ -119,7 +119,7 @@ impl WakeListener {
 
     async fn connect(store: &JobStore) -> Result<PgListener, StoreError> {
         let mut connection =
-            PgListener::connect_with(&store.pool).await.map_err(StoreError::database("listen"))?;
+            PgListener::connect_with(&store.relaxed).await.map_err(StoreError::database("listen"))?;
         connection.listen(CHANNEL).await.map_err(StoreError::database("listen"))?;
         Ok(connection)
     }

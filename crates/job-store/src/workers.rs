@@ -4,6 +4,8 @@ use crate::metrics::QueryTimer;
 use crate::{JobStore, StoreError};
 use proving_model::ProtocolVersion;
 use serde::Serialize;
+use sqlx::PgConnection;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// A process that is about to lease jobs.
@@ -39,41 +41,67 @@ pub struct WorkerReport {
 }
 
 impl JobStore {
-    /// Registers this process; the id goes into every lease.
+    /// Registers a worker, whose leases hold for so long without a heartbeat. Components let
+    /// [`LeaseKeeper::start`](crate::LeaseKeeper::start) do so, which also sends the heartbeats.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn register_worker(&self, worker: &NewWorker) -> Result<Uuid, StoreError> {
-        let _timer = QueryTimer::start("register_worker");
-        let id = Uuid::new_v4();
-        sqlx::query!(
-            "INSERT INTO workers (id, component, host, pid, capacity, protocol_minor, protocol_patch)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
-            id,
-            worker.component,
-            worker.host,
-            i32::try_from(std::process::id()).unwrap_or(i32::MAX),
-            worker.capacity.max(1),
-            i32::from(worker.version.minor),
-            i32::from(worker.version.patch)
-        )
-        .execute(&self.pool)
-        .await
-        .map_err(StoreError::database("register_worker"))?;
-        Ok(id)
+    pub async fn register_worker(&self, worker: &NewWorker, lease: Duration) -> Result<Uuid, StoreError> {
+        let mut connection = self.hot.acquire().await.map_err(StoreError::database("register_worker"))?;
+        Ok(register(&mut connection, worker, lease).await?.0)
     }
 
-    /// Notes that a worker stopped in order.
+    /// Notes that a worker stopped in order. One that left leases behind stays on the books until they are rescued.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn stop_worker(&self, id: Uuid) -> Result<(), StoreError> {
         let _timer = QueryTimer::start("stop_worker");
-        sqlx::query!("UPDATE workers SET stopped_at = now() WHERE id = $1", id)
-            .execute(&self.pool)
-            .await
-            .map_err(StoreError::database("stop_worker"))?;
+        sqlx::query!(
+            "UPDATE workers SET expires_at = now(), stopped_at = CASE WHEN NOT EXISTS (
+                 SELECT FROM prover_jobs WHERE worker_id = $1 AND status = 'in_progress') THEN now() END
+             WHERE id = $1",
+            id
+        )
+        .execute(&self.hot)
+        .await
+        .map_err(StoreError::database("stop_worker"))?;
         Ok(())
+    }
+
+    /// Ends the lease of a worker whose process was seen to die; [`JobStore::rescue_expired`] then puts its jobs back.
+    /// Returns whether it was not known yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn give_up_worker(&self, number: i32) -> Result<bool, StoreError> {
+        let _timer = QueryTimer::start("give_up_worker");
+        let given_up = sqlx::query!(
+            "UPDATE workers SET expires_at = now() WHERE number = $1 AND stopped_at IS NULL AND expires_at > now()",
+            number
+        )
+        .execute(&self.hot)
+        .await
+        .map_err(StoreError::database("give_up_worker"))?;
+        Ok(given_up.rows_affected() == 1)
+    }
+
+    /// Closes the books of workers that expired a while ago and hold nothing. One that comes back opens them again.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn bury_workers(&self, after: Duration) -> Result<u64, StoreError> {
+        let _timer = QueryTimer::start("bury_workers");
+        let buried = sqlx::query!(
+            "UPDATE workers w SET stopped_at = now()
+             WHERE stopped_at IS NULL AND expires_at < now() - make_interval(secs => $1) AND NOT EXISTS (
+                 SELECT FROM prover_jobs j WHERE j.worker_id = w.id AND j.status = 'in_progress')",
+            after.as_secs_f64()
+        )
+        .execute(&self.hot)
+        .await
+        .map_err(StoreError::database("bury_workers"))?;
+        Ok(buried.rows_affected())
     }
 
     /// The workers of the last day, newest first.
@@ -97,4 +125,29 @@ impl JobStore {
         .await
         .map_err(StoreError::database("workers"))
     }
+}
+
+/// Writes a worker's row; returns its id and its number, which names its advisory lock.
+pub(crate) async fn register(
+    connection: &mut PgConnection,
+    worker: &NewWorker,
+    lease: Duration,
+) -> Result<(Uuid, i32), StoreError> {
+    let _timer = QueryTimer::start("register_worker");
+    let row = sqlx::query!(
+        "INSERT INTO workers (id, component, host, pid, capacity, protocol_minor, protocol_patch, expires_at)
+         VALUES (gen_random_uuid(), $1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7))
+         RETURNING id, number",
+        worker.component,
+        worker.host,
+        i32::try_from(std::process::id()).unwrap_or(i32::MAX),
+        worker.capacity.max(1),
+        i32::from(worker.version.minor),
+        i32::from(worker.version.patch),
+        lease.as_secs_f64()
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(StoreError::database("register_worker"))?;
+    Ok((row.id, row.number))
 }

@@ -22,15 +22,20 @@ async fn the_checks_allow_the_words_of_the_model_and_no_others() {
     let url = empty_database().await;
     JobStore::connect(&url).await.unwrap().migrate().await.unwrap();
     let mut connection = PgConnection::connect(url.expose()).await.unwrap();
-    // A column's own CHECK: the one that names this column alone.
+    // A column's own CHECK, or that of its domain.
     let checks: Vec<(String, String, String)> = sqlx::query_as(
-        "SELECT c.conrelid::regclass::text, a.attname::text, pg_get_constraintdef(c.oid)
-         FROM pg_constraint c JOIN pg_attribute a ON a.attrelid = c.conrelid AND c.conkey = ARRAY[a.attnum]
-         WHERE c.contype = 'c' AND pg_get_constraintdef(c.oid) LIKE '%ARRAY[%'",
+        "SELECT a.attrelid::regclass::text, a.attname::text, pg_get_constraintdef(c.oid)
+         FROM pg_constraint c
+         JOIN pg_attribute a ON (a.attrelid = c.conrelid AND c.conkey = ARRAY[a.attnum]) OR a.atttypid = c.contypid
+         WHERE c.contype = 'c'",
     )
     .fetch_all(&mut connection)
     .await
     .unwrap();
+    let check = |table: &str, column: &str| {
+        let found = checks.iter().find(|(t, c, _)| t == table && c == column);
+        found.unwrap_or_else(|| panic!("{table}.{column} has a CHECK")).2.clone()
+    };
     let expected = [
         ("batches", "status", words(BatchStatus::ALL, BatchStatus::as_str)),
         ("prover_jobs", "status", words(JobStatus::ALL, JobStatus::as_str)),
@@ -38,18 +43,9 @@ async fn the_checks_allow_the_words_of_the_model_and_no_others() {
         ("prover_jobs", "memory_class", words(MemoryClass::ALL, MemoryClass::as_str)),
     ];
     for (table, column, words) in expected {
-        let (_, _, definition) = checks
-            .iter()
-            .find(|(t, c, _)| t == table && c == column)
-            .unwrap_or_else(|| panic!("{table}.{column} has a CHECK"));
-        assert_eq!(quoted(definition), words, "{table}.{column}");
+        assert_eq!(quoted(&check(table, column)), words, "{table}.{column}");
     }
-    let rounds: String = sqlx::query_scalar(
-        "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'prover_jobs_aggregation_round_check'",
-    )
-    .fetch_one(&mut connection)
-    .await
-    .unwrap();
+    let rounds = check("prover_jobs", "aggregation_round");
     let (first, last) = (AggregationRound::ALL[0].number(), AggregationRound::ALL[4].number());
     assert!(rounds.contains(&format!(">= {first}")) && rounds.contains(&format!("<= {last}")), "{rounds}");
 }
@@ -75,6 +71,13 @@ async fn every_table_and_nothing_else_goes_when_the_migrations_are_undone() {
         .await
         .unwrap();
         assert!(left.is_empty(), "{left:?}");
+        let domains: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_type WHERE typtype = 'd' AND typnamespace = 'public'::regnamespace",
+        )
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+        assert_eq!(domains, 0);
     }
 }
 

@@ -7,7 +7,7 @@ use circuit_prover::Layout;
 use clap::{Args, ValueEnum};
 use job_monitor::MonitorConfig;
 use job_runner::RunnerReport;
-use job_store::{DatabaseUrl, JobStore, LeaseKeeper, NewWorker, WakeListener, WorkerContext};
+use job_store::{JobStore, LeaseKeeper, NewWorker, WakeListener, WorkerContext};
 use launch::{BadInput, DatabaseArgs, ObjectStoreArgs, ProofSystemArgs, load_keys};
 use proof_system::{KeyPurpose, ProofSystem};
 use proving_component::ComponentContext;
@@ -156,7 +156,6 @@ impl PaceArgs {
 /// What components run on.
 #[derive(Debug, Clone)]
 pub(crate) struct Ground {
-    pub(crate) url: DatabaseUrl,
     pub(crate) store: JobStore,
     pub(crate) artifacts: ArtifactStore,
     pub(crate) system: Arc<dyn ProofSystem>,
@@ -272,20 +271,17 @@ pub(crate) async fn run_plan(
         capacity: i32::try_from(plan.capacity()).unwrap_or(i32::MAX),
         version,
     };
-    let worker = ground.store.register_worker(&worker).await?;
     let milliseconds = Duration::from_millis;
-    let heartbeat = milliseconds(plan.pace.heartbeat_interval_ms);
+    let (heartbeat, lease) =
+        (milliseconds(plan.pace.heartbeat_interval_ms), milliseconds(plan.pace.lease_duration_ms));
+    let keeper = LeaseKeeper::start(&ground.store, &worker, heartbeat, lease).await?;
+    let worker = keeper.worker();
     let context = ComponentContext {
         worker: WorkerContext {
             wake: WakeListener::start(&ground.store).await?,
             store: ground.store.clone(),
-            keeper: LeaseKeeper::start(
-                &ground.url,
-                worker,
-                heartbeat,
-                milliseconds(plan.pace.lease_duration_ms),
-            )?,
-            worker,
+            // Also here, so that its lock outlives the components: their end is not the process's death.
+            keeper: keeper.clone(),
             poll_interval: milliseconds(plan.pace.poll_interval_ms),
             job_timeout: Duration::from_secs(plan.pace.job_timeout_seconds),
         },
@@ -316,6 +312,7 @@ pub(crate) async fn run_plan(
         reports.extend(ended);
     }
     ground.store.stop_worker(worker).await?;
+    drop(keeper);
     Ok(reports)
 }
 
@@ -373,7 +370,7 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
     if let Some(address) = args.listen {
         endpoints::serve(address, store.clone(), shown, served.clone()).await?;
     }
-    let ground = Ground { url, store, artifacts, system };
+    let ground = Ground { store, artifacts, system };
     let result = run_plan(&ground, &plan, &phase, shutdown).await;
     served.cancel();
     ground.store.close().await;

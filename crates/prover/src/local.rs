@@ -71,7 +71,7 @@ impl LocalStack {
         let artifacts = ArtifactStore::open(&folder.join("artifacts").to_string_lossy())?;
         let digest = system.verification_keys_digest();
         store.insert_protocol_version(system.protocol_version(), system.name(), &digest).await?;
-        Ok(Self { folder, server, ground: Ground { url, store, artifacts, system } })
+        Ok(Self { folder, server, ground: Ground { store, artifacts, system } })
     }
 
     /// Proves a batch, or goes on with it, and returns its final proof; the components run from here to there.

@@ -1,0 +1,334 @@
+//! The worker pool: threads of its own, that take jobs from one queue.
+//!
+//! A thread and not a blocking task a job: under load a worker goes from one job to the next without sleeping, where waking
+//! another thread for each job costs more than a short job itself.
+//!
+//! A thread cannot be stopped. One whose job passed its deadline, or outlasted the drain, loses its [`Seat`] to the supervisor,
+//! who answers for the job and seats another thread; whatever the old one still makes goes nowhere, and it ends with its job.
+
+use crate::job::JobContext;
+use crate::metrics::{JobOutcome, RUNNER_METRICS};
+use crate::runner::Shared;
+use crate::{ExecuteError, Executor, JobMetadata, JobSaver, Lease, Outcome, Picked};
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
+
+/// A job between picker and worker. Its slot is free again when its execution ends (or its result is saved, where the
+/// runner holds slots for so long), so `workers + prefetch` bounds the inputs in memory.
+pub(crate) struct Queued<E: Executor> {
+    pub(crate) job: Picked<E>,
+    pub(crate) slot: OwnedSemaphorePermit,
+    pub(crate) since: Instant,
+}
+
+/// What leaves the pool, for the saver's task.
+pub(crate) enum Left<E: Executor> {
+    /// It was worked on.
+    Finished(Finished<E>),
+    /// It is to be handed back.
+    Unfinished(Arc<E::Metadata>),
+}
+
+pub(crate) struct Finished<E: Executor> {
+    pub(crate) metadata: Arc<E::Metadata>,
+    pub(crate) lease: Lease,
+    pub(crate) outcome: Outcome<E::Output>,
+    pub(crate) span: tracing::Span,
+    /// Held until the result is saved.
+    pub(crate) _slot: Option<OwnedSemaphorePermit>,
+}
+
+/// The job that a worker has in hand.
+struct Current<E: Executor> {
+    metadata: Arc<E::Metadata>,
+    lease: Lease,
+    slot: OwnedSemaphorePermit,
+    span: tracing::Span,
+    abandoned: Arc<AtomicBool>,
+    begun: Instant,
+}
+
+/// A worker's place in the pool: its way to the saver, and its job. Whoever takes the job out answers for it.
+struct Seat<E: Executor> {
+    results: mpsc::Sender<Left<E>>,
+    current: Option<Current<E>>,
+}
+
+/// Empty once the worker has gone, or the supervisor has taken its place from it.
+type Chair<E> = Arc<Mutex<Option<Seat<E>>>>;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The workers of one runner.
+pub(crate) struct Pool<E: Executor, S> {
+    shared: Arc<Shared<S>>,
+    executor: Arc<E>,
+    jobs: crossbeam_channel::Receiver<Queued<E>>,
+    chairs: Mutex<Vec<Chair<E>>>,
+    /// When the supervisor looks next, in microseconds since `begun`; a job with an earlier deadline wakes it.
+    next_look: AtomicU64,
+    look: Notify,
+    begun: Instant,
+}
+
+impl<E, S> Pool<E, S>
+where
+    E: Executor,
+    S: JobSaver<Executor = E>,
+{
+    /// Starts the workers. The results end when the last worker has gone.
+    pub(crate) fn start(
+        shared: &Arc<Shared<S>>,
+        executor: E,
+        workers: usize,
+        jobs: crossbeam_channel::Receiver<Queued<E>>,
+        results: &mpsc::Sender<Left<E>>,
+    ) -> Arc<Self> {
+        let pool = Arc::new(Self {
+            shared: shared.clone(),
+            executor: Arc::new(executor),
+            jobs,
+            chairs: Mutex::default(),
+            next_look: AtomicU64::new(u64::MAX),
+            look: Notify::new(),
+            begun: Instant::now(),
+        });
+        for _ in 0..workers {
+            pool.seat(results.clone());
+        }
+        pool
+    }
+
+    /// How many workers there are.
+    pub(crate) fn workers(&self) -> usize {
+        lock(&self.chairs).len()
+    }
+
+    /// Starts a worker.
+    fn seat(self: &Arc<Self>, results: mpsc::Sender<Left<E>>) {
+        let chair: Chair<E> = Arc::new(Mutex::new(Some(Seat { results, current: None })));
+        let (pool, own) = (self.clone(), chair.clone());
+        // What an executor asks of the runtime, it asks of the one that the runner lives in.
+        let runtime = tokio::runtime::Handle::current();
+        let thread = std::thread::Builder::new().name(self.shared.name.clone());
+        let started = thread.spawn(move || {
+            let _context = runtime.enter();
+            // Also after a panic that is not a job's: the results end with the last seat.
+            let leave = Leave(own);
+            while let Ok(queued) = pool.jobs.recv() {
+                if pool.work_on(queued, &leave.0).is_none() {
+                    return;
+                }
+            }
+        });
+        match started {
+            Ok(_) => lock(&self.chairs).push(chair),
+            Err(e) => tracing::error!(runner = self.shared.name, "cannot start a worker thread: {e}"),
+        }
+    }
+
+    /// Works on one job, and hands on what came of it. `None` when the worker has lost its seat.
+    fn work_on(&self, queued: Queued<E>, chair: &Chair<E>) -> Option<()> {
+        let Queued { job, slot, since } = queued;
+        let Picked { input, metadata, lease, .. } = job;
+        let shared = &self.shared;
+        RUNNER_METRICS.queue_time[&shared.labels].observe(since.elapsed());
+        let metadata = Arc::new(metadata);
+        if lease.is_lost() {
+            shared.count(JobOutcome::LeaseLost);
+            return Some(());
+        }
+        if shared.stop.is_cancelled() {
+            let results = lock(chair).as_ref()?.results.clone();
+            let _ = results.blocking_send(Left::Unfinished(metadata));
+            return Some(());
+        }
+        let abandoned = Arc::new(AtomicBool::new(false));
+        let span = metadata.span();
+        let begun = Instant::now();
+        lock(chair).as_mut()?.current = Some(Current {
+            metadata: metadata.clone(),
+            lease: lease.clone(),
+            slot,
+            span: span.clone(),
+            abandoned: abandoned.clone(),
+            begun,
+        });
+        self.note_deadline(&lease);
+
+        let workers = &RUNNER_METRICS.busy_workers[&shared.labels];
+        workers.inc_by(1);
+        let before = thread_cpu_time();
+        let result = span.in_scope(|| execute(&*self.executor, input, &metadata, &lease, &abandoned));
+        let spent = thread_cpu_time().saturating_sub(before);
+        workers.dec_by(1);
+        let nanoseconds = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
+        shared.execute_cpu_nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+        RUNNER_METRICS.execute_cpu_time[&shared.labels].inc_by(spent.as_secs_f64());
+
+        let (current, results) = {
+            let mut chair = lock(chair);
+            let seat = chair.as_mut()?;
+            (seat.current.take()?, seat.results.clone())
+        };
+        RUNNER_METRICS.execute_time[&shared.labels].observe(begun.elapsed());
+        let outcome = match result {
+            Ok(output) => Outcome::Success(Some(output)),
+            Err(error) => Outcome::Failure(error),
+        };
+        let _ = results.blocking_send(Left::Finished(current.finish(shared, outcome)));
+        Some(())
+    }
+
+    /// Wakes the supervisor where it would look too late.
+    fn note_deadline(&self, lease: &Lease) {
+        if let Some(deadline) = lease.deadline() {
+            let at = self.microseconds(deadline);
+            if self.next_look.fetch_min(at, Ordering::AcqRel) > at {
+                self.look.notify_one();
+            }
+        }
+    }
+
+    fn microseconds(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.begun).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Ends what passes its deadline. On the shutdown signal, hands back what is queued; once the runner gives up, all that
+    /// still runs, and returns.
+    pub(crate) async fn supervise(self: &Arc<Self>) {
+        let stop = async {
+            self.shared.stop.cancelled().await;
+            // At once, and not when a worker has time for it: workers may be busy for long, or hang.
+            self.hand_back_queued().await;
+            self.shared.give_up.cancelled().await;
+            // A pick that was on its way when the signal came may have queued since.
+            self.hand_back_queued().await;
+        };
+        tokio::select! {
+            () = stop => {}
+            () = self.keep_deadlines() => {}
+        }
+        let seats: Vec<Seat<E>> =
+            lock(&self.chairs).drain(..).filter_map(|chair| lock(&chair).take()).collect();
+        for Seat { results, current } in seats {
+            if let Some(current) = current {
+                current.abandoned.store(true, Ordering::Release);
+                let _ = results.send(Left::Unfinished(current.metadata)).await;
+            }
+        }
+    }
+
+    async fn hand_back_queued(&self) {
+        while let Ok(queued) = self.jobs.try_recv() {
+            let results =
+                lock(&self.chairs).iter().find_map(|chair| Some(lock(chair).as_ref()?.results.clone()));
+            let Some(results) = results else { return };
+            let _ = results.send(Left::Unfinished(Arc::new(queued.job.metadata))).await;
+        }
+    }
+
+    async fn keep_deadlines(self: &Arc<Self>) {
+        loop {
+            // Forgotten before the look, so that a job that begins meanwhile sets it again.
+            self.next_look.store(u64::MAX, Ordering::Release);
+            self.end_late().await;
+            let next = self.next_look.load(Ordering::Acquire);
+            let far = async {
+                match self.begun.checked_add(Duration::from_micros(next)) {
+                    Some(at) if next < u64::MAX => tokio::time::sleep_until(at.into()).await,
+                    _ => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = far => {}
+                () = self.look.notified() => {}
+            }
+        }
+    }
+
+    /// Ends every job whose deadline has passed, and notes the next deadline.
+    async fn end_late(self: &Arc<Self>) {
+        let now = Instant::now();
+        let mut late = Vec::new();
+        lock(&self.chairs).retain(|chair| {
+            let mut seat = lock(chair);
+            let deadline = seat.as_ref().and_then(|seat| seat.current.as_ref()?.lease.deadline());
+            match deadline {
+                Some(deadline) if deadline <= now => {
+                    late.extend(seat.take());
+                    false
+                }
+                Some(deadline) => {
+                    self.next_look.fetch_min(self.microseconds(deadline), Ordering::AcqRel);
+                    true
+                }
+                None => seat.is_some(),
+            }
+        });
+        for Seat { results, current } in late {
+            self.seat(results.clone());
+            if let Some(current) = current {
+                current.abandoned.store(true, Ordering::Release);
+                let took = current.begun.elapsed();
+                RUNNER_METRICS.execute_time[&self.shared.labels].observe(took);
+                let outcome = Outcome::Failure(ExecuteError::TimedOut(took));
+                let _ = results.send(Left::Finished(current.finish(&self.shared, outcome))).await;
+            }
+        }
+    }
+}
+
+impl<E: Executor> Current<E> {
+    fn finish<S>(self, shared: &Shared<S>, outcome: Outcome<E::Output>) -> Finished<E> {
+        let Self { metadata, lease, slot, span, .. } = self;
+        let _slot = shared.holds_slots_until_saved.then_some(slot);
+        Finished { metadata, lease, outcome, span, _slot }
+    }
+}
+
+/// Empties a worker's chair when its thread ends.
+struct Leave<E: Executor>(Chair<E>);
+
+impl<E: Executor> Drop for Leave<E> {
+    fn drop(&mut self) {
+        lock(&self.0).take();
+    }
+}
+
+/// CPU time of this thread so far.
+fn thread_cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
+}
+
+/// Runs the executor; a panic becomes the job's failure.
+fn execute<E: Executor>(
+    executor: &E,
+    input: E::Input,
+    metadata: &E::Metadata,
+    lease: &Lease,
+    abandoned: &AtomicBool,
+) -> Result<E::Output, ExecuteError> {
+    let context = JobContext::new(metadata, lease, abandoned);
+    catch_unwind(AssertUnwindSafe(|| executor.execute(input, &context)))
+        .unwrap_or_else(|panic| Err(ExecuteError::Retryable(format!("panicked: {}", panic_message(&*panic)))))
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("with a value that is not text")
+}

@@ -1,0 +1,283 @@
+//! Completing jobs, many to a transaction.
+//!
+//! What completes while one transaction is on its way to the disk shares the next: under load a commit's wait is divided among
+//! hundreds of jobs, and a single one waits for nobody. Each completion is still fenced by its own token, and each caller
+//! hears of its own.
+
+use crate::metrics::{QueryTimer, STORE_METRICS};
+use crate::model::{GENERATOR, ids_of_batch, position_of, size};
+use crate::wake::Waker;
+use crate::{JobStore, LeasedJob, StoreError};
+use proving_model::{ArtifactRef, JobStatus, Stage};
+use sqlx::postgres::PgPool;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+/// Completions of one transaction at most: beyond this the share of the commit's wait in each is negligible.
+const COMMIT_MAX: usize = 512;
+/// Completions that may wait; more wait with their callers.
+const INBOX_CAPACITY: usize = 2 * COMMIT_MAX;
+
+/// Transactions at once: while one waits for the disk, the server works on the other.
+const COMMITS_AT_ONCE: usize = 2;
+
+type Transaction<'a> = sqlx::Transaction<'a, sqlx::Postgres>;
+
+struct Completion {
+    job: LeasedJob,
+    output: Option<ArtifactRef>,
+    answer: oneshot::Sender<Result<(), StoreError>>,
+}
+
+/// The task that commits.
+#[derive(Debug, Clone)]
+pub(crate) struct Committer {
+    inbox: mpsc::Sender<Completion>,
+}
+
+impl Committer {
+    pub(crate) fn start(pool: PgPool, waker: Waker) -> Self {
+        let (inbox, mut completions) = mpsc::channel(INBOX_CAPACITY);
+        tokio::spawn(async move {
+            let mut commits = JoinSet::new();
+            let mut together = Vec::new();
+            while completions.recv_many(&mut together, COMMIT_MAX).await > 0 {
+                let all = std::mem::take(&mut together);
+                STORE_METRICS.completions_together.observe(all.len());
+                let (pool, waker) = (pool.clone(), waker.clone());
+                commits.spawn(async move { commit(&pool, &waker, all).await });
+                while commits.len() >= COMMITS_AT_ONCE {
+                    commits.join_next().await;
+                }
+            }
+        });
+        Self { inbox }
+    }
+}
+
+impl JobStore {
+    /// Completes a job: it becomes successful with this output, its successor misses one less, the batch moves on.
+    /// Returns when that is on the disk. Asked again about the same attempt, it answers the same: a caller that
+    /// lost the answer may ask once more.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`]; nothing is changed then.
+    pub async fn complete(&self, job: &LeasedJob, output: Option<&ArtifactRef>) -> Result<(), StoreError> {
+        if job.key.stage == Stage::Compression && output.is_none() {
+            return Err(StoreError::Invalid("a compression completes with a final proof".to_owned()));
+        }
+        let (answer, answered) = oneshot::channel();
+        let completion = Completion { job: job.clone(), output: output.cloned(), answer };
+        let closed = || StoreError::database("complete")(sqlx::Error::PoolClosed);
+        self.committer.inbox.send(completion).await.map_err(|_| closed())?;
+        answered.await.map_err(|_| closed())?
+    }
+}
+
+/// Commits them together and answers each.
+async fn commit(pool: &PgPool, waker: &Waker, mut all: Vec<Completion>) {
+    let _timer = QueryTimer::start("complete");
+    // Rows are locked in the order of their ids, here as in `extend_batch`: two that meet wait, and do not deadlock.
+    all.sort_unstable_by_key(|completion| completion.job.id);
+    match in_one_transaction(pool, &all).await {
+        Ok(Committed { done, woken }) => {
+            woken.into_iter().for_each(|stage| waker.wake(stage));
+            for completion in all {
+                let job_id = completion.job.id;
+                let is_done = done.contains(&(job_id, completion.job.token));
+                let _ = completion.answer.send(if is_done {
+                    Ok(())
+                } else {
+                    Err(StoreError::LeaseLost { job_id })
+                });
+            }
+        }
+        Err(error) => {
+            for completion in all {
+                let _ = completion.answer.send(Err(error.clone()));
+            }
+        }
+    }
+}
+
+/// One attempt of one job.
+type Attempt = (i64, Uuid);
+
+struct Committed {
+    done: HashSet<Attempt>,
+    woken: BTreeSet<Stage>,
+}
+
+async fn in_one_transaction(pool: &PgPool, all: &[Completion]) -> Result<Committed, StoreError> {
+    let error = StoreError::database;
+    let mut transaction = pool.begin().await.map_err(error("complete: begin"))?;
+    let successors = mark_successful(&mut transaction, all).await?;
+    let mut done = HashSet::new();
+    // An attempt that is there twice is completed once, and both hear of it.
+    let (fresh, missed): (Vec<_>, Vec<_>) = all.iter().partition(|completion| {
+        let attempt = (completion.job.id, completion.job.token);
+        successors.contains_key(&attempt) && done.insert(attempt)
+    });
+    // In the order of their ids, and each once.
+    let mut unlocks: HashMap<i64, i32> = HashMap::new();
+    for successor in successors.into_values().flatten() {
+        *unlocks.entry(successor).or_default() += 1;
+    }
+    let mut woken = unlock(&mut transaction, unlocks).await?;
+    for Completion { job, output, .. } in &fresh {
+        if let (Stage::Compression, Some(output)) = (job.key.stage, output) {
+            finish_batch(&mut transaction, job, output).await?;
+        }
+        if job.key == GENERATOR {
+            woken.extend(requeue_if_circuits_are_missing(&mut transaction, job).await?);
+        }
+    }
+    done.extend(already_done(&mut transaction, &missed).await?);
+    transaction.commit().await.map_err(error("complete: commit"))?;
+    Ok(Committed { done, woken })
+}
+
+/// Marks those whose lease holds; returns them and their successors.
+async fn mark_successful(
+    transaction: &mut Transaction<'_>,
+    all: &[Completion],
+) -> Result<HashMap<Attempt, Option<i64>>, StoreError> {
+    let ids: Vec<i64> = all.iter().map(|completion| completion.job.id).collect();
+    let tokens: Vec<Uuid> = all.iter().map(|completion| completion.job.token).collect();
+    let workers: Vec<Uuid> = all.iter().map(|completion| completion.job.worker).collect();
+    let output = |completion: &Completion| completion.output.clone();
+    let keys: Vec<Option<String>> = all.iter().map(|c| output(c).map(|artifact| artifact.key)).collect();
+    let checksums: Vec<Option<Vec<u8>>> =
+        all.iter().map(|c| output(c).map(|artifact| artifact.checksum.to_vec())).collect();
+    let sizes: Vec<Option<i64>> = all.iter().map(|c| c.output.as_ref().map(size)).collect();
+    let rows = sqlx::query!(
+        // A row with the token is in progress, by a CHECK. Said here too, it would offer the planner the small index of leased
+        // jobs, which it then scans whole for each row.
+        r#"WITH done AS (
+               UPDATE prover_jobs j SET
+                   status = 'successful', finished_at = now(), progress = 1, error = NULL,
+                   worker_id = NULL, lease_token = NULL,
+                   output_key = c.key, output_checksum = c.checksum, output_size_bytes = c.size
+               FROM UNNEST($1::int8[], $2::uuid[], $3::uuid[], $4::text[], $5::bytea[], $6::int8[])
+                        AS c (id, token, worker, key, checksum, size)
+               WHERE j.id = c.id AND j.lease_token = c.token
+               RETURNING j.id, j.attempts, j.started_at, c.worker, c.token, j.successor_id
+           ), recorded AS (
+               INSERT INTO job_attempts (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome)
+               SELECT id, attempts, worker, token, started_at, now(), 'successful' FROM done
+           )
+           SELECT id AS "id!", token AS "token!", successor_id FROM done"#,
+        &ids,
+        &tokens,
+        &workers,
+        &keys as &[Option<String>],
+        &checksums as &[Option<Vec<u8>>],
+        &sizes as &[Option<i64>]
+    )
+    .fetch_all(&mut **transaction)
+    .await
+    .map_err(StoreError::database("complete"))?;
+    Ok(rows.into_iter().map(|row| ((row.id, row.token), row.successor_id)).collect())
+}
+
+/// So many proofs less for each to wait for. Returns the stages of those that miss nothing now.
+///
+/// A statement of its own, after the rows of the completed were locked: a successor that another transaction inserted
+/// meanwhile is not in the snapshot of the statement that waited for it.
+async fn unlock(
+    transaction: &mut Transaction<'_>,
+    unlocks: HashMap<i64, i32>,
+) -> Result<BTreeSet<Stage>, StoreError> {
+    if unlocks.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let mut unlocks: Vec<(i64, i32)> = unlocks.into_iter().collect();
+    unlocks.sort_unstable();
+    let (successors, counts): (Vec<i64>, Vec<i32>) = unlocks.into_iter().unzip();
+    let stages = sqlx::query_scalar!(
+        r#"UPDATE prover_jobs s SET
+               dependencies_left = dependencies_left - done.count,
+               status = CASE WHEN status = 'waiting_for_proofs' AND dependencies_left = done.count
+                             THEN 'queued' ELSE status END,
+               queued_at = CASE WHEN dependencies_left = done.count THEN now() END
+           FROM UNNEST($1::int8[], $2::int4[]) AS done (id, count)
+           WHERE s.id = done.id
+           RETURNING CASE WHEN status = $3 THEN stage END"#,
+        &successors,
+        &counts,
+        JobStatus::Queued.as_str()
+    )
+    .fetch_all(&mut **transaction)
+    .await
+    .map_err(StoreError::database("complete: unlock the successors"))?;
+    Ok(stages.into_iter().flatten().filter_map(|stage| stage.parse().ok()).collect())
+}
+
+async fn finish_batch(
+    transaction: &mut Transaction<'_>,
+    job: &LeasedJob,
+    output: &ArtifactRef,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "UPDATE batches SET status = 'successful', finished_at = now(), error = NULL,
+             final_proof_key = $3, final_proof_checksum = $4, final_proof_size_bytes = $5
+         WHERE chain_id = $1 AND number = $2",
+        i64::from(job.batch.chain_id),
+        i64::from(job.batch.number),
+        output.key,
+        output.checksum.as_slice(),
+        size(output)
+    )
+    .execute(&mut **transaction)
+    .await
+    .map_err(StoreError::database("complete: finish the batch"))?;
+    Ok(())
+}
+
+/// A circuit whose artifact was lost while its generator still ran, or after it handed the circuit out for good:
+/// the generator runs again at once.
+async fn requeue_if_circuits_are_missing(
+    transaction: &mut Transaction<'_>,
+    job: &LeasedJob,
+) -> Result<Option<Stage>, StoreError> {
+    let (first, end) = ids_of_batch(position_of(job.id));
+    let requeued = sqlx::query!(
+        "UPDATE prover_jobs SET status = 'queued', queued_at = now(), finished_at = NULL, progress = 0
+         WHERE id = $1 AND EXISTS (
+             SELECT 1 FROM prover_jobs c
+             WHERE c.id >= $2 AND c.id < $3 AND c.aggregation_round = 0
+               AND c.stage = 'circuit_proof' AND c.status = 'waiting_for_proofs' AND c.input_key IS NULL)",
+        job.id,
+        first,
+        end
+    )
+    .execute(&mut **transaction)
+    .await
+    .map_err(StoreError::database("complete: look for lost circuits"))?;
+    Ok((requeued.rows_affected() == 1).then_some(Stage::WitnessGeneration))
+}
+
+/// Those that were completed by the very same attempt before: its answer was lost, and it is asked again.
+async fn already_done(
+    transaction: &mut Transaction<'_>,
+    missed: &[&Completion],
+) -> Result<Vec<Attempt>, StoreError> {
+    if missed.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<i64> = missed.iter().map(|completion| completion.job.id).collect();
+    let tokens: Vec<Uuid> = missed.iter().map(|completion| completion.job.token).collect();
+    let rows = sqlx::query!(
+        "SELECT a.job_id, a.lease_token FROM UNNEST($1::int8[], $2::uuid[]) AS asked (id, token)
+         JOIN job_attempts a ON a.job_id = asked.id AND a.lease_token = asked.token
+         WHERE a.outcome = 'successful'",
+        &ids,
+        &tokens
+    )
+    .fetch_all(&mut **transaction)
+    .await
+    .map_err(StoreError::database("complete: look for lost answers"))?;
+    Ok(rows.into_iter().map(|row| (row.job_id, row.lease_token)).collect())
+}

@@ -1,0 +1,318 @@
+//! Workers without work, on the real runner, picker and saver: what remains is what the system itself costs.
+
+use crate::bench::ground::Ground;
+use anyhow::Context;
+use artifact_store::ArtifactStore;
+use async_trait::async_trait;
+use clap::Args;
+use job_runner::{
+    ExecuteError, Executor, JobContext, JobRunner, JobSaver, Lease, Outcome, RunnerReport, SaveError,
+};
+use job_store::{
+    DatabaseUrl, Extension, JobStore, LeaseKeeper, LeasedJob, LoadError, Loader, NewBatch, NewJob, NewWorker,
+    PickFilter, QueuePicker, WakeListener, WorkerContext,
+};
+use proving_model::{
+    AggregationRound, ArtifactKind, ArtifactRef, BatchId, CircuitId, JobKey, MemoryClass, ProtocolVersion,
+    Stage,
+};
+use std::{
+    io::{BufRead, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const VERSION: ProtocolVersion = ProtocolVersion { minor: 0, patch: 1 };
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
+const LEASE_DURATION: Duration = Duration::from_secs(20);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
+const JOB_TIMEOUT: Duration = Duration::from_secs(3_600);
+/// Bytes of an artifact, where artifacts are measured too.
+const ARTIFACT_BYTES: usize = 1_000;
+
+/// A fresh store on a database of its own.
+pub(crate) async fn fresh_store(ground: &Ground) -> anyhow::Result<(DatabaseUrl, JobStore)> {
+    let url = ground.database().await?;
+    let store = JobStore::connect(&url).await?;
+    store.migrate().await?;
+    store.insert_protocol_version(VERSION, "bench", "none").await?;
+    Ok((url, store))
+}
+
+/// This process as a worker of a store.
+pub(crate) async fn register(store: &JobStore, capacity: usize) -> anyhow::Result<WorkerContext> {
+    let worker = NewWorker {
+        component: "bench".to_owned(),
+        host: "here".to_owned(),
+        capacity: i32::try_from(capacity).unwrap_or(i32::MAX),
+        version: VERSION,
+    };
+    Ok(WorkerContext {
+        store: store.clone(),
+        keeper: LeaseKeeper::start(store, &worker, HEARTBEAT_INTERVAL, LEASE_DURATION).await?,
+        wake: WakeListener::start(store).await?,
+        poll_interval: POLL_INTERVAL,
+        job_timeout: JOB_TIMEOUT,
+    })
+}
+
+pub(crate) fn filter(stage: Stage) -> PickFilter {
+    PickFilter {
+        stage,
+        rounds: AggregationRound::ALL.to_vec(),
+        memory_classes: vec![MemoryClass::Heavy, MemoryClass::Light],
+        version: VERSION,
+    }
+}
+
+pub(crate) fn basic(sequence: usize) -> JobKey {
+    JobKey {
+        round: AggregationRound::BasicCircuits,
+        stage: Stage::CircuitProof,
+        circuit_id: CircuitId(1),
+        depth: 0,
+        sequence: i32::try_from(sequence).unwrap_or(i32::MAX),
+    }
+}
+
+fn nothing() -> ArtifactRef {
+    ArtifactRef { key: "none".to_owned(), checksum: [0; 32], size_bytes: 0 }
+}
+
+/// A batch whose generator this process holds.
+pub(crate) struct OpenBatch {
+    store: JobStore,
+    generator: LeasedJob,
+    _lease: Lease,
+}
+
+impl OpenBatch {
+    pub(crate) async fn insert(context: &WorkerContext, number: u32) -> anyhow::Result<Self> {
+        let store = context.store.clone();
+        let id = BatchId { chain_id: 0, number };
+        store.insert_batch(&NewBatch { id, version: VERSION, input: nothing(), priority: 0 }).await?;
+        let asked = Instant::now();
+        let mut picked = store.pick(&filter(Stage::WitnessGeneration), 1, context.keeper.worker()).await?;
+        let generator = picked.pop().context("the batch's generator was just inserted")?;
+        let lease = context.keeper.hold(&generator, asked);
+        Ok(Self { store, generator, _lease: lease })
+    }
+
+    /// Queues circuits.
+    pub(crate) async fn queue(
+        &self,
+        sequences: std::ops::Range<usize>,
+        input: Option<&ArtifactRef>,
+    ) -> anyhow::Result<()> {
+        let input = input.cloned().unwrap_or_else(nothing);
+        let jobs = sequences.map(|sequence| NewJob {
+            key: basic(sequence),
+            memory_class: MemoryClass::Light,
+            expected_cost_ms: 0,
+            input: Some(input.clone()),
+        });
+        let extension = Extension { jobs: jobs.collect(), links: Vec::new() };
+        Ok(self.store.extend_batch(&self.generator, &extension).await?)
+    }
+}
+
+/// What the crew does with a job.
+#[derive(Clone)]
+pub(crate) struct Crew {
+    /// How long an execution sleeps.
+    pub(crate) work: Duration,
+    /// Hears of each start.
+    pub(crate) started: Option<mpsc::UnboundedSender<(LeasedJob, Instant)>>,
+    /// Reads an artifact before each job and writes one after it.
+    pub(crate) artifacts: Option<ArtifactStore>,
+    /// Completed so far, and when the last was.
+    pub(crate) done: Arc<Done>,
+}
+
+#[derive(Default)]
+pub(crate) struct Done {
+    count: AtomicU64,
+    last_nanoseconds: AtomicU64,
+}
+
+impl Done {
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Since the Unix epoch, so that processes can compare.
+    pub(crate) fn last(&self) -> Duration {
+        Duration::from_nanos(self.last_nanoseconds.load(Ordering::Acquire))
+    }
+}
+
+/// Since the Unix epoch.
+pub(crate) fn now() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+impl Crew {
+    pub(crate) fn idle() -> Self {
+        Self { work: Duration::ZERO, started: None, artifacts: None, done: Arc::default() }
+    }
+
+    /// Works until the shutdown.
+    pub(crate) async fn run(
+        &self,
+        context: WorkerContext,
+        filter: PickFilter,
+        workers: usize,
+        prefetch: usize,
+        shutdown: CancellationToken,
+    ) -> RunnerReport {
+        JobRunner::builder("bench")
+            .picker(QueuePicker::new(context.clone(), filter, CrewLoader(self.artifacts.clone())))
+            .executor(CrewExecutor(self.clone()))
+            .saver(CrewSaver { context, crew: self.clone() })
+            .workers(workers)
+            .prefetch(prefetch)
+            .saves(workers.max(prefetch))
+            .shutdown(shutdown)
+            .build()
+            .run()
+            .await
+    }
+
+    /// Returns once so many jobs are completed.
+    pub(crate) async fn until_done(&self, jobs: u64) {
+        while self.done.count() < jobs {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+struct CrewLoader(Option<ArtifactStore>);
+
+#[async_trait]
+impl Loader for CrewLoader {
+    type Input = Vec<u8>;
+
+    async fn load(&self, job: &LeasedJob) -> Result<Vec<u8>, LoadError> {
+        match (&self.0, &job.input) {
+            (Some(artifacts), Some(input)) => artifacts
+                .get(ArtifactKind::Circuit, input)
+                .await
+                .map_err(|e| LoadError::Unavailable(e.to_string())),
+            _ => Ok(Vec::new()),
+        }
+    }
+}
+
+struct CrewExecutor(Crew);
+
+impl Executor for CrewExecutor {
+    type Input = Vec<u8>;
+    type Output = Vec<u8>;
+    type Metadata = LeasedJob;
+
+    fn execute(&self, input: Vec<u8>, ctx: &JobContext<'_, LeasedJob>) -> Result<Vec<u8>, ExecuteError> {
+        if let Some(started) = &self.0.started {
+            let _ = started.send((ctx.metadata().clone(), Instant::now()));
+        }
+        if !self.0.work.is_zero() {
+            std::thread::sleep(self.0.work);
+        }
+        Ok(input)
+    }
+}
+
+struct CrewSaver {
+    context: WorkerContext,
+    crew: Crew,
+}
+
+#[async_trait]
+impl JobSaver for CrewSaver {
+    type Executor = CrewExecutor;
+
+    async fn save(
+        &self,
+        job: &LeasedJob,
+        _: &Lease,
+        outcome: &mut Outcome<Vec<u8>>,
+    ) -> Result<(), SaveError> {
+        let output = match (&self.crew.artifacts, outcome) {
+            (Some(artifacts), Outcome::Success(Some(output))) => {
+                let key =
+                    artifact_store::job_artifact_key(ArtifactKind::Proof, job.batch, &job.key, job.token);
+                let written = artifacts.put(ArtifactKind::Proof, key, output).await;
+                written.map_err(|e| SaveError::Unavailable(e.to_string()))?
+            }
+            _ => nothing(),
+        };
+        self.context.complete(job, Some(&output)).await?;
+        let nanoseconds = u64::try_from(now().as_nanos()).unwrap_or(u64::MAX);
+        self.crew.done.last_nanoseconds.fetch_max(nanoseconds, Ordering::AcqRel);
+        self.crew.done.count.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+
+    async fn release(&self, job: &LeasedJob) {
+        self.context.release(job).await;
+    }
+}
+
+/// An artifact for jobs to read.
+pub(crate) async fn input_artifact(artifacts: &ArtifactStore) -> anyhow::Result<ArtifactRef> {
+    let content = vec![7; ARTIFACT_BYTES];
+    Ok(artifacts.put(ArtifactKind::Circuit, "bench/input".to_owned(), &content).await?)
+}
+
+/// A worker in a process of its own.
+#[derive(Debug, Args)]
+pub(crate) struct WorkerArgs {
+    #[arg(long, env = "ROUNDHOUSE_BENCH_DATABASE_URL")]
+    database_url: String,
+    #[arg(long)]
+    workers: usize,
+    #[arg(long)]
+    prefetch: usize,
+    #[arg(long)]
+    artifacts: Option<String>,
+}
+
+/// Says "ready", begins at a line of input, ends at the end of the input; then says how many it completed, and when the
+/// last.
+pub(crate) async fn run_worker(args: WorkerArgs) -> anyhow::Result<()> {
+    let url = DatabaseUrl::new(&args.database_url)?;
+    let store = JobStore::connect(&url).await?;
+    let artifacts = args.artifacts.as_deref().map(ArtifactStore::open).transpose()?;
+    let crew = Crew { artifacts, ..Crew::idle() };
+    let context = register(&store, args.workers).await?;
+    let say = |text: String| {
+        let mut out = std::io::stdout();
+        writeln!(out, "{text}").and_then(|()| out.flush()).context("the bench is gone")
+    };
+    let heard = |line: &mut String| std::io::stdin().lock().read_line(line).map(|_| ());
+    say("ready".to_owned())?;
+    heard(&mut String::new())?;
+    let shutdown = CancellationToken::new();
+    let running = {
+        let (crew, shutdown) = (crew.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            crew.run(context, filter(Stage::CircuitProof), args.workers, args.prefetch, shutdown).await
+        })
+    };
+    let said = tokio::task::spawn_blocking(move || heard(&mut String::new()));
+    let mut told = 0;
+    while !said.is_finished() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if crew.done.count() != told {
+            told = crew.done.count();
+            say(format!("{told} {}", crew.done.last().as_nanos()))?;
+        }
+    }
+    shutdown.cancel();
+    running.await?;
+    Ok(())
+}

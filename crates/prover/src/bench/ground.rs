@@ -1,0 +1,76 @@
+//! What benchmarks run on: a server of their own with its safe defaults, or a given one, and a fresh database on it.
+
+use crate::local::data_folder;
+use anyhow::Context;
+use clap::Args;
+use embedded_postgres::{EmbeddedPostgres, Options};
+use job_store::{DatabaseUrl, JobStore};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct GroundArgs {
+    /// A PostgreSQL server to measure, in databases that are created and dropped [default: a private one, with its durability
+    /// as PostgreSQL ships it].
+    #[arg(long)]
+    database_url: Option<String>,
+    /// Where the private one lies [default: the data folder].
+    #[arg(long, env = "ROUNDHOUSE_DATA")]
+    data: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A server to measure.
+pub(crate) struct Ground {
+    admin: DatabaseUrl,
+    server: Option<EmbeddedPostgres>,
+    /// For files beside the server's, such as artifacts.
+    pub(crate) folder: PathBuf,
+    databases: AtomicU32,
+}
+
+impl Ground {
+    /// Opens it; `settings` are the private server's beside its defaults.
+    pub(crate) async fn open(args: &GroundArgs, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let folder = data_folder(args.data.clone()).join(format!("bench-{}", std::process::id()));
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        let (admin, server) = if let Some(url) = &args.database_url {
+            (DatabaseUrl::new(url)?, None)
+        } else {
+            let cluster = folder.join("postgres");
+            let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            let options = Options { settings: settings.collect(), is_temporary: false };
+            let server =
+                tokio::task::spawn_blocking(move || EmbeddedPostgres::start(&cluster, &options)).await??;
+            (DatabaseUrl::new(&server.url("postgres"))?, Some(server))
+        };
+        Ok(Self { admin, server, folder, databases: AtomicU32::new(0) })
+    }
+
+    fn database_name(number: u32) -> String {
+        format!("roundhouse_bench_{}_{number}", std::process::id())
+    }
+
+    /// A fresh database.
+    pub(crate) async fn database(&self) -> anyhow::Result<DatabaseUrl> {
+        let name = Self::database_name(self.databases.fetch_add(1, Ordering::Relaxed));
+        JobStore::create_database(&self.admin, &name).await?;
+        Ok(self.admin.with_database(&name)?)
+    }
+
+    /// Removes what was made.
+    pub(crate) async fn close(self) -> anyhow::Result<()> {
+        for number in 0..self.databases.load(Ordering::Relaxed) {
+            JobStore::drop_database(&self.admin, &Self::database_name(number)).await?;
+        }
+        if let Some(server) = self.server {
+            tokio::task::spawn_blocking(move || server.stop()).await?;
+        }
+        fs::remove_dir_all(&self.folder).with_context(|| format!("cannot remove {}", self.folder.display()))
+    }
+}

@@ -1,0 +1,79 @@
+//! `prover bench`: figures for this machine. Programs, never assertions; what is compared is measured in turn in one call.
+
+mod crew;
+mod dispatch;
+mod ground;
+mod pipeline;
+mod throughput;
+
+use anyhow::Context;
+use clap::Subcommand;
+use serde::Serialize;
+use std::io::Write;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// The whole pipeline against the bare prover: the same circuits in a plain loop, no queue, no store. In turn, in one
+    /// process, keys loaded before.
+    Pipeline(pipeline::PipelineArgs),
+    /// From before a job's insertion to its start on a worker that waits, against plain statements.
+    Dispatch(dispatch::DispatchArgs),
+    /// Jobs without work, queued to completed, against plain statements.
+    Throughput(throughput::ThroughputArgs),
+    /// Works on what another bench queued: started by it.
+    #[command(hide = true)]
+    Worker(crew::WorkerArgs),
+}
+
+pub(crate) async fn run(command: BenchCommand) -> anyhow::Result<()> {
+    match command {
+        BenchCommand::Pipeline(args) => pipeline::run(args).await,
+        BenchCommand::Dispatch(args) => dispatch::run(args).await,
+        BenchCommand::Throughput(args) => throughput::run(args).await,
+        BenchCommand::Worker(args) => crew::run_worker(args).await,
+    }
+}
+
+/// A measured quantity: its quantiles over all samples of all rounds.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Quantiles {
+    p50: f64,
+    p99: f64,
+    least: f64,
+    most: f64,
+    samples: usize,
+}
+
+impl Quantiles {
+    fn of(samples: impl IntoIterator<Item = f64>) -> Self {
+        let mut sorted: Vec<f64> = samples.into_iter().collect();
+        sorted.sort_by(f64::total_cmp);
+        // The sample that this share of all samples does not exceed.
+        let at = |share: f64| {
+            let last = sorted.len().saturating_sub(1);
+            sorted
+                .get(((sorted.len() as f64 * share).ceil() as usize).saturating_sub(1).min(last))
+                .copied()
+                .unwrap_or(f64::NAN)
+        };
+        Self { p50: at(0.5), p99: at(0.99), least: at(0.0), most: at(1.0), samples: sorted.len() }
+    }
+}
+
+/// The middle of a few rounds.
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match sorted.len() {
+        0 => f64::NAN,
+        odd if odd % 2 == 1 => sorted[middle],
+        _ => (sorted[middle - 1] + sorted[middle]) / 2.0,
+    }
+}
+
+/// Prints figures: one JSON object, or lines for people.
+fn print(json: bool, figures: &impl Serialize, lines: &str) -> anyhow::Result<()> {
+    let text = if json { serde_json::to_string(figures)? } else { lines.trim_end().to_owned() };
+    writeln!(std::io::stdout(), "{text}").context("cannot print the figures")
+}

@@ -1,0 +1,287 @@
+//! Jobs without work, from queued to completed.
+
+use crate::bench::crew::{self, Crew, OpenBatch};
+use crate::bench::ground::{Ground, GroundArgs};
+use crate::bench::{median, print};
+use anyhow::Context;
+use artifact_store::ArtifactStore;
+use clap::Args;
+use job_store::{DatabaseUrl, Floor, WorkerContext};
+use proving_model::{ArtifactRef, Stage};
+use serde::Serialize;
+use std::{
+    fmt::Write as _,
+    io::{BufRead, BufReader, Write},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    time::{Duration, Instant},
+};
+use tokio_util::sync::CancellationToken;
+
+/// The floor's fetchers and their batch: what was found to be best for it.
+const FLOOR_FETCHERS: usize = 2;
+const FLOOR_BATCH: usize = 128;
+/// Jobs that one extension queues.
+const QUEUED_AT_ONCE: usize = 1_000;
+
+#[derive(Debug, Args)]
+pub(crate) struct ThroughputArgs {
+    /// Jobs of each measurement.
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
+    jobs: u32,
+    /// Workers; more than one figure with commas.
+    #[arg(long, value_delimiter = ',', default_value = "1,8,32")]
+    workers: Vec<usize>,
+    /// Processes that share the workers; more than one figure with commas.
+    #[arg(long, value_delimiter = ',', default_value = "1,4")]
+    processes: Vec<usize>,
+    /// Jobs that each process holds ready beside those it works on.
+    #[arg(long, default_value_t = 256)]
+    prefetch: usize,
+    /// Leaves out the measurements in which each job reads an artifact of 1 kB and writes one.
+    #[arg(long)]
+    without_artifacts: bool,
+    /// How often each is measured.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    #[command(flatten)]
+    ground: GroundArgs,
+}
+
+#[derive(Debug, Serialize)]
+struct Figure {
+    workers: usize,
+    processes: usize,
+    artifacts: bool,
+    /// Of each round.
+    jobs_per_second: Vec<f64>,
+    median: f64,
+    /// The median of the rounds' ratios to the floor with as many workers.
+    of_the_floor: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Figures {
+    jobs: u32,
+    floor: Vec<Figure>,
+    roundhouse: Vec<Figure>,
+}
+
+pub(crate) async fn run(args: ThroughputArgs) -> anyhow::Result<()> {
+    let ground = Ground::open(&args.ground, &[]).await?;
+    let figures = measure(&args, &ground).await;
+    ground.close().await?;
+    let figures = figures?;
+    let mut lines =
+        format!("{} jobs without work, jobs/s, medians of {} rounds\n", figures.jobs, args.rounds);
+    for (name, figure) in
+        figures.floor.iter().map(|f| ("floor", f)).chain(figures.roundhouse.iter().map(|f| ("roundhouse", f)))
+    {
+        let Figure { workers, processes, artifacts, median, of_the_floor, .. } = figure;
+        let artifacts = if *artifacts { "with artifacts" } else { "" };
+        let _ = writeln!(
+            lines,
+            "{name:10} {workers:3} workers in {processes} processes {artifacts:14} {median:8.0}  {of_the_floor:.2} of the floor"
+        );
+    }
+    print(args.ground.json, &figures, &lines)
+}
+
+async fn measure(args: &ThroughputArgs, ground: &Ground) -> anyhow::Result<Figures> {
+    let jobs = usize::try_from(args.jobs)?;
+    let floor_url = ground.database().await?;
+    let floor = Floor::prepare(&floor_url).await?;
+    let new = |workers, processes, artifacts| Figure {
+        workers,
+        processes,
+        artifacts,
+        jobs_per_second: Vec::new(),
+        median: 0.0,
+        of_the_floor: 0.0,
+    };
+    let mut floors: Vec<Figure> = args.workers.iter().map(|workers| new(*workers, 1, false)).collect();
+    let mut ours = Vec::new();
+    for artifacts in [false, true].into_iter().take(if args.without_artifacts { 1 } else { 2 }) {
+        for processes in &args.processes {
+            ours.extend(
+                args.workers.iter().filter(|w| *w >= processes).map(|w| new(*w, *processes, artifacts)),
+            );
+        }
+    }
+    let (url, store) = crew::fresh_store(ground).await?;
+    let context = crew::register(&store, 1).await?;
+    let artifacts = ground.folder.join("artifacts").to_string_lossy().into_owned();
+    let artifact_store = ArtifactStore::open(&artifacts)?;
+    let input = crew::input_artifact(&artifact_store).await?;
+    let mut number = 0;
+    for round in 1..=args.rounds {
+        for figure in &mut floors {
+            let took = floor.throughput(jobs, figure.workers, FLOOR_FETCHERS, FLOOR_BATCH).await?;
+            figure.jobs_per_second.push(jobs as f64 / took.as_secs_f64());
+        }
+        for figure in &mut ours {
+            number += 1;
+            queue(&context, number, jobs, &input).await?;
+            let folder = figure.artifacts.then_some(artifacts.as_str());
+            let took = if figure.processes == 1 {
+                in_this_process(&context, figure.workers, args.prefetch, folder, jobs).await?
+            } else {
+                in_processes(&url, figure.processes, figure.workers, args.prefetch, folder, jobs).await?
+            };
+            figure.jobs_per_second.push(jobs as f64 / took.as_secs_f64());
+        }
+        tracing::info!("round {round} of {} is measured", args.rounds);
+    }
+    for figure in &mut ours {
+        let floor = floors.iter().find(|floor| floor.workers == figure.workers).context("measured above")?;
+        let ratios: Vec<f64> = figure
+            .jobs_per_second
+            .iter()
+            .zip(&floor.jobs_per_second)
+            .map(|(ours, floor)| ours / floor)
+            .collect();
+        figure.of_the_floor = median(&ratios);
+    }
+    for figure in floors.iter_mut().chain(&mut ours) {
+        figure.median = median(&figure.jobs_per_second);
+    }
+    floors.iter_mut().for_each(|floor| floor.of_the_floor = 1.0);
+    store.close().await;
+    floor.close().await;
+    Ok(Figures { jobs: args.jobs, floor: floors, roundhouse: ours })
+}
+
+async fn queue(context: &WorkerContext, number: u32, jobs: usize, input: &ArtifactRef) -> anyhow::Result<()> {
+    let batch = OpenBatch::insert(context, number).await?;
+    for first in (0..jobs).step_by(QUEUED_AT_ONCE) {
+        batch.queue(first..jobs.min(first + QUEUED_AT_ONCE), Some(input)).await?;
+    }
+    Ok(context.store.analyze().await?)
+}
+
+async fn in_this_process(
+    context: &WorkerContext,
+    workers: usize,
+    prefetch: usize,
+    artifacts: Option<&str>,
+    jobs: usize,
+) -> anyhow::Result<Duration> {
+    let crew = Crew { artifacts: artifacts.map(ArtifactStore::open).transpose()?, ..Crew::idle() };
+    let shutdown = CancellationToken::new();
+    let begun = Instant::now();
+    let running = {
+        let (crew, context, shutdown) = (crew.clone(), context.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            crew.run(context, crew::filter(Stage::CircuitProof), workers, prefetch, shutdown).await
+        })
+    };
+    crew.until_done(jobs as u64).await;
+    let took = begun.elapsed();
+    shutdown.cancel();
+    running.await?;
+    Ok(took)
+}
+
+/// A worker process, and what it says.
+struct Worker {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+    done: usize,
+    last: Duration,
+}
+
+impl Worker {
+    fn start(
+        url: &DatabaseUrl,
+        workers: usize,
+        prefetch: usize,
+        artifacts: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let mut command = Command::new(std::env::current_exe().context("this program has a path")?);
+        command
+            .args(["bench", "worker", "--workers", &workers.to_string(), "--prefetch", &prefetch.to_string()])
+            .args(artifacts.map(|folder| format!("--artifacts={folder}")))
+            .env("ROUNDHOUSE_BENCH_DATABASE_URL", url.expose())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().context("cannot start a worker process")?;
+        let input = child.stdin.take();
+        let output = BufReader::new(child.stdout.take().context("its output is piped")?);
+        let mut worker = Self { child, input, output, done: 0, last: Duration::ZERO };
+        anyhow::ensure!(worker.hear()? == "ready", "a worker process did not start");
+        Ok(worker)
+    }
+
+    fn hear(&mut self) -> anyhow::Result<String> {
+        let mut line = String::new();
+        anyhow::ensure!(self.output.read_line(&mut line)? > 0, "a worker process ended");
+        Ok(line.trim().to_owned())
+    }
+
+    fn begin(&mut self) -> anyhow::Result<()> {
+        Ok(writeln!(self.input.as_mut().context("its input is piped")?)?)
+    }
+
+    /// Listens until it has said something new.
+    fn listen(&mut self) -> anyhow::Result<()> {
+        let line = self.hear()?;
+        let (done, last) = line.split_once(' ').context("a worker says two numbers")?;
+        self.done = done.parse()?;
+        self.last = Duration::from_nanos(last.parse()?);
+        Ok(())
+    }
+}
+
+async fn in_processes(
+    url: &DatabaseUrl,
+    processes: usize,
+    workers: usize,
+    prefetch: usize,
+    artifacts: Option<&str>,
+    jobs: usize,
+) -> anyhow::Result<Duration> {
+    let (url, artifacts) = (url.clone(), artifacts.map(ToOwned::to_owned));
+    tokio::task::spawn_blocking(move || {
+        let mut crew = (0..processes)
+            .map(|_| Worker::start(&url, workers / processes, prefetch, artifacts.as_deref()))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let begun = crew::now();
+        for worker in &mut crew {
+            worker.begin()?;
+        }
+        let (told, hears) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            for (i, worker) in crew.iter_mut().enumerate() {
+                let (told, output) = (told.clone(), worker);
+                scope.spawn(move || {
+                    // Ends with the worker, whose input is closed below.
+                    while output.listen().is_ok() {
+                        let _ = told.send((i, output.done, output.last, output.input.take()));
+                    }
+                });
+            }
+            drop(told);
+            let mut done = vec![0; processes];
+            let mut inputs = Vec::new();
+            let mut last = Duration::ZERO;
+            for (i, count, at, input) in hears {
+                done[i] = count;
+                last = last.max(at);
+                inputs.extend(input);
+                if done.iter().sum::<usize>() >= jobs {
+                    break;
+                }
+            }
+            drop(inputs);
+            Ok::<_, anyhow::Error>(last.saturating_sub(begun))
+        })
+        .and_then(|took| {
+            for worker in &mut crew {
+                drop(worker.input.take());
+                worker.child.wait()?;
+            }
+            Ok(took)
+        })
+    })
+    .await?
+}
