@@ -20,10 +20,11 @@ WHERE parent.id = children.successor_id;
 DROP INDEX prover_jobs_successor;
 CREATE TEMPORARY TABLE renamed ON COMMIT DROP AS
 SELECT j.id AS old_id,
+       -- Each shift in parentheses: | and << bind alike.
        (b.position << 37)
-       | (CASE j.stage WHEN 'witness_generation' THEN 0 WHEN 'circuit_proof' THEN 5 ELSE 10 END
-          + CASE WHEN j.stage = 'compression' THEN 0 ELSE j.aggregation_round END)::bigint << 33
-       | j.circuit_id::bigint << 25 | j.depth::bigint << 20 | j.sequence_number::bigint AS new_id
+       | ((CASE j.stage WHEN 'witness_generation' THEN 0 WHEN 'circuit_proof' THEN 5 ELSE 10 END
+           + CASE WHEN j.stage = 'compression' THEN 0 ELSE j.aggregation_round END)::bigint << 33)
+       | (j.circuit_id::bigint << 25) | (j.depth::bigint << 20) | j.sequence_number::bigint AS new_id
 FROM prover_jobs j JOIN batches b ON b.chain_id = j.chain_id AND b.number = j.batch_number;
 UPDATE prover_jobs j SET
     id = r.new_id,
@@ -91,7 +92,7 @@ ALTER TABLE prover_jobs
         | CASE memory_class WHEN 'light' THEN 0 ELSE 1 END) STORED,
     -- Its turn among the jobs of its batch: the round nearest to the final proof, then the longest.
     ADD turn bigint NOT NULL GENERATED ALWAYS AS (
-        (4 - aggregation_round::bigint) << 32 | (4294967295 - least(expected_cost_ms, 4294967295))) STORED;
+        ((4 - aggregation_round::bigint) << 32) | (4294967295 - least(expected_cost_ms, 4294967295))) STORED;
 CREATE INDEX prover_jobs_queued ON prover_jobs (queue, priority DESC, deadline, batch_position, turn, id)
     WHERE status = 'queued';
 -- The leases of a worker.

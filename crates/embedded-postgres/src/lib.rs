@@ -130,6 +130,7 @@ pub struct Options {
 #[derive(Debug)]
 pub struct EmbeddedPostgres {
     socket_folder: PathBuf,
+    data: PathBuf,
     guard: Child,
     /// Closing it is the guard's signal.
     pipe: Option<ChildStdin>,
@@ -240,7 +241,7 @@ impl EmbeddedPostgres {
         wait_for_predecessor(&data);
         let socket_folder = make_socket_folder(folder, &account)?;
         let (guard, pipe) = spawn(folder, &data, &socket_folder, &account, &programs, options)?;
-        let mut server = Self { socket_folder, guard, pipe: Some(pipe), _lock: lock };
+        let mut server = Self { socket_folder, data: data.clone(), guard, pipe: Some(pipe), _lock: lock };
         server.wait_until_ready(folder, &data)?;
         Ok(server)
     }
@@ -249,6 +250,18 @@ impl EmbeddedPostgres {
     #[must_use]
     pub fn url(&self, database: &str) -> String {
         format!("postgres://{USER}@localhost/{database}?host={}", encode(&self.socket_folder))
+    }
+
+    /// The socket that the server listens on.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.socket_folder.join(".s.PGSQL.5432")
+    }
+
+    /// The server's first process, the parent of all others, while it runs.
+    #[must_use]
+    pub fn postmaster(&self) -> Option<u32> {
+        fs::read_to_string(self.data.join("postmaster.pid")).ok()?.lines().next()?.trim().parse().ok()
     }
 
     /// Stops the server and waits for it, as dropping does.

@@ -81,10 +81,29 @@ impl DatabaseUrl {
     /// # Errors
     /// [`StoreError::Invalid`].
     pub fn with_database(&self, name: &str) -> Result<Self, StoreError> {
-        let mut url = url::Url::parse(&self.0)
-            .map_err(|e| StoreError::Invalid(format!("the database URL is not valid: {e}")))?;
+        let mut url = self.parse()?;
         url.set_path(name);
         Ok(Self(url.into()))
+    }
+
+    /// The same database by way of another address, such as a proxy's; settings in the query part are dropped.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`].
+    pub fn with_host_and_port(&self, host: &str, port: u16) -> Result<Self, StoreError> {
+        let mut url = self.parse()?;
+        url.set_query(None);
+        let set = url.set_host(Some(host)).is_ok() && url.set_port(Some(port)).is_ok();
+        if set {
+            Ok(Self(url.into()))
+        } else {
+            Err(StoreError::Invalid(format!("{host}:{port} is no address")))
+        }
+    }
+
+    fn parse(&self) -> Result<url::Url, StoreError> {
+        url::Url::parse(&self.0)
+            .map_err(|e| StoreError::Invalid(format!("the database URL is not valid: {e}")))
     }
 
     /// The URL itself, for handing it to another process.

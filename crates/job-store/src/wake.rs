@@ -1,15 +1,18 @@
-//! Waking pickers: NOTIFY after a commit that queued work, coalesced; LISTEN on one connection a process.
+//! Waking pickers: NOTIFY after a commit that queued work, coalesced; LISTEN on one connection a process. Pickers in the
+//! process that queued the work hear of it without that detour.
 //!
 //! NOTIFY takes a lock over the whole database until its transaction commits, so it has a transaction of its own, and
 //! what becomes queued while one is on its way is announced by the next. A lost announcement (a crash between commit
 //! and NOTIFY, a broken listener) costs a poll interval and nothing else.
 
 use crate::metrics::STORE_METRICS;
+use crate::store::{Durability, short_statements};
 use crate::{JobStore, StoreError};
 use proving_model::Stage;
 use sqlx::postgres::{PgListener, PgPool};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 const CHANNEL: &str = "roundhouse_jobs";
 /// Requests that wait for the sender; more of the same would be coalesced anyway.
@@ -26,6 +29,9 @@ enum Request {
 #[derive(Debug, Clone)]
 pub(crate) struct Waker {
     requests: mpsc::Sender<Request>,
+    /// Announcements so far, by stage, for the pickers of this process: they hear of this process's own at once, and of the
+    /// others' from the server.
+    stages: Arc<[watch::Sender<u64>; Stage::ALL.len()]>,
 }
 
 impl Waker {
@@ -59,11 +65,12 @@ impl Waker {
                 }
             }
         });
-        Self { requests }
+        Self { requests, stages: Arc::new([0; Stage::ALL.len()].map(watch::Sender::new)) }
     }
 
     /// Asks for an announcement; never waits, and never fails: a full inbox already holds the same.
     pub(crate) fn wake(&self, stage: Stage) {
+        announce(&self.stages[stage as usize]);
         let _ = self.requests.try_send(Request::Wake(stage));
     }
 
@@ -76,51 +83,59 @@ impl Waker {
     }
 }
 
-/// The listening side, one a process: hands each announcement to the pickers of its stage.
+/// The listening side, one a process, on a connection of its own: hands each announcement to the pickers of its stage.
+/// Listens until the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct WakeListener {
-    /// Announcements so far, by stage.
-    stages: Arc<[watch::Sender<u64>; 3]>,
+    stages: Arc<[watch::Sender<u64>; Stage::ALL.len()]>,
+    _alive: Arc<DropGuard>,
 }
 
 impl WakeListener {
-    /// Starts listening, for as long as the runtime lives. A broken connection is replaced; meanwhile pickers poll.
+    /// Starts listening. A broken connection is replaced; meanwhile pickers poll.
     ///
     /// # Errors
     /// [`StoreError::Database`] when the first connection cannot be made.
     pub async fn start(store: &JobStore) -> Result<Self, StoreError> {
-        let listener = Self { stages: Arc::new([0; 3].map(watch::Sender::new)) };
+        let stages = store.waker.stages.clone();
+        let ended = CancellationToken::new();
         let mut connection = Self::connect(store).await?;
-        let (stages, store) = (listener.stages.clone(), store.clone());
-        tokio::spawn(async move {
-            loop {
-                match connection.try_recv().await {
-                    Ok(Some(message)) => {
-                        STORE_METRICS.wake_ups_received.inc();
-                        if let Ok(stage) = message.payload().parse::<Stage>() {
-                            announce(&stages[stage as usize]);
+        let listening = {
+            let (stages, store) = (stages.clone(), store.clone());
+            async move {
+                loop {
+                    match connection.try_recv().await {
+                        Ok(Some(message)) => {
+                            STORE_METRICS.wake_ups_received.inc();
+                            if let Ok(stage) = message.payload().parse::<Stage>() {
+                                announce(&stages[stage as usize]);
+                            }
                         }
-                    }
-                    // The connection was lost and is being made again: what was announced meanwhile is unknown.
-                    Ok(None) => stages.iter().for_each(announce),
-                    Err(_) if store.relaxed.is_closed() => return,
-                    Err(e) => {
-                        tracing::warn!("the wake-up connection broke, pickers poll meanwhile: {e}");
-                        tokio::time::sleep(RECONNECT_PAUSE).await;
-                        if let Ok(fresh) = Self::connect(&store).await {
-                            connection = fresh;
+                        // The connection was lost and is being made again: what was announced meanwhile is unknown.
+                        Ok(None) => stages.iter().for_each(announce),
+                        Err(e) => {
+                            tracing::warn!("the wake-up connection broke, pickers poll meanwhile: {e}");
+                            tokio::time::sleep(RECONNECT_PAUSE).await;
+                            if let Ok(fresh) = Self::connect(&store).await {
+                                connection = fresh;
+                                stages.iter().for_each(announce);
+                            }
                         }
                     }
                 }
             }
-        });
-        Ok(listener)
+        };
+        let end = ended.clone();
+        tokio::spawn(async move { end.run_until_cancelled_owned(listening).await });
+        Ok(Self { stages, _alive: Arc::new(ended.drop_guard()) })
     }
 
     async fn connect(store: &JobStore) -> Result<PgListener, StoreError> {
-        let mut connection =
-            PgListener::connect_with(&store.relaxed).await.map_err(StoreError::database("listen"))?;
-        connection.listen(CHANNEL).await.map_err(StoreError::database("listen"))?;
+        let failed = StoreError::database;
+        // A listener wants a pool to connect again from; one of its own, so that it takes nobody's connection away.
+        let pool = short_statements(&store.url, Durability::Relaxed, 1)?;
+        let mut connection = PgListener::connect_with(&pool).await.map_err(failed("listen"))?;
+        connection.listen(CHANNEL).await.map_err(failed("listen"))?;
         Ok(connection)
     }
 

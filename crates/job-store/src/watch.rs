@@ -79,19 +79,25 @@ impl DeathWatch {
         loop {
             tokio::select! {
                 _ = looks.tick() => {
-                    let known: Vec<i32> = watched.keys().copied().collect();
-                    let fresh = sqlx::query_scalar!(
-                        // Materialised, so that no lock is taken on a worker that does not pass.
-                        r#"WITH living AS MATERIALIZED (
-                               SELECT number FROM workers
-                               WHERE stopped_at IS NULL AND expires_at > now() AND number <> ALL($2))
-                           SELECT number AS "number!" FROM living WHERE pg_try_advisory_lock($1, number)"#,
-                        WATCH_LOCKS,
-                        &known
+                    let living = sqlx::query_scalar!(
+                        "SELECT number FROM workers WHERE stopped_at IS NULL AND expires_at > now()"
                     )
                     .fetch_all(&mut books)
                     .await
                     .map_err(error("watch: look for workers"))?;
+                    let fresh: Vec<i32> = living.into_iter().filter(|number| !watched.contains_key(number)).collect();
+                    if fresh.is_empty() {
+                        continue;
+                    }
+                    let fresh = sqlx::query_scalar!(
+                        r#"SELECT number AS "number!" FROM UNNEST($2::int4[]) AS fresh (number)
+                           WHERE pg_try_advisory_lock($1, number)"#,
+                        WATCH_LOCKS,
+                        &fresh
+                    )
+                    .fetch_all(&mut books)
+                    .await
+                    .map_err(error("watch: take on workers"))?;
                     for number in fresh {
                         let options = self.options.clone();
                         let wait = waits.spawn(async move { (number, wait(&options, number).await) });

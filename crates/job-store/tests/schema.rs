@@ -109,3 +109,56 @@ fn migrations_are_in_order_and_each_can_be_undone() {
         assert!(has_down, "migration {} can be undone", up.version);
     }
 }
+
+#[tokio::test]
+async fn a_database_in_use_is_migrated_with_its_jobs_and_their_links() {
+    let url = empty_database().await;
+    let mut connection = PgConnection::connect(url.expose()).await.unwrap();
+    let mut ups = MIGRATOR.iter().filter(|m| m.migration_type.is_up_migration());
+    sqlx::raw_sql(ups.next().unwrap().sql.clone()).execute(&mut connection).await.unwrap();
+    // A batch in the middle of its way: one proof is there, one is being made, the leaf waits for both.
+    let rows = "
+        INSERT INTO protocol_versions (minor, patch, proof_system, verification_keys_digest) VALUES (0, 1, 'mock', 'x');
+        INSERT INTO batches (chain_id, number, protocol_minor, protocol_patch, input_key, input_checksum, input_size_bytes)
+            VALUES (3, 7, 0, 1, 'input', decode(repeat('07', 32), 'hex'), 1);
+        INSERT INTO workers (id, component, host, pid, capacity, protocol_minor, protocol_patch)
+            VALUES ('00000000-0000-0000-0000-000000000001', 'circuit-prover', 'here', 1, 1, 0, 1);
+        INSERT INTO prover_jobs (chain_id, batch_number, aggregation_round, stage, circuit_id, depth, sequence_number,
+            memory_class, priority, batch_position, protocol_minor, protocol_patch, expected_cost_ms, status, successor_id,
+            dependencies_left, worker_id, lease_token, lease_expires_at, output_key, attempts)
+        VALUES (3, 7, 1, 'witness_generation', 1, 0, 0, 'light', 0, 1, 0, 1, 5, 'waiting_for_proofs', NULL, 1,
+                NULL, NULL, NULL, NULL, 0),
+               (3, 7, 0, 'circuit_proof', 1, 0, 1, 'light', 0, 1, 0, 1, 5, 'in_progress', 1, 0,
+                '00000000-0000-0000-0000-000000000001', gen_random_uuid(), now(), NULL, 1),
+               (3, 7, 0, 'circuit_proof', 1, 0, 0, 'heavy', 0, 1, 0, 1, 5, 'successful', 1, 0,
+                NULL, NULL, NULL, 'proof 0', 1);
+        INSERT INTO job_attempts (job_id, attempt, worker_id, lease_token, finished_at, outcome)
+            VALUES (3, 1, '00000000-0000-0000-0000-000000000001', gen_random_uuid(), now(), 'successful'),
+                   (2, 1, '00000000-0000-0000-0000-000000000001', gen_random_uuid(), NULL, NULL)";
+    sqlx::raw_sql(rows).execute(&mut connection).await.unwrap();
+    for up in ups {
+        let mut transaction = connection.begin().await.unwrap();
+        sqlx::raw_sql(up.sql.clone()).execute(&mut *transaction).await.unwrap();
+        transaction.commit().await.unwrap();
+    }
+    let (id, predecessors): (i64, Vec<i64>) =
+        sqlx::query_as("SELECT id, predecessor_ids FROM prover_jobs WHERE aggregation_round = 1")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+    // Position 1; lane 1, circuit 1; then the circuits of lane 5 in their order.
+    let place = |lane: i64, sequence: i64| 1 << 37 | lane << 33 | 1 << 25 | sequence;
+    assert_eq!((id, predecessors), (place(1, 0), vec![place(5, 0), place(5, 1)]));
+    let children: Vec<(i64, i64)> =
+        sqlx::query_as("SELECT id, successor_id FROM prover_jobs WHERE successor_id IS NOT NULL ORDER BY id")
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+    assert_eq!(children, [(place(5, 0), id), (place(5, 1), id)]);
+    let attempts: Vec<(i64, Option<String>)> =
+        sqlx::query_as("SELECT job_id, outcome FROM attempts ORDER BY job_id")
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+    assert_eq!(attempts, [(place(5, 0), Some("successful".to_owned())), (place(5, 1), None)]);
+}

@@ -2,23 +2,25 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+use job_runner::Lease;
 use job_store::{
-    AttemptFailure, Extension, FailureKind, InsertedBatch, JobStore, LeasedJob, NewBatch, NewJob, NewWorker,
-    PickFilter, RetryPolicy, StoreError,
+    AttemptFailure, DeathWatch, Extension, FailureKind, InsertedBatch, JobStore, LeaseKeeper, LeasedJob,
+    NewBatch, NewJob, NewWorker, PickFilter, RetryPolicy, StoreError,
 };
 use proving_model::{
     AggregationRound, BatchId, BatchStatus, CircuitId, JobKey, JobStatus, MemoryClass, Stage,
 };
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use test_support::{VERSION, artifact, store};
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 const BATCH: BatchId = BatchId { chain_id: 1, number: 5 };
 const LEASE: Duration = Duration::from_secs(60);
 
 async fn worker(store: &JobStore) -> Uuid {
-    let worker = NewWorker { component: "test".into(), host: "here".into(), capacity: 1, version: VERSION };
-    store.register_worker(&worker, LEASE).await.unwrap()
+    store.register_worker(&me(), LEASE).await.unwrap()
 }
 
 fn filter(stage: Stage, memory_classes: &[MemoryClass]) -> PickFilter {
@@ -176,8 +178,7 @@ async fn an_expired_lease_is_rescued_fenced_and_charged_as_a_death() {
     let store = store().await.with_retry_policy(policy);
     insert(&store).await;
     for deaths in 1..=2 {
-        let dead = NewWorker { component: "test".into(), host: "here".into(), capacity: 1, version: VERSION };
-        let by = store.register_worker(&dead, Duration::from_millis(300)).await.unwrap();
+        let by = store.register_worker(&me(), Duration::from_millis(300)).await.unwrap();
         let all = filter(Stage::WitnessGeneration, &[MemoryClass::Light]);
         let job = store.pick(&all, 1, by).await.unwrap().remove(0);
         assert!(store.rescue_expired().await.unwrap().is_empty(), "rescued before its time");
@@ -194,6 +195,110 @@ async fn an_expired_lease_is_rescued_fenced_and_charged_as_a_death() {
     assert!(report.batch.error.unwrap().contains("quarantined"));
     assert_eq!(store.requeue_failed(BATCH).await.unwrap().jobs, 1);
     assert_eq!(pick(&store, Stage::WitnessGeneration, 1).await.len(), 1);
+}
+
+fn me() -> NewWorker {
+    NewWorker { component: "test".into(), host: "here".into(), capacity: 1, version: VERSION }
+}
+
+/// A job held by a worker whose keeper lives.
+async fn kept_job(store: &JobStore, interval: Duration, lease: Duration) -> (LeaseKeeper, Lease, LeasedJob) {
+    let keeper = LeaseKeeper::start(store, &me(), interval, lease).await.unwrap();
+    let asked = Instant::now();
+    let all = filter(Stage::WitnessGeneration, &[MemoryClass::Light]);
+    let job = store.pick(&all, 1, keeper.worker()).await.unwrap().remove(0);
+    (keeper.clone(), keeper.hold(&job, asked), job)
+}
+
+/// Watches until the test is done.
+fn watch(store: &JobStore) -> (mpsc::UnboundedReceiver<i64>, DropGuard) {
+    let (told, rescued) = mpsc::unbounded_channel();
+    let (watch, end) = (DeathWatch::new(store).unwrap(), CancellationToken::new());
+    let shutdown = end.clone();
+    tokio::spawn(async move {
+        let tell = |jobs: &[job_store::Rescued]| {
+            for job in jobs {
+                let _ = told.send(job.job_id);
+            }
+        };
+        watch.run(tell, &shutdown).await;
+    });
+    (rescued, end.drop_guard())
+}
+
+#[tokio::test]
+async fn the_end_of_a_workers_connection_is_its_death_and_seen_at_once() {
+    let store = store().await;
+    insert(&store).await;
+    let (keeper, lease, job) = kept_job(&store, Duration::from_secs(1_000), Duration::from_secs(3_000)).await;
+    let (mut rescued, _watching) = watch(&store);
+    // Until it is watched: long before the lease could expire.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert!(rescued.try_recv().is_err(), "rescued while its worker lives");
+    assert!(!lease.is_lost());
+    drop(keeper);
+    let found = tokio::time::timeout(Duration::from_secs(10), rescued.recv()).await;
+    assert_eq!(found.expect("long before the lease expires"), Some(job.id));
+    let late = store.complete(&job, None).await;
+    assert!(matches!(late, Err(StoreError::LeaseLost { .. })), "a dead worker's write took effect");
+}
+
+#[tokio::test]
+async fn a_lock_that_was_never_seen_held_says_nothing() {
+    let store = store().await;
+    insert(&store).await;
+    // Registered, and holding no lock, as after the server's restart.
+    let by = worker(&store).await;
+    let all = filter(Stage::WitnessGeneration, &[MemoryClass::Light]);
+    let job = store.pick(&all, 1, by).await.unwrap().remove(0);
+    let (mut rescued, _watching) = watch(&store);
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert!(rescued.try_recv().is_err(), "given up for dead without a sign");
+    store.complete(&job, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_worker_that_was_given_up_gets_no_jobs_until_its_next_heartbeat_and_hears_of_its_loss() {
+    let store = store().await;
+    insert(&store).await;
+    let (keeper, lease, job) = kept_job(&store, Duration::from_millis(700), Duration::from_secs(10)).await;
+    assert!(store.give_up_worker(1).await.unwrap());
+    assert_eq!(store.rescue_expired().await.unwrap().len(), 1);
+    let all = filter(Stage::WitnessGeneration, &[MemoryClass::Light]);
+    assert!(store.pick(&all, 1, keeper.worker()).await.unwrap().is_empty(), "picked by the dead");
+    tokio::time::timeout(Duration::from_secs(10), lease.lost()).await.expect("the next heartbeat tells");
+    assert!(matches!(store.complete(&job, None).await, Err(StoreError::LeaseLost { .. })));
+    assert_eq!(store.pick(&all, 1, keeper.worker()).await.unwrap().len(), 1, "it lives again");
+}
+
+#[tokio::test]
+async fn completions_that_share_a_transaction_are_fenced_one_by_one() {
+    let store = store().await;
+    extended(&store, 40).await;
+    let jobs = pick(&store, Stage::CircuitProof, 99).await;
+    assert_eq!(jobs.len(), 40);
+    // Half of them with a token that is not theirs, all at once; and each of the good ones twice.
+    let completions = jobs.iter().flat_map(|job| {
+        let is_stale = job.key.sequence % 2 == 0;
+        let token = if is_stale { Uuid::new_v4() } else { job.token };
+        let job = LeasedJob { token, ..job.clone() };
+        let store = store.clone();
+        std::iter::repeat_n((is_stale, job), 2).map(move |(is_stale, job)| {
+            let store = store.clone();
+            async move { (is_stale, store.complete(&job, Some(&artifact("proof"))).await) }
+        })
+    });
+    for (is_stale, result) in futures::future::join_all(completions).await {
+        match result {
+            Ok(()) => assert!(!is_stale, "completed without the lease"),
+            Err(StoreError::LeaseLost { .. }) => assert!(is_stale, "refused with the lease"),
+            Err(e) => panic!("{e}"),
+        }
+    }
+    let report = store.batch_report(BATCH).await.unwrap();
+    let successful: i64 = report.counts.iter().filter(|c| c.status == "successful").map(|c| c.count).sum();
+    assert_eq!(successful, 20);
+    assert!(pick(&store, Stage::WitnessGeneration, 1).await.is_empty(), "twenty proofs are missing");
 }
 
 #[tokio::test]

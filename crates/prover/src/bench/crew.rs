@@ -16,8 +16,10 @@ use proving_model::{
     AggregationRound, ArtifactKind, ArtifactRef, BatchId, CircuitId, JobKey, MemoryClass, ProtocolVersion,
     Stage,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use std::{
-    io::{BufRead, Write},
+    io::{BufRead, BufReader, Write},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -28,8 +30,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const VERSION: ProtocolVersion = ProtocolVersion { minor: 0, patch: 1 };
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
-const LEASE_DURATION: Duration = Duration::from_secs(20);
+pub(crate) const LEASE_DURATION: Duration = Duration::from_secs(20);
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 const JOB_TIMEOUT: Duration = Duration::from_secs(3_600);
 /// Bytes of an artifact, where artifacts are measured too.
@@ -45,7 +46,11 @@ pub(crate) async fn fresh_store(ground: &Ground) -> anyhow::Result<(DatabaseUrl,
 }
 
 /// This process as a worker of a store.
-pub(crate) async fn register(store: &JobStore, capacity: usize) -> anyhow::Result<WorkerContext> {
+pub(crate) async fn register(
+    store: &JobStore,
+    capacity: usize,
+    lease: Duration,
+) -> anyhow::Result<WorkerContext> {
     let worker = NewWorker {
         component: "bench".to_owned(),
         host: "here".to_owned(),
@@ -54,7 +59,7 @@ pub(crate) async fn register(store: &JobStore, capacity: usize) -> anyhow::Resul
     };
     Ok(WorkerContext {
         store: store.clone(),
-        keeper: LeaseKeeper::start(store, &worker, HEARTBEAT_INTERVAL, LEASE_DURATION).await?,
+        keeper: LeaseKeeper::start(store, &worker, lease / 4, lease).await?,
         wake: WakeListener::start(store).await?,
         poll_interval: POLL_INTERVAL,
         job_timeout: JOB_TIMEOUT,
@@ -80,7 +85,7 @@ pub(crate) fn basic(sequence: usize) -> JobKey {
     }
 }
 
-fn nothing() -> ArtifactRef {
+pub(crate) fn nothing() -> ArtifactRef {
     ArtifactRef { key: "none".to_owned(), checksum: [0; 32], size_bytes: 0 }
 }
 
@@ -117,6 +122,34 @@ impl OpenBatch {
             input: Some(input.clone()),
         });
         let extension = Extension { jobs: jobs.collect(), links: Vec::new() };
+        Ok(self.store.extend_batch(&self.generator, &extension).await?)
+    }
+}
+
+impl OpenBatch {
+    /// Queues children, and a parent that waits for them.
+    pub(crate) async fn queue_group(&self, parent: usize, children: usize) -> anyhow::Result<()> {
+        let parent_key = JobKey {
+            round: AggregationRound::LeafAggregation,
+            stage: Stage::WitnessGeneration,
+            ..basic(parent)
+        };
+        let mut extension = Extension::default();
+        for sequence in parent * children..(parent + 1) * children {
+            extension.links.push((basic(sequence), parent_key));
+            extension.jobs.push(NewJob {
+                key: basic(sequence),
+                memory_class: MemoryClass::Light,
+                expected_cost_ms: 0,
+                input: Some(nothing()),
+            });
+        }
+        extension.jobs.push(NewJob {
+            key: parent_key,
+            memory_class: MemoryClass::Light,
+            expected_cost_ms: 0,
+            input: None,
+        });
         Ok(self.store.extend_batch(&self.generator, &extension).await?)
     }
 }
@@ -279,6 +312,11 @@ pub(crate) struct WorkerArgs {
     prefetch: usize,
     #[arg(long)]
     artifacts: Option<String>,
+    /// How long each job takes; where it is not 0, each start is told.
+    #[arg(long, default_value_t = 0)]
+    work_ms: u64,
+    #[arg(long, default_value_t = 20_000)]
+    lease_ms: u64,
 }
 
 /// Says "ready", begins at a line of input, ends at the end of the input; then says how many it completed, and when the
@@ -287,8 +325,10 @@ pub(crate) async fn run_worker(args: WorkerArgs) -> anyhow::Result<()> {
     let url = DatabaseUrl::new(&args.database_url)?;
     let store = JobStore::connect(&url).await?;
     let artifacts = args.artifacts.as_deref().map(ArtifactStore::open).transpose()?;
-    let crew = Crew { artifacts, ..Crew::idle() };
-    let context = register(&store, args.workers).await?;
+    let (started, mut starts) = mpsc::unbounded_channel();
+    let work = Duration::from_millis(args.work_ms);
+    let crew = Crew { artifacts, work, started: (!work.is_zero()).then_some(started), ..Crew::idle() };
+    let context = register(&store, args.workers, Duration::from_millis(args.lease_ms)).await?;
     let say = |text: String| {
         let mut out = std::io::stdout();
         writeln!(out, "{text}").and_then(|()| out.flush()).context("the bench is gone")
@@ -307,6 +347,9 @@ pub(crate) async fn run_worker(args: WorkerArgs) -> anyhow::Result<()> {
     let mut told = 0;
     while !said.is_finished() {
         tokio::time::sleep(Duration::from_millis(20)).await;
+        while let Ok((job, _)) = starts.try_recv() {
+            say(format!("started {}", job.id))?;
+        }
         if crew.done.count() != told {
             told = crew.done.count();
             say(format!("{told} {}", crew.done.last().as_nanos()))?;
@@ -315,4 +358,65 @@ pub(crate) async fn run_worker(args: WorkerArgs) -> anyhow::Result<()> {
     shutdown.cancel();
     running.await?;
     Ok(())
+}
+
+/// A worker process, and what it says.
+pub(crate) struct Worker {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Worker {
+    /// Starts one and waits until it is ready.
+    pub(crate) fn start(url: &DatabaseUrl, arguments: &[String]) -> anyhow::Result<Self> {
+        let mut command = Command::new(std::env::current_exe().context("this program has a path")?);
+        command
+            .args(["bench", "worker"])
+            .args(arguments)
+            .env("ROUNDHOUSE_BENCH_DATABASE_URL", url.expose())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().context("cannot start a worker process")?;
+        let input = child.stdin.take();
+        let output = BufReader::new(child.stdout.take().context("its output is piped")?);
+        let mut worker = Self { child, input, output };
+        anyhow::ensure!(worker.hear()? == "ready", "a worker process did not start");
+        Ok(worker)
+    }
+
+    /// The next line that it says.
+    pub(crate) fn hear(&mut self) -> anyhow::Result<String> {
+        let mut line = String::new();
+        anyhow::ensure!(self.output.read_line(&mut line)? > 0, "a worker process ended");
+        Ok(line.trim().to_owned())
+    }
+
+    /// Lets it begin.
+    pub(crate) fn begin(&mut self) -> anyhow::Result<()> {
+        Ok(writeln!(self.input.as_mut().context("its input is piped")?)?)
+    }
+
+    /// Its input: it ends when that is dropped.
+    pub(crate) fn take_input(&mut self) -> Option<ChildStdin> {
+        self.input.take()
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid =
+            i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a process has an id")?;
+        Ok(kill_process(pid, signal)?)
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let is_told = self.input.take().is_some();
+        // One that was told to end by the end of its input does so by itself; any other may hang.
+        if is_told {
+            let _ = self.child.kill();
+        }
+        let _ = self.child.wait();
+    }
 }

@@ -1,11 +1,11 @@
 //! From before a job's insertion to its start.
 
-use crate::bench::crew::{self, Crew, OpenBatch};
+use crate::bench::crew::{self, Crew, LEASE_DURATION, OpenBatch};
 use crate::bench::ground::{Ground, GroundArgs};
 use crate::bench::{Quantiles, median, print};
 use anyhow::Context;
 use clap::Args;
-use job_store::Floor;
+use job_store::{Floor, JobStore};
 use proving_model::Stage;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -68,12 +68,14 @@ pub(crate) async fn run(args: DispatchArgs) -> anyhow::Result<()> {
 async fn measure(args: &DispatchArgs, ground: &Ground) -> anyhow::Result<Figures> {
     let jobs = usize::try_from(args.jobs)?;
     let floor = Floor::prepare(&ground.database().await?).await?;
-    let (_, store) = crew::fresh_store(ground).await?;
-    let context = crew::register(&store, args.workers).await?;
+    let (url, store) = crew::fresh_store(ground).await?;
+    let context = crew::register(&store, args.workers, LEASE_DURATION).await?;
     let (started, mut starts) = mpsc::unbounded_channel();
     let crew = Crew { started: Some(started), ..Crew::idle() };
     let shutdown = CancellationToken::new();
-    let batch = OpenBatch::insert(&context, 1).await?;
+    // Inserted as another process would: its wake-ups come by way of the server.
+    let elsewhere = JobStore::connect(&url).await?;
+    let batch = OpenBatch::insert(&crew::register(&elsewhere, 1, LEASE_DURATION).await?, 1).await?;
     let running = {
         let (crew, context, shutdown) = (crew.clone(), context.clone(), shutdown.clone());
         let (filter, workers) = (crew::filter(Stage::CircuitProof), args.workers);
@@ -103,6 +105,7 @@ async fn measure(args: &DispatchArgs, ground: &Ground) -> anyhow::Result<Figures
     }
     shutdown.cancel();
     running.await?;
+    elsewhere.close().await;
     store.close().await;
     floor.close().await;
     Ok(Figures {

@@ -63,6 +63,16 @@ impl Ground {
         Ok(self.admin.with_database(&name)?)
     }
 
+    /// The private server's socket.
+    pub(crate) fn socket(&self) -> Option<PathBuf> {
+        self.server.as_ref().map(EmbeddedPostgres::socket)
+    }
+
+    /// The private server's first process, the parent of all others.
+    pub(crate) fn postmaster(&self) -> Option<u32> {
+        self.server.as_ref().and_then(EmbeddedPostgres::postmaster)
+    }
+
     /// Removes what was made.
     pub(crate) async fn close(self) -> anyhow::Result<()> {
         for number in 0..self.databases.load(Ordering::Relaxed) {

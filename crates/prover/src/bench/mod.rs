@@ -3,7 +3,9 @@
 mod crew;
 mod dispatch;
 mod ground;
+mod handover;
 mod pipeline;
+mod recovery;
 mod throughput;
 
 use anyhow::Context;
@@ -20,6 +22,11 @@ pub(crate) enum BenchCommand {
     Dispatch(dispatch::DispatchArgs),
     /// Jobs without work, queued to completed, against plain statements.
     Throughput(throughput::ThroughputArgs),
+    /// From before the completion of a job's last predecessor to that job's start.
+    Handover(handover::HandoverArgs),
+    /// From the death, freeze or cut-off of a worker's process to the start of its job elsewhere; and what watching for
+    /// deaths costs the server.
+    Recovery(recovery::RecoveryArgs),
     /// Works on what another bench queued: started by it.
     #[command(hide = true)]
     Worker(crew::WorkerArgs),
@@ -30,6 +37,8 @@ pub(crate) async fn run(command: BenchCommand) -> anyhow::Result<()> {
         BenchCommand::Pipeline(args) => pipeline::run(args).await,
         BenchCommand::Dispatch(args) => dispatch::run(args).await,
         BenchCommand::Throughput(args) => throughput::run(args).await,
+        BenchCommand::Handover(args) => handover::run(args).await,
+        BenchCommand::Recovery(args) => recovery::run(args).await,
         BenchCommand::Worker(args) => crew::run_worker(args).await,
     }
 }

@@ -1,6 +1,6 @@
 //! Jobs without work, from queued to completed.
 
-use crate::bench::crew::{self, Crew, OpenBatch};
+use crate::bench::crew::{self, Crew, LEASE_DURATION, OpenBatch, Worker};
 use crate::bench::ground::{Ground, GroundArgs};
 use crate::bench::{median, print};
 use anyhow::Context;
@@ -11,8 +11,6 @@ use proving_model::{ArtifactRef, Stage};
 use serde::Serialize;
 use std::{
     fmt::Write as _,
-    io::{BufRead, BufReader, Write},
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
@@ -108,7 +106,7 @@ async fn measure(args: &ThroughputArgs, ground: &Ground) -> anyhow::Result<Figur
         }
     }
     let (url, store) = crew::fresh_store(ground).await?;
-    let context = crew::register(&store, 1).await?;
+    let context = crew::register(&store, 1, LEASE_DURATION).await?;
     let artifacts = ground.folder.join("artifacts").to_string_lossy().into_owned();
     let artifact_store = ArtifactStore::open(&artifacts)?;
     let input = crew::input_artifact(&artifact_store).await?;
@@ -181,57 +179,6 @@ async fn in_this_process(
     Ok(took)
 }
 
-/// A worker process, and what it says.
-struct Worker {
-    child: Child,
-    input: Option<ChildStdin>,
-    output: BufReader<ChildStdout>,
-    done: usize,
-    last: Duration,
-}
-
-impl Worker {
-    fn start(
-        url: &DatabaseUrl,
-        workers: usize,
-        prefetch: usize,
-        artifacts: Option<&str>,
-    ) -> anyhow::Result<Self> {
-        let mut command = Command::new(std::env::current_exe().context("this program has a path")?);
-        command
-            .args(["bench", "worker", "--workers", &workers.to_string(), "--prefetch", &prefetch.to_string()])
-            .args(artifacts.map(|folder| format!("--artifacts={folder}")))
-            .env("ROUNDHOUSE_BENCH_DATABASE_URL", url.expose())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        let mut child = command.spawn().context("cannot start a worker process")?;
-        let input = child.stdin.take();
-        let output = BufReader::new(child.stdout.take().context("its output is piped")?);
-        let mut worker = Self { child, input, output, done: 0, last: Duration::ZERO };
-        anyhow::ensure!(worker.hear()? == "ready", "a worker process did not start");
-        Ok(worker)
-    }
-
-    fn hear(&mut self) -> anyhow::Result<String> {
-        let mut line = String::new();
-        anyhow::ensure!(self.output.read_line(&mut line)? > 0, "a worker process ended");
-        Ok(line.trim().to_owned())
-    }
-
-    fn begin(&mut self) -> anyhow::Result<()> {
-        Ok(writeln!(self.input.as_mut().context("its input is piped")?)?)
-    }
-
-    /// Listens until it has said something new.
-    fn listen(&mut self) -> anyhow::Result<()> {
-        let line = self.hear()?;
-        let (done, last) = line.split_once(' ').context("a worker says two numbers")?;
-        self.done = done.parse()?;
-        self.last = Duration::from_nanos(last.parse()?);
-        Ok(())
-    }
-}
-
 async fn in_processes(
     url: &DatabaseUrl,
     processes: usize,
@@ -242,46 +189,44 @@ async fn in_processes(
 ) -> anyhow::Result<Duration> {
     let (url, artifacts) = (url.clone(), artifacts.map(ToOwned::to_owned));
     tokio::task::spawn_blocking(move || {
-        let mut crew = (0..processes)
-            .map(|_| Worker::start(&url, workers / processes, prefetch, artifacts.as_deref()))
-            .collect::<anyhow::Result<Vec<_>>>()?;
+        let mut arguments =
+            vec![format!("--workers={}", workers / processes), format!("--prefetch={prefetch}")];
+        arguments.extend(artifacts.map(|folder| format!("--artifacts={folder}")));
+        let mut crew =
+            (0..processes).map(|_| Worker::start(&url, &arguments)).collect::<anyhow::Result<Vec<_>>>()?;
         let begun = crew::now();
         for worker in &mut crew {
             worker.begin()?;
         }
+        // They end when their inputs do.
+        let inputs: Vec<_> = crew.iter_mut().map(Worker::take_input).collect();
         let (told, hears) = std::sync::mpsc::channel();
-        std::thread::scope(|scope| {
+        let last = std::thread::scope(|scope| {
             for (i, worker) in crew.iter_mut().enumerate() {
-                let (told, output) = (told.clone(), worker);
+                let told = told.clone();
                 scope.spawn(move || {
-                    // Ends with the worker, whose input is closed below.
-                    while output.listen().is_ok() {
-                        let _ = told.send((i, output.done, output.last, output.input.take()));
+                    while let Ok(line) = worker.hear() {
+                        let numbers = line.split_once(' ').map(|(done, last)| (done.parse(), last.parse()));
+                        if let Some((Ok(done), Ok(last))) = numbers {
+                            let _ = told.send((i, done, Duration::from_nanos(last)));
+                        }
                     }
                 });
             }
             drop(told);
-            let mut done = vec![0; processes];
-            let mut inputs = Vec::new();
+            let mut done: Vec<usize> = vec![0; processes];
             let mut last = Duration::ZERO;
-            for (i, count, at, input) in hears {
+            for (i, count, at) in hears {
                 done[i] = count;
                 last = last.max(at);
-                inputs.extend(input);
                 if done.iter().sum::<usize>() >= jobs {
                     break;
                 }
             }
             drop(inputs);
-            Ok::<_, anyhow::Error>(last.saturating_sub(begun))
-        })
-        .and_then(|took| {
-            for worker in &mut crew {
-                drop(worker.input.take());
-                worker.child.wait()?;
-            }
-            Ok(took)
-        })
+            last
+        });
+        Ok(last.saturating_sub(begun))
     })
     .await?
 }
