@@ -137,7 +137,8 @@ impl<P, E, S> JobRunnerBuilder<P, E, S> {
         self
     }
 
-    /// Jobs held ready beside those executing; 1 unless set. With 0 a worker waits while its next input is fetched.
+    /// Jobs held ready beside those executing; 1 unless set. With 0 a worker waits while its next input is fetched. Of more
+    /// than 2, at least half are picked at a time.
     #[must_use]
     pub fn prefetch(mut self, prefetch: usize) -> Self {
         self.settings.prefetch = prefetch;
@@ -236,6 +237,9 @@ where
         });
         let saves = saves.unwrap_or(workers);
         let slots = Arc::new(Semaphore::new(workers + prefetch));
+        // Half of what is held ready is picked at a time: the other half keeps the workers busy meanwhile, and a queue is asked
+        // for many jobs once and not for one many times.
+        let least = u32::try_from(prefetch.div_ceil(2)).unwrap_or(u32::MAX).max(1);
         // As many places as slots: sending never waits, since a slot is taken before a job is picked.
         let (queue_sender, queue) = crossbeam_channel::bounded(workers + prefetch);
         // A worker that waits here is the back-pressure that bounds the results in memory.
@@ -250,7 +254,7 @@ where
             async move { pool.supervise().await }
         });
         let saving = tokio::spawn(save_all(shared.clone(), results, saves));
-        let picking = tokio::spawn(pick_all(shared.clone(), picker, slots, queue_sender));
+        let picking = tokio::spawn(pick_all(shared.clone(), picker, slots, least, queue_sender));
         drop(pool);
 
         let drained = async {
@@ -291,11 +295,12 @@ fn backoff(errors: u32) -> Duration {
     longest.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
-/// The picker's task: one pick for as many jobs as there are free slots.
+/// The picker's task: one pick for as many jobs as there are free slots, once there are enough of them.
 async fn pick_all<P, S>(
     shared: Arc<Shared<S>>,
     mut picker: P,
     slots: Arc<Semaphore>,
+    least: u32,
     queue: crossbeam_channel::Sender<Queued<P::Executor>>,
 ) where
     P: JobPicker,
@@ -304,12 +309,17 @@ async fn pick_all<P, S>(
     let labels = &shared.labels;
     let mut errors = 0;
     while !shared.stop.is_cancelled() {
-        let slot = tokio::select! {
-            slot = slots.clone().acquire_owned() => slot,
+        let first = tokio::select! {
+            // The slots of what is handed back at the signal are no reason to pick once more.
+            biased;
             () = shared.stop.cancelled() => break,
+            slots = slots.clone().acquire_many_owned(least) => slots,
         };
-        let Ok(slot) = slot else { break };
-        let mut free = vec![slot];
+        let Ok(mut first) = first else { break };
+        let mut free = Vec::new();
+        while let Some(slot) = first.split(1) {
+            free.push(slot);
+        }
         while let Ok(slot) = slots.clone().try_acquire_owned() {
             free.push(slot);
         }
