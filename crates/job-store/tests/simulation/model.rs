@@ -1,0 +1,373 @@
+//! What the store is to do, said a second time without SQL: plain maps, no concurrency, no clock.
+
+use job_store::{Extension, FailureKind, LeasedJob, NewJob, RetryPolicy};
+use proving_model::{AggregationRound, BatchId, BatchStatus, JobKey, JobStatus, MemoryClass, Stage};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// A job, by its batch and its place in it.
+pub(crate) type Place = (BatchId, JobKey);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Job {
+    pub(crate) status: JobStatus,
+    pub(crate) class: MemoryClass,
+    pub(crate) cost: i64,
+    pub(crate) successor: Option<JobKey>,
+    pub(crate) predecessors: Vec<JobKey>,
+    pub(crate) left: i32,
+    pub(crate) attempts: i32,
+    pub(crate) failures: i32,
+    pub(crate) deaths: i32,
+    pub(crate) timeouts: i32,
+    pub(crate) regenerations: i32,
+    pub(crate) lease: Option<(Uuid, Uuid)>,
+    pub(crate) input: Option<String>,
+    pub(crate) output: Option<String>,
+}
+
+impl Job {
+    fn new(new: &NewJob) -> Self {
+        let is_ready = new.input.is_some();
+        Self {
+            status: if is_ready { JobStatus::Queued } else { JobStatus::WaitingForProofs },
+            class: new.memory_class,
+            cost: new.expected_cost_ms,
+            successor: None,
+            predecessors: Vec::new(),
+            left: i32::from(!is_ready),
+            attempts: 0,
+            failures: 0,
+            deaths: 0,
+            timeouts: 0,
+            regenerations: 0,
+            lease: None,
+            input: new.input.as_ref().map(|artifact| artifact.key.clone()),
+            output: None,
+        }
+    }
+
+    fn end(&mut self, status: JobStatus) {
+        (self.status, self.lease) = (status, None);
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Batch {
+    pub(crate) position: i64,
+    pub(crate) priority: i32,
+    pub(crate) status: BatchStatus,
+}
+
+/// The lease is gone.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Lost;
+
+/// What `lose_inputs` answers.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Heal {
+    Again(usize),
+    Nobody,
+    Lost,
+}
+
+#[derive(Debug)]
+pub(crate) struct Model {
+    pub(crate) policy: RetryPolicy,
+    pub(crate) jobs: BTreeMap<Place, Job>,
+    pub(crate) batches: BTreeMap<BatchId, Batch>,
+    /// Whether each lives.
+    pub(crate) workers: BTreeMap<Uuid, bool>,
+    /// How attempts ended, with their tokens.
+    pub(crate) attempts: BTreeMap<(Place, i32), (Uuid, &'static str)>,
+}
+
+pub(crate) const GENERATOR: JobKey = JobKey {
+    round: AggregationRound::BasicCircuits,
+    stage: Stage::WitnessGeneration,
+    circuit_id: proving_model::CircuitId(0),
+    depth: 0,
+    sequence: 0,
+};
+
+impl Model {
+    pub(crate) fn new(policy: RetryPolicy) -> Self {
+        Self {
+            policy,
+            jobs: BTreeMap::new(),
+            batches: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn insert_batch(&mut self, id: BatchId, priority: i32) {
+        let position = i64::try_from(self.batches.len()).expect("few") + 1;
+        self.batches.insert(id, Batch { position, priority, status: BatchStatus::Queued });
+        let generator =
+            NewJob { key: GENERATOR, memory_class: MemoryClass::Light, expected_cost_ms: 0, input: None };
+        let mut job = Job::new(&generator);
+        (job.status, job.left) = (JobStatus::Queued, 0);
+        self.jobs.insert((id, GENERATOR), job);
+    }
+
+    /// The places that a pick hands out, in their order.
+    pub(crate) fn pick(&mut self, stage: Stage, classes: &[MemoryClass], want: usize, by: Uuid) -> Vec<Place> {
+        if !self.workers[&by] {
+            return Vec::new();
+        }
+        let rank = |class: MemoryClass| classes.iter().position(|wanted| *wanted == class);
+        let mut queued: Vec<_> = self
+            .jobs
+            .iter()
+            .filter(|((_, key), job)| {
+                job.status == JobStatus::Queued && key.stage == stage && rank(job.class).is_some()
+            })
+            .map(|((batch, key), job)| {
+                let Batch { position, priority, .. } = self.batches[batch];
+                let turn = (std::cmp::Reverse(key.round), std::cmp::Reverse(job.cost));
+                let place = (key.circuit_id, key.depth, key.sequence);
+                ((rank(job.class), std::cmp::Reverse(priority), position, turn, place), (*batch, *key))
+            })
+            .collect();
+        queued.sort();
+        queued.into_iter().take(want).map(|(_, place)| place).collect()
+    }
+
+    /// A job was handed out under this token.
+    pub(crate) fn lease(&mut self, place: Place, by: Uuid, token: Uuid) {
+        let job = self.jobs.get_mut(&place).expect("picked");
+        (job.status, job.lease) = (JobStatus::InProgress, Some((by, token)));
+        job.attempts += 1;
+        if place.1 == GENERATOR {
+            let batch = self.batches.get_mut(&place.0).expect("it has jobs");
+            if batch.status == BatchStatus::Queued {
+                batch.status = BatchStatus::InProgress;
+            }
+        }
+    }
+
+    /// The job, if this lease holds.
+    fn held(&mut self, job: &LeasedJob) -> Result<&mut Job, Lost> {
+        let held = self.jobs.get_mut(&(job.batch, job.key)).ok_or(Lost)?;
+        if held.lease == Some((job.worker, job.token)) { Ok(held) } else { Err(Lost) }
+    }
+
+    fn record(&mut self, job: &LeasedJob, outcome: &'static str) {
+        let before = self.attempts.insert(((job.batch, job.key), job.attempt), (job.token, outcome));
+        assert_eq!(before, None, "an attempt ended twice");
+    }
+
+    fn fail_batch(&mut self, batch: BatchId) {
+        let batch = self.batches.get_mut(&batch).expect("it has jobs");
+        if matches!(batch.status, BatchStatus::Queued | BatchStatus::InProgress) {
+            batch.status = BatchStatus::Failed;
+        }
+    }
+
+    pub(crate) fn extend(&mut self, generator: &LeasedJob, extension: &Extension) -> Result<(), Lost> {
+        self.held(generator)?;
+        let batch = generator.batch;
+        let mut fresh = Vec::new();
+        for new in &extension.jobs {
+            match self.jobs.get_mut(&(batch, new.key)) {
+                None => {
+                    self.jobs.insert((batch, new.key), Job::new(new));
+                    fresh.push(new.key);
+                }
+                Some(job) => {
+                    let is_gap = job.status == JobStatus::WaitingForProofs && job.input.is_none();
+                    if let (true, Some(input)) = (is_gap, &new.input) {
+                        (job.status, job.left) = (JobStatus::Queued, 0);
+                        job.input = Some(input.key.clone());
+                    }
+                }
+            }
+        }
+        for (child, parent) in &extension.links {
+            let job = self.jobs.get_mut(&(batch, *child)).expect("inserted before");
+            job.successor.get_or_insert(*parent);
+        }
+        fresh.retain(|key| self.jobs[&(batch, *key)].input.is_none());
+        for key in fresh {
+            let children: Vec<JobKey> =
+                extension.links.iter().filter(|(_, parent)| *parent == key).map(|(child, _)| *child).collect();
+            let missing =
+                children.iter().filter(|child| self.jobs[&(batch, **child)].status != JobStatus::Successful);
+            let missing = i32::try_from(missing.count()).expect("few");
+            let job = self.jobs.get_mut(&(batch, key)).expect("inserted above");
+            (job.predecessors, job.left) = (children, missing);
+            job.status = if missing == 0 { JobStatus::Queued } else { JobStatus::WaitingForProofs };
+        }
+        Ok(())
+    }
+
+    pub(crate) fn complete(&mut self, job: &LeasedJob, output: Option<&str>) -> Result<(), Lost> {
+        let place = (job.batch, job.key);
+        let Ok(held) = self.held(job) else {
+            // The same attempt asks again.
+            let ended = self.attempts.get(&(place, job.attempt));
+            return if ended == Some(&(job.token, "successful")) { Ok(()) } else { Err(Lost) };
+        };
+        held.end(JobStatus::Successful);
+        held.output = output.map(ToOwned::to_owned);
+        let successor = held.successor;
+        self.record(job, "successful");
+        if let Some(successor) = successor {
+            let successor = self.jobs.get_mut(&(job.batch, successor)).expect("linked");
+            successor.left -= 1;
+            if successor.status == JobStatus::WaitingForProofs && successor.left == 0 {
+                successor.status = JobStatus::Queued;
+            }
+        }
+        if job.key.stage == Stage::Compression {
+            self.batches.get_mut(&job.batch).expect("it has jobs").status = BatchStatus::Successful;
+        }
+        if job.key == GENERATOR {
+            let has_gap = self.jobs.iter().any(|((batch, key), other)| {
+                *batch == job.batch
+                    && key.round == AggregationRound::BasicCircuits
+                    && key.stage == Stage::CircuitProof
+                    && other.status == JobStatus::WaitingForProofs
+                    && other.input.is_none()
+            });
+            if has_gap {
+                self.jobs.get_mut(&place).expect("held").status = JobStatus::Queued;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn fail(&mut self, job: &LeasedJob, kind: FailureKind) -> Result<JobStatus, Lost> {
+        let policy = self.policy;
+        let held = self.held(job)?;
+        match kind {
+            FailureKind::TimedOut => held.timeouts += 1,
+            FailureKind::Retryable | FailureKind::Fatal => held.failures += 1,
+        }
+        let is_over = kind == FailureKind::Fatal
+            || held.failures >= policy.failures_max
+            || held.timeouts >= policy.timeouts_max;
+        let status = if is_over { JobStatus::Failed } else { JobStatus::Queued };
+        held.end(status);
+        self.record(job, if kind == FailureKind::TimedOut { "timed_out" } else { "failed" });
+        if is_over {
+            self.fail_batch(job.batch);
+        }
+        Ok(status)
+    }
+
+    pub(crate) fn release(&mut self, job: &LeasedJob) -> Result<(), Lost> {
+        self.held(job)?.end(JobStatus::Queued);
+        self.record(job, "released");
+        Ok(())
+    }
+
+    pub(crate) fn lose_inputs(&mut self, job: &LeasedJob, keys: &[String]) -> Heal {
+        let Ok(held) = self.held(job) else { return Heal::Lost };
+        let is_own = held.input.as_ref().is_some_and(|input| keys.contains(input));
+        let predecessors = held.predecessors.clone();
+        let most = self.policy.regenerations_max;
+        let mut again = 0;
+        if is_own {
+            let generator = self.jobs.get_mut(&(job.batch, GENERATOR)).expect("every batch has one");
+            let may = matches!(
+                generator.status,
+                JobStatus::Successful | JobStatus::Queued | JobStatus::InProgress
+            );
+            if may && generator.regenerations < most {
+                if generator.status == JobStatus::Successful {
+                    generator.status = JobStatus::Queued;
+                }
+                generator.regenerations += 1;
+                again = 1;
+            }
+        } else {
+            for key in predecessors {
+                let producer = self.jobs.get_mut(&(job.batch, key)).expect("linked");
+                let is_lost = producer.output.as_ref().is_some_and(|output| keys.contains(output));
+                if is_lost && producer.status == JobStatus::Successful && producer.regenerations < most {
+                    producer.status = JobStatus::Queued;
+                    producer.output = None;
+                    producer.regenerations += 1;
+                    again += 1;
+                }
+            }
+        }
+        if again == 0 {
+            return Heal::Nobody;
+        }
+        let held = self.jobs.get_mut(&(job.batch, job.key)).expect("held");
+        held.end(JobStatus::WaitingForProofs);
+        held.left = again;
+        if is_own {
+            held.input = None;
+        }
+        self.record(job, "input_lost");
+        Heal::Again(usize::try_from(again).expect("it counts"))
+    }
+
+    /// Puts back what dead workers hold; how many jobs those were.
+    pub(crate) fn rescue(&mut self) -> usize {
+        let dead: Vec<Place> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.lease.is_some_and(|(worker, _)| !self.workers[&worker]))
+            .map(|(place, _)| *place)
+            .collect();
+        for place in &dead {
+            let most = self.policy.worker_deaths_max;
+            let job = self.jobs.get_mut(place).expect("found above");
+            let (_, token) = job.lease.expect("found above");
+            job.deaths += 1;
+            let is_over = job.deaths >= most;
+            let attempt = job.attempts;
+            job.end(if is_over { JobStatus::Failed } else { JobStatus::Queued });
+            let before = self.attempts.insert((*place, attempt), (token, "worker_died"));
+            assert_eq!(before, None, "an attempt ended twice");
+            if is_over {
+                self.fail_batch(place.0);
+            }
+        }
+        dead.len()
+    }
+
+    /// An operator gives a batch's failed jobs new budgets; how many those were.
+    pub(crate) fn requeue_failed(&mut self, batch: BatchId) -> u64 {
+        let mut jobs = 0;
+        for ((_, _), job) in self.jobs.iter_mut().filter(|((of, _), _)| *of == batch) {
+            if job.status == JobStatus::Failed && job.left == 0 {
+                job.status = JobStatus::Queued;
+                (job.failures, job.deaths, job.timeouts, job.regenerations) = (0, 0, 0, 0);
+                jobs += 1;
+            }
+        }
+        let batch = self.batches.get_mut(&batch).expect("it was inserted");
+        if batch.status == BatchStatus::Failed {
+            batch.status = BatchStatus::InProgress;
+        }
+        jobs
+    }
+
+    /// The invariants of the design, over the whole state.
+    pub(crate) fn check(&self) {
+        for ((batch, key), job) in &self.jobs {
+            let waits = job.predecessors.iter().filter(|p| self.jobs[&(*batch, **p)].status != JobStatus::Successful);
+            let waits = i32::try_from(waits.count()).expect("few");
+            let is_gap = job.input.is_none() && job.predecessors.is_empty() && *key != GENERATOR;
+            assert_eq!(job.left, if is_gap { 1 } else { waits }, "the count of {key} is not exact: {job:?}");
+            assert_eq!(job.lease.is_some(), job.status == JobStatus::InProgress, "{key}: {job:?}");
+            assert!(job.output.is_none() || job.status == JobStatus::Successful, "{key}: {job:?}");
+            let of_job = |outcome: &str| {
+                let ended = self.attempts.iter().filter(|((place, _), (_, how))| *place == (*batch, *key) && *how == outcome);
+                i32::try_from(ended.count()).expect("few")
+            };
+            // Requeueing by an operator sets budgets back, so they count what came since.
+            assert!(job.failures <= of_job("failed"), "{key} was charged for nothing");
+            assert!(job.deaths <= of_job("worker_died") && job.timeouts <= of_job("timed_out"), "{key}");
+            let ended = self.attempts.keys().filter(|(place, _)| *place == (*batch, *key)).count();
+            let running = usize::from(job.lease.is_some());
+            assert_eq!(usize::try_from(job.attempts).expect("it counts"), ended + running, "attempts of {key}");
+        }
+    }
+}
