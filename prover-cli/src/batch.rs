@@ -4,10 +4,10 @@ use crate::{Output, version::VersionArgs};
 use anyhow::Context;
 use artifact_store::witness_input_key;
 use clap::Args;
-use job_store::{DatabaseUrl, InsertedBatch, NewBatch};
+use job_store::{ChainSettings, DatabaseUrl, InsertedBatch, NewBatch, StoreError};
 use launch::{BadInput, ObjectStoreArgs, ProofSystemArgs};
 use proof_system::InputSource;
-use proving_model::{ArtifactKind, BatchId};
+use proving_model::{ArtifactKind, BatchId, HeadOfChain};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -43,6 +43,9 @@ pub(crate) struct InsertBatchArgs {
     /// Higher is sooner.
     #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
     priority: i32,
+    /// When the final proof should be there, such as 2026-11-21T18:00:00Z; among batches of one priority the earlier is sooner.
+    #[arg(long)]
+    deadline: Option<String>,
     #[command(flatten)]
     object_store: ObjectStoreArgs,
     #[command(flatten)]
@@ -71,12 +74,55 @@ pub(crate) async fn insert(url: &DatabaseUrl, args: InsertBatchArgs, output: Out
         .put(ArtifactKind::WitnessInput, witness_input_key(id, &input.payload), &input.payload)
         .await
         .context("the input was not stored, and the batch is not queued")?;
-    let batch = NewBatch { id, version, input: artifact, priority: args.priority };
-    let inserted = store.insert_batch(&batch).await?;
+    let batch =
+        NewBatch { priority: args.priority, deadline: args.deadline, ..NewBatch::new(id, version, artifact) };
+    let inserted = store.insert_batch(&batch).await.map_err(|e| match e {
+        StoreError::Invalid(text) => BadInput(text).into(),
+        e => anyhow::Error::from(e),
+    })?;
     store.close().await;
     let is_new = inserted == InsertedBatch::New;
     let what = if is_new { "is queued" } else { "was there already, with the same input" };
     let text = format!("{id} {what}: {}\n", input.summary);
     output
         .print(&Inserted { chain_id: id.chain_id, number: id.number, is_new, summary: input.summary }, &text)
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SetChainArgs {
+    /// The chain's id.
+    #[arg(short, long)]
+    chain_id: u32,
+    /// How its batches wait for each other: preferred works on earlier ones first; strict holds each back until all earlier ones
+    /// are proven.
+    #[arg(long)]
+    head_of_chain: Option<HeadOfChain>,
+    /// Its share of the fleet against other chains', 1 to 1000.
+    #[arg(long)]
+    share: Option<u16>,
+}
+
+pub(crate) async fn set_chain(url: &DatabaseUrl, args: SetChainArgs, output: Output) -> anyhow::Result<()> {
+    let SetChainArgs { chain_id, head_of_chain, share } = args;
+    if head_of_chain.is_none() && share.is_none() {
+        return Err(BadInput("nothing to set: give --head-of-chain, --share, or both".to_owned()).into());
+    }
+    let store = launch::connect(url).await?;
+    let settings = ChainSettings { head_of_chain, share };
+    store.set_chain(chain_id, settings).await.map_err(|e| match e {
+        StoreError::Invalid(text) => BadInput(text).into(),
+        e => anyhow::Error::from(e),
+    })?;
+    store.close().await;
+    let set = ChainSet { chain_id, head_of_chain, share };
+    output.print(&set, &format!("chain {chain_id} is set\n"))
+}
+
+#[derive(Serialize)]
+struct ChainSet {
+    chain_id: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    head_of_chain: Option<HeadOfChain>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    share: Option<u16>,
 }

@@ -36,6 +36,8 @@ enum Command {
     InsertVersion(version::InsertVersionArgs),
     /// Check an input, store it, and queue its batch.
     InsertBatch(batch::InsertBatchArgs),
+    /// Say in which order a chain's batches are proven, and how much of the fleet is its.
+    SetChain(batch::SetChainArgs),
     /// How things are.
     Status {
         #[command(subcommand)]
@@ -60,6 +62,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::InsertVersion(args) => version::insert(&url, args, output).await,
         Command::InsertBatch(args) => batch::insert(&url, args, output).await,
+        Command::SetChain(args) => batch::set_chain(&url, args, output).await,
         Command::Status { command } => status::show(&url, command, output).await,
         Command::Proof { command: proof::ProofCommand::Fetch(args) } => {
             proof::fetch(&url, args, output).await

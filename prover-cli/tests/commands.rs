@@ -42,6 +42,8 @@ async fn a_batch_from_insertion_to_its_proof() {
     snapshot!(scene.run_cli(&["status", "batch", "--number=7", "--json"]));
     snapshot!(scene.run_cli(&["status", "queue"]));
     snapshot!(scene.run_cli(&["proof", "fetch", "--number=7"]));
+    snapshot!(scene.run_cli(&["set-chain", "--chain-id=3", "--head-of-chain=strict", "--share=2"]));
+    snapshot!(scene.run_cli(&["--json", "set-chain", "--chain-id=3", "--share=5"]));
 }
 
 #[tokio::test]
@@ -74,6 +76,10 @@ async fn bad_calls_change_nothing_and_say_what_to_do() {
         (&["insert-version", "--patch=77"], 2),
         (&["status", "batch", "--number=2"], 1),
         (&["proof", "fetch", "--number=1"], 1),
+        (&["insert-batch", "--number=2", "--input=in.mock", "--deadline=soon"], 2),
+        (&["set-chain", "--chain-id=3"], 2),
+        (&["set-chain", "--chain-id=3", "--share=0"], 2),
+        (&["set-chain", "--chain-id=3", "--head-of-chain=loose"], 2),
     ] {
         let result = output(scene.program("prover_cli").args(arguments));
         assert_eq!(result.status.code(), Some(code), "{arguments:?}: {}", stderr(&result));
@@ -96,9 +102,14 @@ fn a_database_that_is_not_named_not_valid_or_not_there() {
 
 #[test]
 fn the_help_texts() {
-    for command in
-        [[].as_slice(), &["insert-version"], &["insert-batch"], &["status", "batch"], &["proof", "fetch"]]
-    {
+    for command in [
+        [].as_slice(),
+        &["insert-version"],
+        &["insert-batch"],
+        &["status", "batch"],
+        &["proof", "fetch"],
+        &["set-chain"],
+    ] {
         snapshot!(stdout(&output(program("prover_cli").args(command).arg("--help"))));
     }
 }

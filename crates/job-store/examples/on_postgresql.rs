@@ -82,7 +82,7 @@ async fn insert_numbers(worker: &WorkerContext) -> Result<(), Box<dyn Error>> {
     let store = &worker.store;
     store.insert_protocol_version(VERSION, "squares", "no keys").await?;
     let input = ArtifactRef { key: "numbers".to_owned(), checksum: [0; 32], size_bytes: 0 };
-    store.insert_batch(&NewBatch { id: BATCH, version: VERSION, input: input.clone(), priority: 0 }).await?;
+    store.insert_batch(&NewBatch::new(BATCH, VERSION, input.clone())).await?;
     let generators = store.pick(&filter(Stage::WitnessGeneration), 1, worker.keeper.worker()).await?;
     for generator in generators {
         let jobs = (1..=NUMBERS).map(|sequence| NewJob {

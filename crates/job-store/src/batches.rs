@@ -1,5 +1,6 @@
 //! Protocol versions and batches.
 
+use crate::chains::{arrange, is_in_order, lock_chain, take_start_tag};
 use crate::metrics::QueryTimer;
 use crate::model::{GENERATOR, artifact, batch_id, generator_id, size};
 use crate::{JobStore, StoreError};
@@ -16,6 +17,17 @@ pub struct NewBatch {
     pub input: ArtifactRef,
     /// Higher is sooner.
     pub priority: i32,
+    /// When the final proof should be there, as the database reads it (RFC 3339, for example). Among batches of one priority
+    /// the earlier deadline is sooner, and one without comes last.
+    pub deadline: Option<String>,
+}
+
+impl NewBatch {
+    /// A batch of no particular priority and without a deadline.
+    #[must_use]
+    pub fn new(id: BatchId, version: ProtocolVersion, input: ArtifactRef) -> Self {
+        Self { id, version, input, priority: 0, deadline: None }
+    }
 }
 
 /// What inserting a batch did.
@@ -119,10 +131,12 @@ impl JobStore {
         let error = StoreError::database;
         let mut transaction = self.hot.begin().await.map_err(error("insert_batch"))?;
         let (chain_id, number) = (i64::from(batch.id.chain_id), i64::from(batch.id.number));
+        let chain = lock_chain(&mut transaction, batch.id.chain_id).await?;
+        let start_tag = take_start_tag(&mut transaction, batch.id.chain_id, &chain).await?;
         let position = sqlx::query_scalar!(
             "INSERT INTO batches (chain_id, number, protocol_minor, protocol_patch, priority,
-                                  input_key, input_checksum, input_size_bytes)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+                                  input_key, input_checksum, input_size_bytes, start_tag, deadline)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::timestamptz)
              ON CONFLICT DO NOTHING
              RETURNING position",
             chain_id,
@@ -132,11 +146,23 @@ impl JobStore {
             batch.priority,
             batch.input.key,
             batch.input.checksum.as_slice(),
-            size(&batch.input)
+            size(&batch.input),
+            start_tag,
+            batch.deadline
         )
         .fetch_optional(&mut *transaction)
         .await
-        .map_err(error("insert_batch"))?;
+        .map_err(|e| match &e {
+            // 22007, 22008: no time that the database can read.
+            sqlx::Error::Database(cause) if cause.code().is_some_and(|code| code.starts_with("2200")) => {
+                StoreError::Invalid(format!(
+                    "the deadline {:?} is not a time, such as 2026-11-21T18:00:00Z: {}",
+                    batch.deadline.as_deref().unwrap_or_default(),
+                    cause.message()
+                ))
+            }
+            _ => error("insert_batch")(e),
+        })?;
         let Some(position) = position else {
             drop(transaction);
             let found = self.batch(batch.id).await?.ok_or(StoreError::NoSuchBatch(batch.id))?;
@@ -150,22 +176,27 @@ impl JobStore {
         };
         sqlx::query!(
             "INSERT INTO prover_jobs (id, chain_id, batch_number, aggregation_round, stage, circuit_id, depth,
-                 sequence_number, memory_class, priority, batch_position, protocol_minor, protocol_patch,
-                 expected_cost_ms, status, dependencies_left, queued_at)
-             VALUES ($1, $2, $3, $4, $5, 0, 0, 0, 'light', $6, $7, $8, $9, 0, 'queued', 0, now())",
+                 sequence_number, memory_class, priority, start_tag, protocol_minor, protocol_patch,
+                 expected_cost_ms, status, dependencies_left, queued_at, deadline)
+             VALUES ($1, $2, $3, $4, $5, 0, 0, 0, 'light', $6, $7, $8, $9, 0, 'queued', 0, now(),
+                     coalesce($10::text::timestamptz, 'infinity'))",
             generator_id(position)?,
             chain_id,
             number,
             GENERATOR.round.number(),
             GENERATOR.stage.as_str(),
             batch.priority,
-            position,
+            start_tag,
             i32::from(batch.version.minor),
-            i32::from(batch.version.patch)
+            i32::from(batch.version.patch),
+            batch.deadline
         )
         .execute(&mut *transaction)
         .await
         .map_err(error("insert_batch"))?;
+        if !is_in_order(&mut transaction, batch.id, &chain).await? {
+            arrange(&mut transaction, batch.id.chain_id).await?;
+        }
         transaction.commit().await.map_err(error("insert_batch"))?;
         self.waker.wake(Stage::WitnessGeneration);
         Ok(InsertedBatch::New)

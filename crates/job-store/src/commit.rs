@@ -4,6 +4,7 @@
 //! hundreds of jobs, and a single one waits for nobody. Each completion is still fenced by its own token, and each caller
 //! hears of its own.
 
+use crate::chains::release_next;
 use crate::metrics::{QueryTimer, STORE_METRICS};
 use crate::model::{GENERATOR, ids_of_batch, position_of, size};
 use crate::wake::Waker;
@@ -23,7 +24,7 @@ const INBOX_CAPACITY: usize = 2 * COMMIT_MAX;
 /// Transactions at once: while one waits for the disk, the server works on the other.
 const COMMITS_AT_ONCE: usize = 2;
 
-type Transaction<'a> = sqlx::Transaction<'a, sqlx::Postgres>;
+pub(crate) type Transaction<'a> = sqlx::Transaction<'a, sqlx::Postgres>;
 
 struct Completion {
     job: LeasedJob,
@@ -129,6 +130,9 @@ async fn in_one_transaction(pool: &PgPool, all: &[Completion]) -> Result<Committ
     for Completion { job, output, .. } in &fresh {
         if let (Stage::Compression, Some(output)) = (job.key.stage, output) {
             finish_batch(&mut transaction, job, output).await?;
+            if release_next(&mut transaction, job.batch.chain_id).await? {
+                woken.insert(Stage::WitnessGeneration);
+            }
         }
         if job.key == GENERATOR {
             woken.extend(requeue_if_circuits_are_missing(&mut transaction, job).await?);

@@ -94,11 +94,11 @@ async fn insert_jobs(
                INSERT INTO prover_jobs AS job (
                    id, chain_id, batch_number, aggregation_round, stage, circuit_id, depth, sequence_number,
                    memory_class, expected_cost_ms, input_key, input_checksum, input_size_bytes,
-                   priority, deadline, batch_position, protocol_minor, protocol_patch,
+                   priority, deadline, start_tag, protocol_minor, protocol_patch,
                    status, dependencies_left, queued_at)
                SELECT n.id, g.chain_id, g.batch_number, n.round, n.stage, n.circuit, n.depth, n.sequence,
                       n.class, n.cost, n.input_key, n.checksum, n.size,
-                      g.priority, g.deadline, g.batch_position, g.protocol_minor, g.protocol_patch,
+                      g.priority, g.deadline, g.start_tag, g.protocol_minor, g.protocol_patch,
                       CASE WHEN n.input_key IS NULL THEN 'waiting_for_proofs' ELSE 'queued' END,
                       CASE WHEN n.input_key IS NULL THEN 1 ELSE 0 END,
                       CASE WHEN n.input_key IS NULL THEN NULL ELSE now() END

@@ -15,6 +15,7 @@
 //! A job runs at least once. Its executor is idempotent, its artifacts have attempt-safe names, its row decides.
 
 mod batches;
+mod chains;
 mod commit;
 mod error;
 mod extend;
@@ -33,6 +34,7 @@ mod watch;
 mod workers;
 
 pub use batches::{Batch, InsertedBatch, NewBatch};
+pub use chains::ChainSettings;
 pub use error::StoreError;
 pub use extend::{Extension, NewJob};
 pub use finish::{AttemptFailure, FailureKind};

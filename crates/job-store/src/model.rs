@@ -72,7 +72,7 @@ const DEPTH_BITS: u32 = 5;
 const CIRCUIT_BITS: u32 = 8;
 const LANE_BITS: u32 = 4;
 /// Bits of the place within the batch; the position takes the rest.
-const PLACE_BITS: u32 = SEQUENCE_BITS + DEPTH_BITS + CIRCUIT_BITS + LANE_BITS;
+pub(crate) const PLACE_BITS: u32 = SEQUENCE_BITS + DEPTH_BITS + CIRCUIT_BITS + LANE_BITS;
 
 /// The id of the job at a place of the batch at a position. Two jobs never share one, and it can be told before the row is
 /// there.

@@ -59,14 +59,14 @@ impl JobStore {
                    SELECT id FROM prover_jobs
                    WHERE status = 'queued' AND queue = $2 AND aggregation_round = ANY($4) AND not_before <= now()
                      AND (SELECT expires_at > now() FROM workers WHERE id = $1)
-                   ORDER BY priority DESC, deadline, batch_position, turn, id
+                   ORDER BY priority DESC, deadline, start_tag, turn, id
                    LIMIT $5
                    FOR UPDATE SKIP LOCKED
                ), others AS MATERIALIZED (
                    SELECT id FROM prover_jobs
                    WHERE status = 'queued' AND queue = $3 AND aggregation_round = ANY($4) AND not_before <= now()
                      AND (SELECT expires_at > now() FROM workers WHERE id = $1)
-                   ORDER BY priority DESC, deadline, batch_position, turn, id
+                   ORDER BY priority DESC, deadline, start_tag, turn, id
                    LIMIT $5 - (SELECT count(*) FROM preferred)
                    FOR UPDATE SKIP LOCKED
                ), picked AS (
@@ -87,7 +87,7 @@ impl JobStore {
                       aggregation_round AS "round!", stage AS "stage!", circuit_id AS "circuit_id!",
                       depth AS "depth!", sequence_number AS "sequence!", attempts AS "attempt!", memory_class AS "memory_class!", input_key, input_checksum, input_size_bytes,
                       queue AS "queue!", priority AS "priority!", EXTRACT(EPOCH FROM deadline)::float8 AS "deadline!",
-                      batch_position AS "batch_position!", turn AS "turn!"
+                      start_tag AS "start_tag!", turn AS "turn!"
                FROM picked"#,
             worker,
             queues.next(),
@@ -106,7 +106,7 @@ impl JobStore {
                 .cmp(&(Some(b.queue) != preferred))
                 .then(b.priority.cmp(&a.priority))
                 .then(a.deadline.total_cmp(&b.deadline))
-                .then((a.batch_position, a.turn, a.id).cmp(&(b.batch_position, b.turn, b.id)))
+                .then((a.start_tag, a.turn, a.id).cmp(&(b.start_tag, b.turn, b.id)))
         });
         rows.into_iter()
             .map(|row| {

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use job_store::{JobStore, MIGRATOR, StoreError};
-use proving_model::{AggregationRound, BatchStatus, JobStatus, MemoryClass, Stage};
+use proving_model::{AggregationRound, BatchStatus, HeadOfChain, JobStatus, MemoryClass, Stage};
 use sqlx::{Connection, PgConnection};
 use std::collections::BTreeSet;
 use test_support::empty_database;
@@ -38,6 +38,7 @@ async fn the_checks_allow_the_words_of_the_model_and_no_others() {
     };
     let expected = [
         ("batches", "status", words(BatchStatus::ALL, BatchStatus::as_str)),
+        ("chains", "head_of_chain", words(HeadOfChain::ALL, HeadOfChain::as_str)),
         ("prover_jobs", "status", words(JobStatus::ALL, JobStatus::as_str)),
         ("prover_jobs", "stage", words(Stage::ALL, Stage::as_str)),
         ("prover_jobs", "memory_class", words(MemoryClass::ALL, MemoryClass::as_str)),

@@ -4,11 +4,11 @@
 
 use job_runner::Lease;
 use job_store::{
-    AttemptFailure, DeathWatch, Extension, FailureKind, InsertedBatch, JobStore, LeaseKeeper, LeasedJob,
-    NewBatch, NewJob, NewWorker, PickFilter, RetryPolicy, StoreError,
+    AttemptFailure, ChainSettings, DeathWatch, Extension, FailureKind, InsertedBatch, JobStore, LeaseKeeper,
+    LeasedJob, NewBatch, NewJob, NewWorker, PickFilter, RetryPolicy, StoreError,
 };
 use proving_model::{
-    AggregationRound, BatchId, BatchStatus, CircuitId, JobKey, JobStatus, MemoryClass, Stage,
+    AggregationRound, BatchId, BatchStatus, CircuitId, HeadOfChain, JobKey, JobStatus, MemoryClass, Stage,
 };
 use std::time::{Duration, Instant};
 use test_support::{VERSION, artifact, store};
@@ -38,7 +38,7 @@ async fn pick(store: &JobStore, stage: Stage, want: usize) -> Vec<LeasedJob> {
 }
 
 async fn insert(store: &JobStore) -> InsertedBatch {
-    let batch = NewBatch { id: BATCH, version: VERSION, input: artifact("input"), priority: 0 };
+    let batch = NewBatch::new(BATCH, VERSION, artifact("input"));
     store.insert_batch(&batch).await.unwrap()
 }
 
@@ -86,7 +86,7 @@ async fn a_batch_is_inserted_once_and_another_input_is_a_conflict() {
     assert_eq!(insert(&store).await, InsertedBatch::AlreadyThere);
     let mut other = artifact("input");
     other.checksum = [8; 32];
-    let batch = NewBatch { id: BATCH, version: VERSION, input: other, priority: 0 };
+    let batch = NewBatch::new(BATCH, VERSION, other);
     assert!(matches!(store.insert_batch(&batch).await, Err(StoreError::Conflict(_))));
     assert_eq!(pick(&store, Stage::WitnessGeneration, 9).await.len(), 1);
     assert!(pick(&store, Stage::WitnessGeneration, 9).await.is_empty(), "leased twice");
@@ -387,4 +387,127 @@ async fn another_schema_and_other_keys_are_refused_with_what_to_do() {
     store.insert_protocol_version(VERSION, "mock", "digest").await.unwrap();
     let other = store.insert_protocol_version(VERSION, "mock", "another").await.unwrap_err();
     assert!(matches!(other, StoreError::Conflict(_)), "{other}");
+}
+
+/// Inserts a batch.
+async fn insert_of(store: &JobStore, chain_id: u32, number: u32) {
+    let id = BatchId { chain_id, number };
+    store.insert_batch(&NewBatch::new(id, VERSION, artifact("input"))).await.unwrap();
+}
+
+/// The batches that are started next, as (chain, number).
+async fn starts(store: &JobStore, want: usize) -> Vec<(u32, u32)> {
+    pick(store, Stage::WitnessGeneration, want)
+        .await
+        .iter()
+        .map(|job| (job.batch.chain_id, job.batch.number))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_chain_that_queues_much_leaves_others_their_turn() {
+    let store = store().await;
+    for number in 0..4 {
+        insert_of(&store, 1, number).await;
+    }
+    for number in 0..2 {
+        insert_of(&store, 2, number).await;
+    }
+    assert_eq!(starts(&store, 3).await, [(1, 0), (2, 0), (1, 1)]);
+    // Who comes late starts with those of now, and has saved nothing up.
+    for number in 0..3 {
+        insert_of(&store, 3, number).await;
+    }
+    assert_eq!(starts(&store, 9).await, [(2, 1), (3, 0), (1, 2), (3, 1), (1, 3), (3, 2)]);
+}
+
+#[tokio::test]
+async fn a_chain_with_twice_the_share_gets_twice_the_turns() {
+    let store = store().await;
+    let twice = ChainSettings { share: Some(2), ..ChainSettings::default() };
+    store.set_chain(2, twice).await.unwrap();
+    for number in 0..4 {
+        insert_of(&store, 1, number).await;
+        insert_of(&store, 2, number).await;
+    }
+    let chains: Vec<u32> = starts(&store, 8).await.into_iter().map(|(chain, _)| chain).collect();
+    assert_eq!(chains, [1, 2, 2, 1, 2, 2, 1, 1]);
+    for share in [0, 1_001] {
+        let settings = ChainSettings { share: Some(share), ..ChainSettings::default() };
+        assert!(matches!(store.set_chain(2, settings).await, Err(StoreError::Invalid(_))));
+    }
+}
+
+#[tokio::test]
+async fn within_a_chain_the_earlier_batch_comes_first_though_it_was_inserted_later() {
+    let store = store().await;
+    for number in [7, 3, 5] {
+        insert_of(&store, 1, number).await;
+    }
+    assert_eq!(starts(&store, 1).await, [(1, 3)]);
+    insert_of(&store, 1, 2).await;
+    assert_eq!(starts(&store, 9).await, [(1, 2), (1, 5), (1, 7)]);
+}
+
+#[tokio::test]
+async fn a_strict_chain_waits_for_each_proof_and_for_a_failed_batch_until_it_is_requeued() {
+    let store = store().await;
+    let order = |head_of_chain| ChainSettings { head_of_chain: Some(head_of_chain), share: None };
+    store.set_chain(1, order(HeadOfChain::Strict)).await.unwrap();
+    for number in 1..=3 {
+        insert_of(&store, 1, number).await;
+    }
+    insert_of(&store, 2, 9).await;
+    let generators = pick(&store, Stage::WitnessGeneration, 9).await;
+    assert_eq!(generators.len(), 2, "one of each chain");
+    let first = generators.iter().find(|job| job.batch.chain_id == 1).unwrap();
+    // It fails for good, and holds the chain.
+    let failure = AttemptFailure { kind: FailureKind::Fatal, error: "x".into() };
+    store.fail(first, &failure).await.unwrap();
+    assert!(starts(&store, 9).await.is_empty());
+    store.requeue_failed(first.batch).await.unwrap();
+    let first = pick(&store, Stage::WitnessGeneration, 9).await.remove(0);
+    // Its proof releases the next, and that one alone.
+    let compression = key(AggregationRound::Scheduler, Stage::Compression, 0);
+    let compression = JobKey { circuit_id: CircuitId(0), ..compression };
+    let job = |key, input| NewJob { key, memory_class: MemoryClass::Light, expected_cost_ms: 0, input };
+    let extension = Extension {
+        jobs: vec![job(basic(0), Some(artifact("circuit"))), job(compression, None)],
+        links: vec![(basic(0), compression)],
+    };
+    store.extend_batch(&first, &extension).await.unwrap();
+    store.complete(&first, None).await.unwrap();
+    let proof = pick(&store, Stage::CircuitProof, 1).await.remove(0);
+    store.complete(&proof, Some(&artifact("proof"))).await.unwrap();
+    assert!(starts(&store, 9).await.is_empty());
+    let last = pick(&store, Stage::Compression, 1).await.remove(0);
+    store.complete(&last, Some(&artifact("final proof"))).await.unwrap();
+    assert_eq!(starts(&store, 9).await, [(1, 2)]);
+    // No longer strict, it waits for nothing.
+    store.set_chain(1, order(HeadOfChain::Preferred)).await.unwrap();
+    assert_eq!(starts(&store, 9).await, [(1, 3)]);
+}
+
+#[tokio::test]
+async fn priority_goes_before_deadline_and_deadline_before_arrival() {
+    let store = store().await;
+    let batches = [
+        (1, 0, None),
+        (2, 0, Some("2031-01-01T00:00:00Z")),
+        (3, 0, Some("2030-01-01T00:00:00Z")),
+        (4, 1, None),
+    ];
+    for (chain_id, priority, deadline) in batches {
+        let id = BatchId { chain_id, number: 0 };
+        let deadline = deadline.map(str::to_owned);
+        let batch = NewBatch { priority, deadline, ..NewBatch::new(id, VERSION, artifact("input")) };
+        store.insert_batch(&batch).await.unwrap();
+    }
+    let chains: Vec<u32> = starts(&store, 9).await.into_iter().map(|(chain, _)| chain).collect();
+    assert_eq!(chains, [4, 3, 2, 1]);
+    let id = BatchId { chain_id: 5, number: 0 };
+    let batch = NewBatch { deadline: Some("soon".into()), ..NewBatch::new(id, VERSION, artifact("input")) };
+    let refused = store.insert_batch(&batch).await.unwrap_err();
+    assert!(matches!(&refused, StoreError::Invalid(text) if text.contains("\"soon\"")), "{refused}");
+    assert!(store.batch(id).await.unwrap().is_none());
 }

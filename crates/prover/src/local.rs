@@ -85,7 +85,7 @@ impl LocalStack {
         let begun = (Instant::now(), clock(ClockId::ProcessCPUTime), pool_cpu_time());
         let artifact =
             artifacts.put(ArtifactKind::WitnessInput, witness_input_key(batch, payload), payload).await?;
-        let new = NewBatch { id: batch, version: system.protocol_version(), input: artifact, priority: 0 };
+        let new = NewBatch::new(batch, system.protocol_version(), artifact);
         store.insert_batch(&new).await?;
         store.requeue_failed(batch).await?;
 

@@ -110,6 +110,16 @@ words! {
     }
 }
 
+words! {
+    /// How the batches of a chain wait for each other.
+    HeadOfChain, "chain order" {
+        /// Earlier batches first, as far as none waits for another.
+        Preferred = "preferred",
+        /// A batch waits until all earlier ones that are known are proven.
+        Strict = "strict",
+    }
+}
+
 /// A job's place within its batch; unique, and the same whichever attempt computes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct JobKey {

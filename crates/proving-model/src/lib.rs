@@ -9,7 +9,7 @@ mod job;
 mod version;
 
 pub use artifact::{ArtifactKind, ArtifactRef};
-pub use job::{BatchId, BatchStatus, CircuitId, JobKey, JobStatus, MemoryClass, Stage};
+pub use job::{BatchId, BatchStatus, CircuitId, HeadOfChain, JobKey, JobStatus, MemoryClass, Stage};
 pub use version::ProtocolVersion;
 
 use serde::{Deserialize, Serialize};

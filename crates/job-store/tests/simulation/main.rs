@@ -13,12 +13,12 @@ mod model;
 
 use fastrand::Rng;
 use job_store::{
-    AttemptFailure, Extension, FailureKind, InsertedBatch, JobStore, LeasedJob, NewBatch, NewJob, NewWorker,
-    PickFilter, RetryPolicy, StoreError,
+    AttemptFailure, ChainSettings, Extension, FailureKind, InsertedBatch, JobStore, LeasedJob, NewBatch,
+    NewJob, NewWorker, PickFilter, RetryPolicy, StoreError,
 };
 use model::{GENERATOR, Heal, Lost, Model, Place};
 use proving_model::{
-    AggregationRound, BatchId, BatchStatus, CircuitId, JobKey, JobStatus, MemoryClass, Stage,
+    AggregationRound, BatchId, BatchStatus, CircuitId, HeadOfChain, JobKey, JobStatus, MemoryClass, Stage,
 };
 use sqlx::{Connection, PgConnection, Row};
 use std::{collections::BTreeMap, time::Duration};
@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 /// Steps of a seed before everything is let run out.
 const STEPS: usize = 150;
-const BATCHES_MAX: usize = 4;
+const BATCHES_MAX: usize = 5;
 /// Long: only the simulation ends leases.
 const LEASE: Duration = Duration::from_secs(3_600);
 const POLICY: RetryPolicy = RetryPolicy {
@@ -129,19 +129,21 @@ impl Simulation {
             11..14 => self.revive_worker().await,
             14..18 => self.rescue().await,
             18..20 => self.requeue_failed().await,
-            20..45 => self.pick().await,
+            20..21 => self.set_chain().await,
+            21..45 => self.pick().await,
             _ => self.write().await,
         }
         self.compare().await;
     }
 
     async fn insert_batch(&mut self) {
-        let number = u32::try_from(self.model.batches.len()).unwrap();
-        if self.model.batches.len() >= BATCHES_MAX {
+        // Not in the order of their numbers.
+        let id = BatchId { chain_id: self.rng.u32(0..2), number: self.rng.u32(0..9) };
+        if self.model.batches.len() >= BATCHES_MAX || self.model.batches.contains_key(&id) {
             return;
         }
-        let (id, priority) = (BatchId { chain_id: number % 2, number }, self.rng.i32(0..2));
-        let batch = NewBatch { id, version: VERSION, input: artifact("input"), priority };
+        let priority = i32::from(self.rng.u32(0..4) == 0);
+        let batch = NewBatch { priority, ..NewBatch::new(id, VERSION, artifact("input")) };
         assert_eq!(self.store.insert_batch(&batch).await.unwrap(), InsertedBatch::New);
         // The answer was lost, and it is sent again.
         if self.rng.bool() {
@@ -153,7 +155,12 @@ impl Simulation {
 
     async fn start_worker(&mut self) {
         if self.model.workers.len() < 4 {
-            let me = NewWorker { component: "simulated".into(), host: "here".into(), capacity: 1, version: VERSION };
+            let me = NewWorker {
+                component: "simulated".into(),
+                host: "here".into(),
+                capacity: 1,
+                version: VERSION,
+            };
             let id = self.store.register_worker(&me, LEASE).await.unwrap();
             let number = i32::try_from(self.numbers.len()).unwrap() + 1;
             self.numbers.insert(id, number);
@@ -162,7 +169,13 @@ impl Simulation {
     }
 
     fn any_worker(&mut self) -> Option<Uuid> {
-        let all: Vec<Uuid> = self.numbers.iter().map(|(id, number)| (*number, *id)).collect::<BTreeMap<_, _>>().into_values().collect();
+        let all: Vec<Uuid> = self
+            .numbers
+            .iter()
+            .map(|(id, number)| (*number, *id))
+            .collect::<BTreeMap<_, _>>()
+            .into_values()
+            .collect();
         self.rng.choice(all)
     }
 
@@ -177,11 +190,13 @@ impl Simulation {
     /// A heartbeat arrives after all.
     async fn revive_worker(&mut self) {
         if let Some(worker) = self.any_worker() {
-            sqlx::query("UPDATE workers SET expires_at = now() + interval '1 hour', stopped_at = NULL WHERE id = $1")
-                .bind(worker)
-                .execute(&mut self.connection)
-                .await
-                .unwrap();
+            sqlx::query(
+                "UPDATE workers SET expires_at = now() + interval '1 hour', stopped_at = NULL WHERE id = $1",
+            )
+            .bind(worker)
+            .execute(&mut self.connection)
+            .await
+            .unwrap();
             self.model.workers.insert(worker, true);
         }
     }
@@ -201,6 +216,14 @@ impl Simulation {
         }
     }
 
+    async fn set_chain(&mut self) {
+        let (chain, is_strict) = (self.rng.u32(0..2), self.rng.bool());
+        let order = if is_strict { HeadOfChain::Strict } else { HeadOfChain::Preferred };
+        let settings = ChainSettings { head_of_chain: Some(order), share: None };
+        self.store.set_chain(chain, settings).await.unwrap();
+        self.model.set_strict(chain, is_strict);
+    }
+
     async fn pick(&mut self) {
         let Some(worker) = self.any_worker() else { return };
         let stage = self.rng.choice(Stage::ALL).copied().unwrap();
@@ -214,7 +237,10 @@ impl Simulation {
         for job in picked {
             self.model.lease((job.batch, job.key), worker, job.token);
             let leased = &self.model.jobs[&(job.batch, job.key)];
-            assert_eq!((job.attempt, job.input.as_ref().map(|i| &i.key)), (leased.attempts, leased.input.as_ref()));
+            assert_eq!(
+                (job.attempt, job.input.as_ref().map(|i| &i.key)),
+                (leased.attempts, leased.input.as_ref())
+            );
             // A claim whose answer was lost: nobody knows that it is theirs.
             if self.rng.u32(0..20) > 0 {
                 self.held.push(Held { job, extended: 0, is_over: false });
@@ -261,7 +287,8 @@ impl Simulation {
     /// Every other end of an attempt.
     async fn give_back(&mut self, at: usize) {
         let job = self.held[at].job.clone();
-        let kinds = [FailureKind::Retryable, FailureKind::Retryable, FailureKind::TimedOut, FailureKind::Fatal];
+        let kinds =
+            [FailureKind::Retryable, FailureKind::Retryable, FailureKind::TimedOut, FailureKind::Fatal];
         match self.rng.u32(0..10) {
             0..4 => {
                 let result = lost_or(self.store.release(&job, Duration::ZERO).await);
@@ -277,7 +304,8 @@ impl Simulation {
                 // An input is missing or corrupt: its own, or some of its predecessors' outputs, or one that nobody made.
                 let row = &self.model.jobs[&(job.batch, job.key)];
                 let mut keys: Vec<String> = row.input.iter().cloned().collect();
-                let outputs = row.predecessors.iter().filter_map(|p| self.model.jobs[&(job.batch, *p)].output.clone());
+                let outputs =
+                    row.predecessors.iter().filter_map(|p| self.model.jobs[&(job.batch, *p)].output.clone());
                 keys.extend(outputs.filter(|_| self.rng.bool()));
                 keys.push("nobody's".into());
                 let healed = match self.store.lose_inputs(&job, &keys, "simulated").await {
@@ -330,7 +358,8 @@ impl Simulation {
             let job = &self.model.jobs[&(batch, key)];
             let successor = job.successor.map(|s| format!("{}{}{}", s.stage, s.round.number(), s.sequence));
             let predecessors: Vec<i32> = job.predecessors.iter().map(|p| p.sequence).collect();
-            let counts = ["dependencies_left", "attempts", "failures", "worker_deaths", "timeouts", "regenerations"];
+            let counts =
+                ["dependencies_left", "attempts", "failures", "worker_deaths", "timeouts", "regenerations"];
             let found = (
                 row.get::<String, _>("status"),
                 counts.map(|column| row.get::<i32, _>(column)),
@@ -360,7 +389,9 @@ impl Simulation {
             .model
             .batches
             .iter()
-            .map(|(id, batch)| (i64::from(id.chain_id), i64::from(id.number), batch.status.as_str().to_owned()))
+            .map(|(id, batch)| {
+                (i64::from(id.chain_id), i64::from(id.number), batch.status.as_str().to_owned())
+            })
             .collect();
         assert_eq!(batches, expected, "batches");
         let mut attempts: Vec<(Uuid, i32, String)> =
@@ -368,8 +399,12 @@ impl Simulation {
                 .fetch_all(&mut self.connection)
                 .await
                 .unwrap();
-        let mut expected: Vec<(Uuid, i32, String)> =
-            self.model.attempts.iter().map(|((_, n), (token, how))| (*token, *n, (*how).to_owned())).collect();
+        let mut expected: Vec<(Uuid, i32, String)> = self
+            .model
+            .attempts
+            .iter()
+            .map(|((_, n), (token, how))| (*token, *n, (*how).to_owned()))
+            .collect();
         attempts.sort();
         expected.sort();
         assert_eq!(attempts, expected, "attempts");
@@ -414,11 +449,13 @@ impl Simulation {
                 let store = &self.store;
                 let completions = all.iter().map(|held| async move {
                     let job = &held.job;
-                    let output = (job.key != GENERATOR).then(|| artifact(&format!("{} by {}", job.key, job.token)));
+                    let output =
+                        (job.key != GENERATOR).then(|| artifact(&format!("{} by {}", job.key, job.token)));
                     (job, store.complete(job, output.as_ref()).await, output)
                 });
                 for (job, result, output) in futures::future::join_all(completions).await {
-                    let expected = self.model.complete(job, output.as_ref().map(|output| output.key.as_str()));
+                    let expected =
+                        self.model.complete(job, output.as_ref().map(|output| output.key.as_str()));
                     assert_eq!(lost_or(result), expected);
                 }
                 self.compare().await;
@@ -447,7 +484,10 @@ impl Drop for Named {
         if std::thread::panicking() {
             #[allow(clippy::print_stdout, reason = "the test's own output")]
             {
-                println!("the seed is {}: SIMULATION_SEEDS={} cargo test -p job-store --test simulation", self.0, self.0);
+                println!(
+                    "the seed is {}: SIMULATION_SEEDS={} cargo test -p job-store --test simulation",
+                    self.0, self.0
+                );
             }
         }
     }
@@ -462,7 +502,7 @@ async fn the_store_does_what_the_model_does_whatever_happens() {
     for seed in seeds() {
         let _named = Named(seed);
         let mut connection = PgConnection::connect(url.expose()).await.unwrap();
-        sqlx::raw_sql("TRUNCATE prover_jobs, job_attempts, workers, batches RESTART IDENTITY")
+        sqlx::raw_sql("TRUNCATE prover_jobs, job_attempts, workers, batches, chains RESTART IDENTITY")
             .execute(&mut connection)
             .await
             .unwrap();

@@ -2,7 +2,7 @@
 
 use job_store::{Extension, FailureKind, LeasedJob, NewJob, RetryPolicy};
 use proving_model::{AggregationRound, BatchId, BatchStatus, JobKey, JobStatus, MemoryClass, Stage};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 /// A job, by its batch and its place in it.
@@ -56,7 +56,16 @@ impl Job {
 pub(crate) struct Batch {
     pub(crate) position: i64,
     pub(crate) priority: i32,
+    /// In virtual time, where a batch lasts one unit.
+    pub(crate) start: i64,
+    pub(crate) is_started: bool,
     pub(crate) status: BatchStatus,
+}
+
+impl Batch {
+    fn is_unfinished(&self) -> bool {
+        matches!(self.status, BatchStatus::Queued | BatchStatus::InProgress | BatchStatus::Failed)
+    }
 }
 
 /// The lease is gone.
@@ -76,6 +85,10 @@ pub(crate) struct Model {
     pub(crate) policy: RetryPolicy,
     pub(crate) jobs: BTreeMap<Place, Job>,
     pub(crate) batches: BTreeMap<BatchId, Batch>,
+    /// Where each chain's next batch may start.
+    pub(crate) finish: BTreeMap<u32, i64>,
+    /// Chains whose batches wait for each other.
+    pub(crate) strict: BTreeSet<u32>,
     /// Whether each lives.
     pub(crate) workers: BTreeMap<Uuid, bool>,
     /// How attempts ended, with their tokens.
@@ -96,6 +109,8 @@ impl Model {
             policy,
             jobs: BTreeMap::new(),
             batches: BTreeMap::new(),
+            finish: BTreeMap::new(),
+            strict: BTreeSet::new(),
             workers: BTreeMap::new(),
             attempts: BTreeMap::new(),
         }
@@ -103,16 +118,65 @@ impl Model {
 
     pub(crate) fn insert_batch(&mut self, id: BatchId, priority: i32) {
         let position = i64::try_from(self.batches.len()).expect("few") + 1;
-        self.batches.insert(id, Batch { position, priority, status: BatchStatus::Queued });
+        let now = self.batches.values().filter(|batch| batch.is_started).map(|batch| batch.start).max();
+        let finish = self.finish.entry(id.chain_id).or_default();
+        let start = (*finish).max(now.unwrap_or(0));
+        *finish = start + 1;
+        let status = BatchStatus::Queued;
+        self.batches.insert(id, Batch { position, priority, start, is_started: false, status });
         let generator =
             NewJob { key: GENERATOR, memory_class: MemoryClass::Light, expected_cost_ms: 0, input: None };
         let mut job = Job::new(&generator);
         (job.status, job.left) = (JobStatus::Queued, 0);
         self.jobs.insert((id, GENERATOR), job);
+        self.arrange(id.chain_id);
+    }
+
+    /// A chain's batches that nobody has started, by number; a strict chain's, one after the other.
+    fn arrange(&mut self, chain: u32) {
+        let waiting: Vec<BatchId> = self
+            .batches
+            .iter()
+            .filter(|(id, batch)| id.chain_id == chain && batch.status == BatchStatus::Queued)
+            .map(|(id, _)| *id)
+            .collect();
+        let mut starts: Vec<i64> = waiting.iter().map(|id| self.batches[id].start).collect();
+        starts.sort_unstable();
+        for (id, start) in waiting.into_iter().zip(starts) {
+            self.batches.get_mut(&id).expect("found above").start = start;
+            let is_held = self.strict.contains(&chain) && self.has_earlier(id);
+            let job = self.jobs.get_mut(&(id, GENERATOR)).expect("every batch has one");
+            if matches!(job.status, JobStatus::Queued | JobStatus::WaitingForProofs) {
+                (job.status, job.left) =
+                    if is_held { (JobStatus::WaitingForProofs, 1) } else { (JobStatus::Queued, 0) };
+            }
+        }
+    }
+
+    fn has_earlier(&self, id: BatchId) -> bool {
+        let mut others = self.batches.iter();
+        others.any(|(other, batch)| {
+            other.chain_id == id.chain_id && other.number < id.number && batch.is_unfinished()
+        })
+    }
+
+    pub(crate) fn set_strict(&mut self, chain: u32, is_strict: bool) {
+        if is_strict {
+            self.strict.insert(chain)
+        } else {
+            self.strict.remove(&chain)
+        };
+        self.arrange(chain);
     }
 
     /// The places that a pick hands out, in their order.
-    pub(crate) fn pick(&mut self, stage: Stage, classes: &[MemoryClass], want: usize, by: Uuid) -> Vec<Place> {
+    pub(crate) fn pick(
+        &mut self,
+        stage: Stage,
+        classes: &[MemoryClass],
+        want: usize,
+        by: Uuid,
+    ) -> Vec<Place> {
         if !self.workers[&by] {
             return Vec::new();
         }
@@ -124,10 +188,13 @@ impl Model {
                 job.status == JobStatus::Queued && key.stage == stage && rank(job.class).is_some()
             })
             .map(|((batch, key), job)| {
-                let Batch { position, priority, .. } = self.batches[batch];
+                let Batch { position, priority, start, .. } = self.batches[batch];
                 let turn = (std::cmp::Reverse(key.round), std::cmp::Reverse(job.cost));
                 let place = (key.circuit_id, key.depth, key.sequence);
-                ((rank(job.class), std::cmp::Reverse(priority), position, turn, place), (*batch, *key))
+                (
+                    (rank(job.class), std::cmp::Reverse(priority), start, turn, (position, place)),
+                    (*batch, *key),
+                )
             })
             .collect();
         queued.sort();
@@ -142,7 +209,7 @@ impl Model {
         if place.1 == GENERATOR {
             let batch = self.batches.get_mut(&place.0).expect("it has jobs");
             if batch.status == BatchStatus::Queued {
-                batch.status = BatchStatus::InProgress;
+                (batch.status, batch.is_started) = (BatchStatus::InProgress, true);
             }
         }
     }
@@ -190,8 +257,12 @@ impl Model {
         }
         fresh.retain(|key| self.jobs[&(batch, *key)].input.is_none());
         for key in fresh {
-            let children: Vec<JobKey> =
-                extension.links.iter().filter(|(_, parent)| *parent == key).map(|(child, _)| *child).collect();
+            let children: Vec<JobKey> = extension
+                .links
+                .iter()
+                .filter(|(_, parent)| *parent == key)
+                .map(|(child, _)| *child)
+                .collect();
             let missing =
                 children.iter().filter(|child| self.jobs[&(batch, **child)].status != JobStatus::Successful);
             let missing = i32::try_from(missing.count()).expect("few");
@@ -222,6 +293,14 @@ impl Model {
         }
         if job.key.stage == Stage::Compression {
             self.batches.get_mut(&job.batch).expect("it has jobs").status = BatchStatus::Successful;
+            let chain = job.batch.chain_id;
+            let next = self.batches.iter().find(|(id, batch)| id.chain_id == chain && batch.is_unfinished());
+            if let Some((id, _)) = next {
+                let first = self.jobs.get_mut(&(*id, GENERATOR)).expect("every batch has one");
+                if first.status == JobStatus::WaitingForProofs {
+                    (first.status, first.left) = (JobStatus::Queued, 0);
+                }
+            }
         }
         if job.key == GENERATOR {
             let has_gap = self.jobs.iter().any(|((batch, key), other)| {
@@ -271,10 +350,8 @@ impl Model {
         let mut again = 0;
         if is_own {
             let generator = self.jobs.get_mut(&(job.batch, GENERATOR)).expect("every batch has one");
-            let may = matches!(
-                generator.status,
-                JobStatus::Successful | JobStatus::Queued | JobStatus::InProgress
-            );
+            let may =
+                matches!(generator.status, JobStatus::Successful | JobStatus::Queued | JobStatus::InProgress);
             if may && generator.regenerations < most {
                 if generator.status == JobStatus::Successful {
                     generator.status = JobStatus::Queued;
@@ -352,14 +429,21 @@ impl Model {
     /// The invariants of the design, over the whole state.
     pub(crate) fn check(&self) {
         for ((batch, key), job) in &self.jobs {
-            let waits = job.predecessors.iter().filter(|p| self.jobs[&(*batch, **p)].status != JobStatus::Successful);
+            let waits =
+                job.predecessors.iter().filter(|p| self.jobs[&(*batch, **p)].status != JobStatus::Successful);
             let waits = i32::try_from(waits.count()).expect("few");
             let is_gap = job.input.is_none() && job.predecessors.is_empty() && *key != GENERATOR;
-            assert_eq!(job.left, if is_gap { 1 } else { waits }, "the count of {key} is not exact: {job:?}");
+            let is_held = *key == GENERATOR && job.status == JobStatus::WaitingForProofs;
+            assert!(!is_held || self.has_earlier(*batch), "{batch} is held back for nothing");
+            let left = if is_gap || is_held { 1 } else { waits };
+            assert_eq!(job.left, left, "the count of {key} is not exact: {job:?}");
             assert_eq!(job.lease.is_some(), job.status == JobStatus::InProgress, "{key}: {job:?}");
             assert!(job.output.is_none() || job.status == JobStatus::Successful, "{key}: {job:?}");
             let of_job = |outcome: &str| {
-                let ended = self.attempts.iter().filter(|((place, _), (_, how))| *place == (*batch, *key) && *how == outcome);
+                let ended = self
+                    .attempts
+                    .iter()
+                    .filter(|((place, _), (_, how))| *place == (*batch, *key) && *how == outcome);
                 i32::try_from(ended.count()).expect("few")
             };
             // Requeueing by an operator sets budgets back, so they count what came since.
@@ -367,7 +451,11 @@ impl Model {
             assert!(job.deaths <= of_job("worker_died") && job.timeouts <= of_job("timed_out"), "{key}");
             let ended = self.attempts.keys().filter(|(place, _)| *place == (*batch, *key)).count();
             let running = usize::from(job.lease.is_some());
-            assert_eq!(usize::try_from(job.attempts).expect("it counts"), ended + running, "attempts of {key}");
+            assert_eq!(
+                usize::try_from(job.attempts).expect("it counts"),
+                ended + running,
+                "attempts of {key}"
+            );
         }
     }
 }

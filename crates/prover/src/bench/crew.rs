@@ -100,7 +100,7 @@ impl OpenBatch {
     pub(crate) async fn insert(context: &WorkerContext, number: u32) -> anyhow::Result<Self> {
         let store = context.store.clone();
         let id = BatchId { chain_id: 0, number };
-        store.insert_batch(&NewBatch { id, version: VERSION, input: nothing(), priority: 0 }).await?;
+        store.insert_batch(&NewBatch::new(id, VERSION, nothing())).await?;
         let asked = Instant::now();
         let mut picked = store.pick(&filter(Stage::WitnessGeneration), 1, context.keeper.worker()).await?;
         let generator = picked.pop().context("the batch's generator was just inserted")?;
