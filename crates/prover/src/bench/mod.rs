@@ -6,6 +6,7 @@ mod ground;
 mod handover;
 mod pipeline;
 mod recovery;
+mod scaling;
 mod throughput;
 
 use anyhow::Context;
@@ -27,6 +28,8 @@ pub(crate) enum BenchCommand {
     /// From the death, freeze or cut-off of a worker's process to the start of its job elsewhere; and what watching for
     /// deaths costs the server.
     Recovery(recovery::RecoveryArgs),
+    /// Many workers on jobs that sleep for a set time: efficiency, and what is lost between two jobs.
+    Scaling(scaling::ScalingArgs),
     /// Works on what another bench queued: started by it.
     #[command(hide = true)]
     Worker(crew::WorkerArgs),
@@ -39,6 +42,7 @@ pub(crate) async fn run(command: BenchCommand) -> anyhow::Result<()> {
         BenchCommand::Throughput(args) => throughput::run(args).await,
         BenchCommand::Handover(args) => handover::run(args).await,
         BenchCommand::Recovery(args) => recovery::run(args).await,
+        BenchCommand::Scaling(args) => scaling::run(args).await,
         BenchCommand::Worker(args) => crew::run_worker(args).await,
     }
 }
