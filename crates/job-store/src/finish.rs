@@ -66,8 +66,7 @@ impl JobStore {
         .map_err(error("fail"))?
         .ok_or(StoreError::LeaseLost { job_id: job.id })?;
         let outcome = if failure.kind == FailureKind::TimedOut { "timed_out" } else { "failed" };
-        record_attempts(&mut transaction, &[AttemptEnd { job, outcome, error: Some(&failure.error) }])
-            .await?;
+        record_attempt(&mut transaction, job, outcome, Some(&failure.error)).await?;
         let status: JobStatus = row.status.parse().map_err(|e| StoreError::Schema(format!("{e}")))?;
         if status == JobStatus::Failed {
             let reason = format!(
@@ -104,7 +103,7 @@ impl JobStore {
         if changed != 1 {
             return Err(StoreError::LeaseLost { job_id: job.id });
         }
-        record_attempts(&mut transaction, &[AttemptEnd { job, outcome: "released", error: None }]).await?;
+        record_attempt(&mut transaction, job, "released", None).await?;
         transaction.commit().await.map_err(error("release"))?;
         self.waker.wake(job.key.stage);
         Ok(())
@@ -169,8 +168,7 @@ impl JobStore {
         if changed != 1 {
             return Err(StoreError::LeaseLost { job_id: job.id });
         }
-        record_attempts(&mut transaction, &[AttemptEnd { job, outcome: "input_lost", error: Some(reason) }])
-            .await?;
+        record_attempt(&mut transaction, job, "input_lost", Some(reason)).await?;
         transaction.commit().await.map_err(error("lose_inputs"))?;
         STORE_METRICS.inputs_lost.inc();
         Stage::ALL.iter().for_each(|stage| self.waker.wake(*stage));
@@ -226,40 +224,26 @@ impl JobStore {
     }
 }
 
-/// How an attempt ended.
-pub(crate) struct AttemptEnd<'a> {
-    pub(crate) job: &'a LeasedJob,
-    pub(crate) outcome: &'static str,
-    pub(crate) error: Option<&'a str>,
-}
-
-/// Writes how attempts ended, in the transaction that ended them.
-pub(crate) async fn record_attempts(
+/// Writes how an attempt ended, in the transaction that ended it. (`commit.rs` writes those that succeeded, many at once.)
+async fn record_attempt(
     transaction: &mut Transaction<'_>,
-    ends: &[AttemptEnd<'_>],
+    job: &LeasedJob,
+    outcome: &str,
+    error: Option<&str>,
 ) -> Result<(), StoreError> {
-    let ids: Vec<i64> = ends.iter().map(|end| end.job.id).collect();
-    let attempts: Vec<i32> = ends.iter().map(|end| end.job.attempt).collect();
-    let workers: Vec<uuid::Uuid> = ends.iter().map(|end| end.job.worker).collect();
-    let tokens: Vec<uuid::Uuid> = ends.iter().map(|end| end.job.token).collect();
-    let outcomes: Vec<String> = ends.iter().map(|end| end.outcome.to_owned()).collect();
-    let errors: Vec<Option<String>> = ends.iter().map(|end| end.error.map(ToOwned::to_owned)).collect();
     sqlx::query!(
         "INSERT INTO job_attempts (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome, error)
-         SELECT e.id, e.attempt, e.worker, e.token, j.started_at, now(), e.outcome, e.error
-         FROM UNNEST($1::int8[], $2::int4[], $3::uuid[], $4::uuid[], $5::text[], $6::text[])
-                  AS e (id, attempt, worker, token, outcome, error)
-         JOIN prover_jobs j ON j.id = e.id",
-        &ids,
-        &attempts,
-        &workers,
-        &tokens,
-        &outcomes,
-        &errors as &[Option<String>]
+         SELECT id, $2, $3, $4, started_at, now(), $5, $6 FROM prover_jobs WHERE id = $1",
+        job.id,
+        job.attempt,
+        job.worker,
+        job.token,
+        outcome,
+        error
     )
     .execute(&mut **transaction)
     .await
-    .map_err(StoreError::database("record_attempts"))?;
+    .map_err(StoreError::database("record_attempt"))?;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The state machine is [`proving_model::JobStatus`], the schema is in `migrations/`. What the rest of the system relies on:
 //!
-//! - **Lease and fence.** [`JobStore::pick`] gives each job a fresh random token. Every later write shows it and changes
+//! - **Lease and fence.** [`JobStore::pick`] gives its jobs a fresh random token. Every later write shows it and changes
 //!   exactly one row, or fails with [`StoreError::LeaseLost`]: a worker that was given up for dead can change nothing.
 //! - **Completion is one transaction**: the job becomes successful, its successor's count of missing proofs goes down, a
 //!   successor that misses nothing becomes queued, and the batch moves on. Nothing scans for unlocked work later.

@@ -19,7 +19,7 @@ pub struct PickFilter {
     pub version: ProtocolVersion,
 }
 
-/// The column `queue` of the jobs of this class; `migrations/` has the same expression, and a test compares the two.
+/// The column `queue` of the jobs of this class; `migrations/` has the same expression, and picking under a version of two digits tests that.
 fn queue(filter: &PickFilter, class: MemoryClass) -> i64 {
     let stage = match filter.stage {
         Stage::WitnessGeneration => 0,

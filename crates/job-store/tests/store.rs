@@ -8,7 +8,8 @@ use job_store::{
     LeasedJob, NewBatch, NewJob, NewWorker, PickFilter, RetryPolicy, StoreError,
 };
 use proving_model::{
-    AggregationRound, BatchId, BatchStatus, CircuitId, HeadOfChain, JobKey, JobStatus, MemoryClass, Stage,
+    AggregationRound, BatchId, BatchStatus, CircuitId, HeadOfChain, JobKey, JobStatus, MemoryClass,
+    ProtocolVersion, Stage,
 };
 use std::time::{Duration, Instant};
 use test_support::{VERSION, artifact, store};
@@ -510,4 +511,20 @@ async fn priority_goes_before_deadline_and_deadline_before_arrival() {
     let refused = store.insert_batch(&batch).await.unwrap_err();
     assert!(matches!(&refused, StoreError::Invalid(text) if text.contains("\"soon\"")), "{refused}");
     assert!(store.batch(id).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_worker_takes_jobs_of_its_own_version_alone() {
+    let store = store().await;
+    let (theirs, near) = (ProtocolVersion { minor: 29, patch: 13 }, ProtocolVersion { minor: 13, patch: 29 });
+    for version in [theirs, near] {
+        store.insert_protocol_version(version, "mock", "digest").await.unwrap();
+    }
+    let id = BatchId { chain_id: 1, number: 1 };
+    store.insert_batch(&NewBatch::new(id, theirs, artifact("input"))).await.unwrap();
+    let by = worker(&store).await;
+    let of = |version| PickFilter { version, ..filter(Stage::WitnessGeneration, &[MemoryClass::Light]) };
+    assert!(store.pick(&of(near), 9, by).await.unwrap().is_empty());
+    assert!(store.pick(&of(VERSION), 9, by).await.unwrap().is_empty());
+    assert_eq!(store.pick(&of(theirs), 9, by).await.unwrap().len(), 1);
 }

@@ -3,7 +3,7 @@
 //! A seed makes a list of operations: batches come, workers pick, extend, complete, fail, hand back, lose inputs, die, come
 //! back, and go on writing with leases that are long gone; answers get lost and are asked for again; duties run twice. After
 //! each step every row of the store is compared with the model, and the model with the invariants. In the end everything
-//! that lives works on until nothing can: every batch must be proven, or failed with a reason.
+//! that lives works on until nothing can, and every batch must be proven.
 //!
 //! `SIMULATION_SEEDS=FIRST-LAST` runs those seeds; a seed that fails is named, and replays.
 

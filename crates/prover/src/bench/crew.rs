@@ -124,9 +124,7 @@ impl OpenBatch {
         let extension = Extension { jobs: jobs.collect(), links: Vec::new() };
         Ok(self.store.extend_batch(&self.generator, &extension).await?)
     }
-}
 
-impl OpenBatch {
     /// Queues children, and a parent that waits for them.
     pub(crate) async fn queue_group(&self, parent: usize, children: usize) -> anyhow::Result<()> {
         let parent_key = JobKey {
@@ -412,9 +410,8 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        let is_told = self.input.take().is_some();
-        // One that was told to end by the end of its input does so by itself; any other may hang.
-        if is_told {
+        // One whose input was taken ends by itself when that is dropped; any other may hang, or be frozen.
+        if self.input.is_some() {
             let _ = self.child.kill();
         }
         let _ = self.child.wait();
