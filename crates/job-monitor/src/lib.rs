@@ -1,5 +1,6 @@
 //! The job monitor's duties, a file each. Any number of monitors may run: a duty skips what another has in hand.
 
+pub mod archive;
 pub mod rescue;
 pub mod retry;
 pub mod watch;
@@ -8,13 +9,32 @@ use job_store::{JobStore, StoreError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How often each duty runs.
+/// Between two looks for what is to be archived: nothing waits for it.
+const ARCHIVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often the duties run, and what is old.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MonitorConfig {
     /// Between two looks for expired leases.
     pub rescue_interval: Duration,
     /// Between two looks for jobs whose rest is over.
     pub retry_interval: Duration,
+    /// A proven batch's jobs go into the archive so long after its end.
+    pub archive_after: Duration,
+    /// They are deleted, with their attempts, after so long in the archive; never, when `None`.
+    pub delete_after: Option<Duration>,
+}
+
+impl Default for MonitorConfig {
+    fn default() -> Self {
+        Self {
+            rescue_interval: Duration::from_secs(1),
+            retry_interval: Duration::from_millis(500),
+            // Long enough for whoever looks at a batch right after its end; short enough that the table stays small.
+            archive_after: Duration::from_secs(3_600),
+            delete_after: Some(Duration::from_secs(30 * 24 * 3_600)),
+        }
+    }
 }
 
 /// Runs all duties until the shutdown signal.
@@ -22,6 +42,7 @@ pub async fn run(store: JobStore, config: MonitorConfig, shutdown: CancellationT
     tokio::join!(
         repeat("rescue", config.rescue_interval, &shutdown, || rescue::run_once(&store)),
         watch::run(&store, &shutdown),
+        repeat("archive", ARCHIVE_INTERVAL, &shutdown, || archive::run_once(&store, &config)),
         repeat("retry", config.retry_interval, &shutdown, || retry::run_once(&store, config.retry_interval)),
     );
 }

@@ -14,6 +14,8 @@
 //!
 //! A job runs at least once. Its executor is idempotent, its artifacts have attempt-safe names, its row decides.
 
+mod archive;
+mod ballast;
 mod batches;
 mod chains;
 mod commit;
@@ -33,6 +35,8 @@ mod wake;
 mod watch;
 mod workers;
 
+pub use archive::Moved;
+pub use ballast::Ballast;
 pub use batches::{Batch, InsertedBatch, NewBatch};
 pub use chains::ChainSettings;
 pub use error::StoreError;

@@ -115,8 +115,9 @@ impl JobStore {
         let (first, end) = ids_of_batch(batch.position);
         let counts = sqlx::query_as!(
             JobCount,
-            r#"SELECT aggregation_round AS round, stage, circuit_id, status, count(*) AS "count!"
-               FROM prover_jobs WHERE id >= $1 AND id < $2
+            r#"SELECT aggregation_round AS "round!", stage AS "stage!", circuit_id AS "circuit_id!", status AS "status!",
+                      count(*) AS "count!"
+               FROM jobs WHERE id >= $1 AND id < $2
                GROUP BY 1, 2, 3, 4 ORDER BY 1, 2 DESC, 3, 4"#,
             first,
             end
@@ -125,11 +126,12 @@ impl JobStore {
         .await
         .map_err(StoreError::database("batch_report: counts"))?;
         let rows = sqlx::query!(
-            "SELECT id, aggregation_round, stage, circuit_id, depth, sequence_number, status, attempts, failures,
-                    worker_deaths, error
-             FROM prover_jobs
-             WHERE id >= $1 AND id < $2 AND error IS NOT NULL
-             ORDER BY status = 'failed' DESC, id LIMIT $3",
+            r#"SELECT id AS "id!", aggregation_round AS "aggregation_round!", stage AS "stage!", circuit_id AS "circuit_id!",
+                      depth AS "depth!", sequence_number AS "sequence_number!", status AS "status!",
+                      attempts AS "attempts!", failures AS "failures!", worker_deaths AS "worker_deaths!", error
+               FROM jobs
+               WHERE id >= $1 AND id < $2 AND error IS NOT NULL
+               ORDER BY status = 'failed' DESC, id LIMIT $3"#,
             first,
             end,
             STUCK_MAX
@@ -186,10 +188,12 @@ impl JobStore {
         let _timer = QueryTimer::start("troubled_attempts");
         sqlx::query_as!(
             AttemptReport,
-            r#"SELECT a.job_id AS "job_id!", a.attempt AS "attempt!", w.component, w.host, w.pid, a.outcome, a.error,
+            r#"SELECT a.job_id AS "job_id!", a.attempt AS "attempt!", coalesce(w.component, 'unknown') AS "component!",
+                      coalesce(w.host, 'unknown') AS "host!", coalesce(w.pid, 0) AS "pid!", a.outcome, a.error,
                       EXTRACT(EPOCH FROM coalesce(a.finished_at, now()) - a.started_at)::float8 AS "seconds!"
                FROM attempts a
-               JOIN workers w ON w.id = a.worker_id
+               -- A worker that is long gone is forgotten before its last attempts are.
+               LEFT JOIN workers w ON w.id = a.worker_id
                WHERE a.job_id >= $1 AND a.job_id < $2 AND a.outcome IS DISTINCT FROM 'successful'
                ORDER BY a.started_at LIMIT 100"#,
             first,

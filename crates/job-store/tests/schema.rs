@@ -163,3 +163,25 @@ async fn a_database_in_use_is_migrated_with_its_jobs_and_their_links() {
             .unwrap();
     assert_eq!(attempts, [(place(5, 0), Some("successful".to_owned())), (place(5, 1), None)]);
 }
+
+#[tokio::test]
+async fn the_archive_has_the_columns_of_the_hot_table_but_for_those_of_picking() {
+    let url = empty_database().await;
+    JobStore::connect(&url).await.unwrap().migrate().await.unwrap();
+    let mut connection = PgConnection::connect(url.expose()).await.unwrap();
+    let mut columns = async |table: &str| -> BTreeSet<(String, String)> {
+        let rows: Vec<(String, String)> = sqlx::query_as(
+            "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute
+             WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''",
+        )
+        .bind(table)
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+        rows.into_iter().collect()
+    };
+    let (hot, archive, both) =
+        (columns("prover_jobs").await, columns("prover_jobs_archive").await, columns("jobs").await);
+    assert_eq!(archive, hot);
+    assert_eq!(both, hot, "the view over both");
+}

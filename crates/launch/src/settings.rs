@@ -57,6 +57,8 @@ pub const SETTINGS: &[Setting] = &[
     of("circuit_prover", "max_allocation"),
     of("prover_job_monitor", "rescue_interval_ms"),
     of("prover_job_monitor", "retry_interval_ms"),
+    of("prover_job_monitor", "archive_after_seconds"),
+    of("prover_job_monitor", "delete_after_days"),
     of("prove", "data"),
 ];
 

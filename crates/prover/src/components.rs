@@ -136,6 +136,13 @@ struct MonitorArgs {
     /// Milliseconds between two looks for failed jobs whose rest is over.
     #[arg(long, default_value_t = 500, value_parser = positive(), env = "ROUNDHOUSE_RETRY_INTERVAL_MS")]
     retry_interval_ms: u64,
+    /// Seconds after its end when the jobs of a proven batch go into the archive.
+    #[arg(long, default_value_t = 3_600, env = "ROUNDHOUSE_ARCHIVE_AFTER_SECONDS")]
+    archive_after_seconds: u64,
+    /// Days that jobs and their attempts stay in the archive before they are deleted; 0 keeps them for ever. The batch itself,
+    /// and where its final proof is, stay.
+    #[arg(long, default_value_t = 30, env = "ROUNDHOUSE_DELETE_AFTER_DAYS")]
+    delete_after_days: u64,
 }
 
 fn positive() -> clap::builder::RangedU64ValueParser {
@@ -179,7 +186,11 @@ impl Plan {
             components: vec![Component::All],
             generator: WitnessGeneratorConfig { rounds: AggregationRound::ALL.to_vec(), workers: 1 },
             layout: Layout::Chained { light_wvg_count: 1, heavy_wvg_count: 1 },
-            monitor: MonitorConfig { rescue_interval: interval, retry_interval: interval },
+            monitor: MonitorConfig {
+                rescue_interval: interval,
+                retry_interval: interval,
+                ..MonitorConfig::default()
+            },
             pace: PaceArgs { drain_timeout_seconds, ..PaceArgs::DEFAULT },
         }
     }
@@ -213,6 +224,9 @@ impl Plan {
         let monitor = MonitorConfig {
             rescue_interval: Duration::from_millis(args.monitor.rescue_interval_ms),
             retry_interval: Duration::from_millis(args.monitor.retry_interval_ms),
+            archive_after: Duration::from_secs(args.monitor.archive_after_seconds),
+            delete_after: (args.monitor.delete_after_days > 0)
+                .then(|| Duration::from_secs(args.monitor.delete_after_days.saturating_mul(24 * 3_600))),
         };
         let workers = usize::try_from(args.witness_generator.generator_count)?;
         Ok(Self {

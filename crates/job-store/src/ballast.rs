@@ -1,0 +1,124 @@
+//! Rows by the million, for benchmarks and tests that ask whether the size of the tables matters. No product calls this.
+
+use crate::model::job_id;
+use crate::{JobStore, StoreError};
+use proving_model::{AggregationRound, CircuitId, JobKey, ProtocolVersion, Stage};
+
+/// Jobs of one circuit of a ballast batch.
+const JOBS_OF_A_CIRCUIT: i64 = 1_000_000;
+
+/// Where ballast lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ballast {
+    /// Circuits that may be picked.
+    Queued,
+    /// Circuits that were proven, each in one attempt, and archived.
+    Archived,
+}
+
+impl JobStore {
+    /// Adds a batch of so many light basic circuits, all at once.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn add_ballast(
+        &self,
+        version: ProtocolVersion,
+        jobs: i64,
+        ballast: Ballast,
+    ) -> Result<(), StoreError> {
+        let error = StoreError::database;
+        let (minor, patch) = (i32::from(version.minor), i32::from(version.patch));
+        let mut transaction = self.relaxed.begin().await.map_err(error("add_ballast"))?;
+        let (number, position, start_tag): (i64, i64, i64) = sqlx::query_as(
+            "INSERT INTO batches (chain_id, number, status, protocol_minor, protocol_patch, input_key, input_checksum,
+                                  input_size_bytes, start_tag, started_at, archived_at)
+             SELECT 4294967295, (SELECT count(*) FROM batches), 'in_progress', $1, $2, 'ballast',
+                    decode(repeat('00', 32), 'hex'), 0, (SELECT coalesce(max(start_tag), 0) FROM batches) + 1, now(),
+                    CASE WHEN $3 THEN now() END
+             RETURNING number, position, start_tag",
+        )
+        .bind(minor)
+        .bind(patch)
+        .bind(ballast == Ballast::Archived)
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(error("add_ballast: batch"))?;
+        let (table, status) = match ballast {
+            Ballast::Queued => ("prover_jobs", "queued"),
+            Ballast::Archived => ("prover_jobs_archive", "successful"),
+        };
+        // All parts are this module's own.
+        let insert = format!(
+            "INSERT INTO {table} (id, chain_id, batch_number, aggregation_round, stage, circuit_id, depth, sequence_number,
+                 memory_class, priority, deadline, start_tag, protocol_minor, protocol_patch, expected_cost_ms, status,
+                 dependencies_left, attempts, input_key, input_checksum, input_size_bytes, queued_at,
+                 not_before, failures, worker_deaths, timeouts, regenerations, progress, created_at, predecessor_ids)
+             SELECT $1 + s, 4294967295, $2, 0, 'circuit_proof', $3, 0, s, 'light', 0, 'infinity', $4, $5, $6, s % 7, '{status}',
+                    0, 0, 'ballast', decode(repeat('00', 32), 'hex'), 1000, now(),
+                    now(), 0, 0, 0, 0, 0, now(), '{{}}'
+             FROM generate_series(0, $7::int8 - 1) AS s"
+        );
+        let mut left = jobs;
+        let mut circuit = 1;
+        while left > 0 {
+            let count = left.min(JOBS_OF_A_CIRCUIT);
+            let key = JobKey {
+                round: AggregationRound::BasicCircuits,
+                stage: Stage::CircuitProof,
+                circuit_id: CircuitId(circuit),
+                depth: 0,
+                sequence: 0,
+            };
+            let first = job_id(position, &key)?;
+            sqlx::query(sqlx::AssertSqlSafe(insert.as_str()))
+                .bind(first)
+                .bind(number)
+                .bind(circuit)
+                .bind(start_tag)
+                .bind(minor)
+                .bind(patch)
+                .bind(count)
+                .execute(&mut *transaction)
+                .await
+                .map_err(error("add_ballast: jobs"))?;
+            if ballast == Ballast::Archived {
+                sqlx::query(
+                    "INSERT INTO job_attempts (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome)
+                     SELECT $1 + s, 1, $2, $2, now(), now(), 'successful' FROM generate_series(0, $3::int8 - 1) AS s",
+                )
+                .bind(first)
+                .bind(uuid::Uuid::nil())
+                .bind(count)
+                .execute(&mut *transaction)
+                .await
+                .map_err(error("add_ballast: attempts"))?;
+            }
+            left -= count;
+            circuit += 1;
+        }
+        transaction.commit().await.map_err(error("add_ballast"))
+    }
+
+    /// Brings statistics and visibility up to date, as autovacuum would in time, and writes what is in memory to the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn settle(&self) -> Result<(), StoreError> {
+        let error = StoreError::database;
+        sqlx::raw_sql("VACUUM ANALYZE prover_jobs").execute(&self.pool).await.map_err(error("settle"))?;
+        sqlx::raw_sql("VACUUM ANALYZE job_attempts").execute(&self.pool).await.map_err(error("settle"))?;
+        sqlx::raw_sql("CHECKPOINT").execute(&self.pool).await.map(drop).map_err(error("settle"))
+    }
+
+    /// Bytes of the hot table and of its indexes.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn hot_table_bytes(&self) -> Result<(i64, i64), StoreError> {
+        sqlx::query_as("SELECT pg_table_size('prover_jobs'), pg_indexes_size('prover_jobs')")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(StoreError::database("hot_table_bytes"))
+    }
+}
