@@ -4,7 +4,7 @@
 //! Nothing that comes late can touch an archived job: every write of a worker looks in `prover_jobs` for its token.
 
 use crate::metrics::QueryTimer;
-use crate::model::{batch_id, ids_of_batch};
+use crate::model::{PLACE_BITS, batch_id, ids_of_batch};
 use crate::{JobStore, StoreError};
 use proving_model::BatchId;
 use std::time::Duration;
@@ -32,12 +32,18 @@ impl JobStore {
         let mut transaction = self.relaxed.begin().await.map_err(error("archive_batch"))?;
         let batch = sqlx::query!(
             "UPDATE batches SET archived_at = now() WHERE position = (
-                 SELECT position FROM batches
+                 SELECT position FROM batches b
                  WHERE archived_at IS NULL AND status IN ('successful', 'cancelled')
                    AND finished_at <= now() - make_interval(secs => $1)
+                   -- A generator that makes a lost circuit again may end after its batch.
+                   AND NOT EXISTS (
+                       SELECT FROM prover_jobs j
+                       WHERE j.id >= b.position << $2 AND j.id < (b.position + 1) << $2
+                         AND j.status IN ('waiting_for_proofs', 'queued', 'in_progress'))
                  ORDER BY finished_at LIMIT 1 FOR UPDATE SKIP LOCKED)
              RETURNING chain_id, number, position",
-            after.as_secs_f64()
+            after.as_secs_f64(),
+            i32::try_from(PLACE_BITS).unwrap_or(i32::MAX)
         )
         .fetch_optional(&mut *transaction)
         .await

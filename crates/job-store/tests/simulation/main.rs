@@ -130,7 +130,8 @@ impl Simulation {
             14..18 => self.rescue().await,
             18..20 => self.requeue_failed().await,
             20..21 => self.set_chain().await,
-            21..45 => self.pick().await,
+            21..23 => self.archive().await,
+            23..46 => self.pick().await,
             _ => self.write().await,
         }
         self.compare().await;
@@ -213,6 +214,15 @@ impl Simulation {
         if let Some(batch) = self.rng.choice(all) {
             let jobs = self.store.requeue_failed(batch).await.unwrap().jobs;
             assert_eq!(jobs, self.model.requeue_failed(batch), "requeued");
+        }
+    }
+
+    /// Two monitors at once. Where a job's row is changes nothing.
+    async fn archive(&mut self) {
+        let archive = || self.store.archive_batch(Duration::ZERO);
+        let (one, other) = tokio::join!(archive(), archive());
+        for moved in [one.unwrap(), other.unwrap()].into_iter().flatten() {
+            assert_eq!(moved.jobs, self.model.archive(moved.batch), "archived");
         }
     }
 
@@ -336,10 +346,10 @@ impl Simulation {
                     memory_class, expected_cost_ms, dependencies_left, attempts, failures, worker_deaths, timeouts,
                     regenerations, worker_id, lease_token, input_key, output_key,
                     ARRAY(SELECT p.sequence_number::int4 FROM UNNEST(j.predecessor_ids) WITH ORDINALITY u (id, place)
-                          JOIN prover_jobs p ON p.id = u.id ORDER BY u.place) AS predecessors,
-                    (SELECT s.stage || s.aggregation_round || s.sequence_number FROM prover_jobs s WHERE s.id = j.successor_id)
+                          JOIN jobs p ON p.id = u.id ORDER BY u.place) AS predecessors,
+                    (SELECT s.stage || s.aggregation_round || s.sequence_number FROM jobs s WHERE s.id = j.successor_id)
                         AS successor
-             FROM prover_jobs j",
+             FROM jobs j",
         )
         .fetch_all(&mut self.connection)
         .await
@@ -502,7 +512,7 @@ async fn the_store_does_what_the_model_does_whatever_happens() {
     for seed in seeds() {
         let _named = Named(seed);
         let mut connection = PgConnection::connect(url.expose()).await.unwrap();
-        sqlx::raw_sql("TRUNCATE prover_jobs, job_attempts, workers, batches, chains RESTART IDENTITY")
+        sqlx::raw_sql("TRUNCATE prover_jobs, prover_jobs_archive, job_attempts, workers, batches, chains RESTART IDENTITY")
             .execute(&mut connection)
             .await
             .unwrap();

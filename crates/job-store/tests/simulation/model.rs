@@ -409,6 +409,16 @@ impl Model {
         dead.len()
     }
 
+    /// Only a proven batch of which nothing runs any more is archived; its jobs stay as they are.
+    pub(crate) fn archive(&self, batch: BatchId) -> u64 {
+        assert_eq!(self.batches[&batch].status, BatchStatus::Successful, "archived too early");
+        let jobs: Vec<JobStatus> =
+            self.jobs.iter().filter(|((of, _), _)| *of == batch).map(|(_, job)| job.status).collect();
+        let is_over = |status: &JobStatus| matches!(status, JobStatus::Successful | JobStatus::Failed);
+        assert!(jobs.iter().all(is_over), "archived with jobs that still run: {jobs:?}");
+        jobs.len() as u64
+    }
+
     /// An operator gives a batch's failed jobs new budgets; how many those were.
     pub(crate) fn requeue_failed(&mut self, batch: BatchId) -> u64 {
         let mut jobs = 0;
