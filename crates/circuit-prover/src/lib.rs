@@ -55,17 +55,16 @@ impl Layout {
         }
     }
 
-    /// What this layout may need at its peak: every place taken by the largest circuit that it takes.
+    /// The largest circuit that this layout takes: its name, and its declared peak in bytes.
     #[must_use]
-    pub fn peak_memory_bytes(self, circuits: &CircuitTable) -> u64 {
+    pub fn largest_circuit(self, circuits: &CircuitTable) -> Option<(&'static str, u64)> {
         let takes_heavy = !matches!(self, Self::Chained { heavy_wvg_count: 0, .. });
-        let largest = circuits
+        circuits
             .circuits
             .iter()
             .filter(|spec| takes_heavy || spec.memory_class == MemoryClass::Light)
-            .map(|spec| spec.peak_memory_bytes)
-            .max();
-        largest.unwrap_or(0).saturating_mul(self.circuits_in_memory() as u64)
+            .map(|spec| (spec.name, spec.peak_memory_bytes))
+            .max_by_key(|(_, peak)| *peak)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The job monitor's duties, a file each. Any number of monitors may run: a duty skips what another has in hand.
 
 pub mod archive;
+pub mod learn;
 pub mod rescue;
 pub mod retry;
 pub mod watch;
@@ -9,8 +10,8 @@ use job_store::{JobStore, StoreError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// Between two looks for what is to be archived: nothing waits for it.
-const ARCHIVE_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two looks of duties that nothing waits for.
+const UNHURRIED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often the duties run, and what is old.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +43,8 @@ pub async fn run(store: JobStore, config: MonitorConfig, shutdown: CancellationT
     tokio::join!(
         repeat("rescue", config.rescue_interval, &shutdown, || rescue::run_once(&store)),
         watch::run(&store, &shutdown),
-        repeat("archive", ARCHIVE_INTERVAL, &shutdown, || archive::run_once(&store, &config)),
+        repeat("archive", UNHURRIED_INTERVAL, &shutdown, || archive::run_once(&store, &config)),
+        repeat("learn", UNHURRIED_INTERVAL, &shutdown, || learn::run_once(&store)),
         repeat("retry", config.retry_interval, &shutdown, || retry::run_once(&store, config.retry_interval)),
     );
 }

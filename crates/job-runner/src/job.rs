@@ -1,5 +1,6 @@
 //! The three traits, and what passes between them.
 
+use crate::Reservation;
 use async_trait::async_trait;
 use std::{
     sync::{
@@ -21,6 +22,8 @@ pub struct Lease {
     deadline: Option<Instant>,
     /// Progress in thousandths, so that it fits an atomic.
     progress: Arc<AtomicU32>,
+    /// Ends with the last clone: also an execution that nobody waits for any more keeps its memory.
+    reservation: Option<Arc<Reservation>>,
 }
 
 impl Lease {
@@ -36,6 +39,19 @@ impl Lease {
     pub fn with_deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);
         self
+    }
+
+    /// The same lease, with the memory that is kept for its job.
+    #[must_use]
+    pub fn with_reservation(mut self, reservation: Reservation) -> Self {
+        self.reservation = Some(Arc::new(reservation));
+        self
+    }
+
+    /// The most memory that the job was seen to take, in bytes; `None` where that was not measured.
+    #[must_use]
+    pub fn peak_memory_bytes(&self) -> Option<u64> {
+        self.reservation.as_ref().map(|reservation| reservation.peak()).filter(|peak| *peak > 0)
     }
 
     /// Gives the lease up: another may hold it now.

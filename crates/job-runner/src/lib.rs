@@ -27,6 +27,7 @@
 
 mod chain;
 mod job;
+mod memory;
 mod metrics;
 mod pool;
 mod runner;
@@ -36,5 +37,6 @@ pub use job::{
     ExecuteError, Executor, JobContext, JobMetadata, JobPicker, JobSaver, Lease, Outcome, PickError, Picked,
     SaveError,
 };
+pub use memory::{Allowance, MemoryBudget, Reservation, machine_memory_bytes};
 pub use metrics::{JobOutcome, RUNNER_METRICS, RunnerLabels, RunnerMetrics};
 pub use runner::{JobRunner, JobRunnerBuilder, RunnerReport};

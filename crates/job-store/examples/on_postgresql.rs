@@ -6,7 +6,9 @@
 
 use async_trait::async_trait;
 use embedded_postgres::{EmbeddedPostgres, Options};
-use job_runner::{ExecuteError, Executor, JobContext, JobRunner, JobSaver, Lease, Outcome, SaveError};
+use job_runner::{
+    ExecuteError, Executor, JobContext, JobRunner, JobSaver, Lease, MemoryBudget, Outcome, SaveError,
+};
 use job_store::{
     DatabaseUrl, Extension, JobStore, LeaseKeeper, LeasedJob, LoadError, Loader, NewBatch, NewJob, NewWorker,
     PickFilter, QueuePicker, WakeListener, WorkerContext,
@@ -95,6 +97,7 @@ async fn insert_numbers(worker: &WorkerContext) -> Result<(), Box<dyn Error>> {
             },
             memory_class: MemoryClass::Light,
             expected_cost_ms: 0,
+            peak_memory_bytes: 0,
             input: Some(input.clone()),
         });
         store.extend_batch(&generator, &Extension { jobs: jobs.collect(), links: Vec::new() }).await?;
@@ -123,11 +126,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let store = JobStore::connect(&url).await?;
     store.migrate().await?;
 
-    let me =
-        NewWorker { component: "square".to_owned(), host: "here".to_owned(), capacity: 4, version: VERSION };
+    let me = NewWorker {
+        component: "square".to_owned(),
+        host: "here".to_owned(),
+        capacity: 4,
+        version: VERSION,
+        memory_budget_bytes: None,
+    };
     let worker = WorkerContext {
         wake: WakeListener::start(&store).await?,
         keeper: LeaseKeeper::start(&store, &me, Duration::from_secs(5), Duration::from_secs(20)).await?,
+        memory: MemoryBudget::new(None),
         store: store.clone(),
         poll_interval: Duration::from_secs(1),
         job_timeout: Duration::from_secs(60),

@@ -29,6 +29,7 @@ pub(crate) type Transaction<'a> = sqlx::Transaction<'a, sqlx::Postgres>;
 struct Completion {
     job: LeasedJob,
     output: Option<ArtifactRef>,
+    peak_memory_bytes: Option<u64>,
     answer: oneshot::Sender<Result<(), StoreError>>,
 }
 
@@ -66,11 +67,24 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::LeaseLost`]; nothing is changed then.
     pub async fn complete(&self, job: &LeasedJob, output: Option<&ArtifactRef>) -> Result<(), StoreError> {
+        self.complete_measured(job, output, None).await
+    }
+
+    /// As [`JobStore::complete`], with what the attempt was seen to take of memory.
+    ///
+    /// # Errors
+    /// As [`JobStore::complete`].
+    pub async fn complete_measured(
+        &self,
+        job: &LeasedJob,
+        output: Option<&ArtifactRef>,
+        peak_memory_bytes: Option<u64>,
+    ) -> Result<(), StoreError> {
         if job.key.stage == Stage::Compression && output.is_none() {
             return Err(StoreError::Invalid("a compression completes with a final proof".to_owned()));
         }
         let (answer, answered) = oneshot::channel();
-        let completion = Completion { job: job.clone(), output: output.cloned(), answer };
+        let completion = Completion { job: job.clone(), output: output.cloned(), peak_memory_bytes, answer };
         let closed = || StoreError::database("complete")(sqlx::Error::PoolClosed);
         self.committer.inbox.send(completion).await.map_err(|_| closed())?;
         answered.await.map_err(|_| closed())?
@@ -156,6 +170,8 @@ async fn mark_successful(
     let checksums: Vec<Option<Vec<u8>>> =
         all.iter().map(|c| output(c).map(|artifact| artifact.checksum.to_vec())).collect();
     let sizes: Vec<Option<i64>> = all.iter().map(|c| c.output.as_ref().map(size)).collect();
+    let peaks: Vec<Option<i64>> =
+        all.iter().map(|c| c.peak_memory_bytes.map(|peak| i64::try_from(peak).unwrap_or(i64::MAX))).collect();
     let rows = sqlx::query!(
         // A row with the token is in progress, by a CHECK. Said here too, it would offer the planner the small index of leased
         // jobs, which it then scans whole for each row.
@@ -164,13 +180,14 @@ async fn mark_successful(
                    status = 'successful', finished_at = now(), progress = 1, error = NULL,
                    worker_id = NULL, lease_token = NULL,
                    output_key = c.key, output_checksum = c.checksum, output_size_bytes = c.size
-               FROM UNNEST($1::int8[], $2::uuid[], $3::uuid[], $4::text[], $5::bytea[], $6::int8[])
-                        AS c (id, token, worker, key, checksum, size)
+               FROM UNNEST($1::int8[], $2::uuid[], $3::uuid[], $4::text[], $5::bytea[], $6::int8[], $7::int8[])
+                        AS c (id, token, worker, key, checksum, size, peak)
                WHERE j.id = c.id AND j.lease_token = c.token
-               RETURNING j.id, j.attempts, j.started_at, c.worker, c.token, j.successor_id
+               RETURNING j.id, j.attempts, j.started_at, c.worker, c.token, j.successor_id, c.peak
            ), recorded AS (
-               INSERT INTO job_attempts (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome)
-               SELECT id, attempts, worker, token, started_at, now(), 'successful' FROM done
+               INSERT INTO job_attempts
+                   (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome, peak_memory_bytes)
+               SELECT id, attempts, worker, token, started_at, now(), 'successful', peak FROM done
            )
            SELECT id AS "id!", token AS "token!", successor_id FROM done"#,
         &ids,
@@ -178,7 +195,8 @@ async fn mark_successful(
         &workers,
         &keys as &[Option<String>],
         &checksums as &[Option<Vec<u8>>],
-        &sizes as &[Option<i64>]
+        &sizes as &[Option<i64>],
+        &peaks as &[Option<i64>]
     )
     .fetch_all(&mut **transaction)
     .await

@@ -15,6 +15,8 @@ pub struct NewJob {
     pub memory_class: MemoryClass,
     /// Expected work in milliseconds.
     pub expected_cost_ms: i64,
+    /// Expected peak of its memory in bytes, where nothing was learned of its circuit yet; 0 when nobody knows.
+    pub peak_memory_bytes: i64,
     /// Its input, for basic circuits; other jobs wait for their predecessors.
     pub input: Option<ArtifactRef>,
 }
@@ -81,6 +83,7 @@ async fn insert_jobs(
     let sequences: Vec<i32> = jobs.iter().map(|job| job.key.sequence).collect();
     let classes: Vec<String> = jobs.iter().map(|job| job.memory_class.as_str().to_owned()).collect();
     let costs: Vec<i64> = jobs.iter().map(|job| job.expected_cost_ms).collect();
+    let peaks: Vec<i64> = jobs.iter().map(|job| job.peak_memory_bytes).collect();
     let input = |job: &NewJob| job.input.clone();
     let input_keys: Vec<Option<String>> = jobs.iter().map(|job| input(job).map(|a| a.key)).collect();
     let checksums: Vec<Option<Vec<u8>>> =
@@ -95,16 +98,20 @@ async fn insert_jobs(
                    id, chain_id, batch_number, aggregation_round, stage, circuit_id, depth, sequence_number,
                    memory_class, expected_cost_ms, input_key, input_checksum, input_size_bytes,
                    priority, deadline, start_tag, protocol_minor, protocol_patch,
-                   status, dependencies_left, queued_at)
+                   status, dependencies_left, queued_at, peak_memory_bytes)
                SELECT n.id, g.chain_id, g.batch_number, n.round, n.stage, n.circuit, n.depth, n.sequence,
                       n.class, n.cost, n.input_key, n.checksum, n.size,
                       g.priority, g.deadline, g.start_tag, g.protocol_minor, g.protocol_patch,
                       CASE WHEN n.input_key IS NULL THEN 'waiting_for_proofs' ELSE 'queued' END,
                       CASE WHEN n.input_key IS NULL THEN 1 ELSE 0 END,
-                      CASE WHEN n.input_key IS NULL THEN NULL ELSE now() END
+                      CASE WHEN n.input_key IS NULL THEN NULL ELSE now() END,
+                      CASE WHEN n.stage = 'circuit_proof' THEN coalesce(
+                          (SELECT l.peak_memory_bytes FROM learned_circuits l
+                           WHERE l.protocol_minor = g.protocol_minor AND l.protocol_patch = g.protocol_patch
+                             AND l.aggregation_round = n.round AND l.circuit_id = n.circuit), n.peak) ELSE n.peak END
                FROM UNNEST($3::int8[], $4::int2[], $5::text[], $6::int2[], $7::int2[], $8::int4[], $9::text[],
-                           $10::int8[], $11::text[], $12::bytea[], $13::int8[])
-                        AS n (id, round, stage, circuit, depth, sequence, class, cost, input_key, checksum, size),
+                           $10::int8[], $11::text[], $12::bytea[], $13::int8[], $14::int8[])
+                        AS n (id, round, stage, circuit, depth, sequence, class, cost, input_key, checksum, size, peak),
                     generator g
                ON CONFLICT (id) DO UPDATE SET
                    input_key = excluded.input_key, input_checksum = excluded.input_checksum,
@@ -127,7 +134,8 @@ async fn insert_jobs(
         &costs,
         &input_keys as &[Option<String>],
         &checksums as &[Option<Vec<u8>>],
-        &sizes as &[Option<i64>]
+        &sizes as &[Option<i64>],
+        &peaks
     )
     .fetch_one(executor)
     .await

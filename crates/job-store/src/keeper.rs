@@ -6,17 +6,19 @@
 //! sees that. A process that hangs or is cut off keeps the lock, and loses its leases by their expiry.
 
 use crate::metrics::{QueryTimer, STORE_METRICS};
+use crate::wake::Waker;
 use crate::workers::register;
 use crate::{JobStore, LeasedJob, NewWorker, StoreError};
 use job_runner::Lease;
+use proving_model::Stage;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgConnection};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use uuid::Uuid;
 
 /// The first half of the advisory locks' names; the second is the worker's number.
@@ -28,6 +30,9 @@ pub struct LeaseKeeper {
     held: Arc<Mutex<HashMap<LeaseName, Held>>>,
     _alive: Arc<mpsc::Sender<()>>,
     worker: Uuid,
+    /// The place of the one suspect that this process has at a time.
+    suspect_place: Arc<Semaphore>,
+    waker: Waker,
 }
 
 /// A job and its token.
@@ -40,6 +45,7 @@ struct Held {
     told: f32,
     /// When the lease was last known to hold, by this process's clock; only its own passage of time counts.
     confirmed: Instant,
+    suspect_place: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 /// What the thread works with.
@@ -51,6 +57,9 @@ struct Heart {
     interval: Duration,
     duration: Duration,
     held: Arc<Mutex<HashMap<LeaseName, Held>>>,
+    /// Leases of this worker's that nobody in it knew of at the last beat.
+    strays: HashSet<LeaseName>,
+    waker: Waker,
 }
 
 impl LeaseKeeper {
@@ -81,9 +90,9 @@ impl LeaseKeeper {
         let held: Arc<Mutex<HashMap<LeaseName, Held>>> = Arc::default();
         let (alive, mut ended) = mpsc::channel::<()>(1);
         let (ready, started) = oneshot::channel();
-        let (theirs, worker) = (held.clone(), worker.clone());
+        let (theirs, worker, waker) = (held.clone(), worker.clone(), store.waker.clone());
         let live = async move {
-            let born = Heart::start(options, &worker, interval, duration, theirs).await;
+            let born = Heart::start(options, &worker, interval, duration, theirs, waker).await;
             let mut heart = match born {
                 Ok(heart) => {
                     let _ = ready.send(Ok(heart.worker));
@@ -104,7 +113,13 @@ impl LeaseKeeper {
         let worker = started
             .await
             .map_err(|_| StoreError::Invalid("the heartbeat thread ended before it began".to_owned()))??;
-        Ok(Self { held, _alive: Arc::new(alive), worker })
+        Ok(Self {
+            held,
+            _alive: Arc::new(alive),
+            worker,
+            suspect_place: Arc::new(Semaphore::new(1)),
+            waker: store.waker.clone(),
+        })
     }
 
     /// This process's id in the store; it goes into every lease.
@@ -113,22 +128,46 @@ impl LeaseKeeper {
         self.worker
     }
 
-    /// Takes a freshly picked job into care. `asked` is when the pick was begun: the lease holds from there at least.
-    #[must_use]
-    pub fn hold(&self, job: &LeasedJob, asked: Instant) -> Lease {
-        let lease = Lease::new();
-        let held = Held { lease: lease.clone(), told: 0.0, confirmed: asked };
+    /// Takes a freshly picked job's lease into care. `asked` is when the pick was begun: the lease holds from there at least.
+    pub fn hold(&self, job: &LeasedJob, lease: &Lease, asked: Instant) {
+        self.hold_in_place(job, lease, asked, None);
+    }
+
+    /// The place of a suspect, where no other has it.
+    pub(crate) fn suspect_place(&self) -> Option<OwnedSemaphorePermit> {
+        self.suspect_place.clone().try_acquire_owned().ok()
+    }
+
+    pub(crate) fn hold_in_place(
+        &self,
+        job: &LeasedJob,
+        lease: &Lease,
+        asked: Instant,
+        suspect_place: Option<OwnedSemaphorePermit>,
+    ) {
+        let suspect_place = suspect_place.map(Arc::new);
+        let held = Held { lease: lease.clone(), told: 0.0, confirmed: asked, suspect_place };
         let mut all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert((job.id, job.token), held);
         STORE_METRICS.leases_held.set(all.len());
-        lease
+    }
+
+    /// The most memory that a job in care was seen to take.
+    pub(crate) fn peak_memory_bytes(&self, job: &LeasedJob) -> Option<u64> {
+        let all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(&(job.id, job.token)).and_then(|held| held.lease.peak_memory_bytes())
     }
 
     /// Lets go of a job that was completed, failed or released.
     pub fn forget(&self, job: &LeasedJob) {
         let mut all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        all.remove(&(job.id, job.token));
+        let gone = all.remove(&(job.id, job.token));
         STORE_METRICS.leases_held.set(all.len());
+        drop(all);
+        if gone.is_some_and(|held| held.suspect_place.is_some()) {
+            // Another suspect may have waited in the queue for this one's place, and nobody else tells.
+            self.waker.wake_here();
+        }
     }
 }
 
@@ -139,10 +178,13 @@ impl Heart {
         interval: Duration,
         duration: Duration,
         held: Arc<Mutex<HashMap<LeaseName, Held>>>,
+        waker: Waker,
     ) -> Result<Self, StoreError> {
         let mut connection = options.connect().await.map_err(StoreError::database("heartbeat: connect"))?;
         let (worker, number) = register(&mut connection, worker, duration).await?;
-        let mut heart = Self { options, connection: None, worker, number, interval, duration, held };
+        let strays = HashSet::new();
+        let mut heart =
+            Self { options, connection: None, worker, number, interval, duration, held, strays, waker };
         heart.show_life(&mut connection).await?;
         heart.connection = Some(connection);
         Ok(heart)
@@ -205,21 +247,65 @@ impl Heart {
         .execute(&mut connection)
         .await
         .map_err(error("heartbeat"))?;
-        let (ids, tokens): (Vec<i64>, Vec<Uuid>) = snapshot.iter().map(|(name, _)| *name).unzip();
         // After the prolongation: what is still held now is held for a whole duration from `asked` on.
         let kept = sqlx::query!(
-            r#"SELECT h.id AS "id!", h.token AS "token!" FROM UNNEST($1::int8[], $2::uuid[]) AS h (id, token)
-               JOIN prover_jobs j ON j.id = h.id AND j.lease_token = h.token"#,
-            &ids,
-            &tokens
+            r#"SELECT id, lease_token AS "token!" FROM prover_jobs WHERE worker_id = $1 AND status = 'in_progress'"#,
+            self.worker
         )
         .fetch_all(&mut connection)
         .await
-        .map_err(error("heartbeat: look for lost leases"))?;
+        .map_err(error("heartbeat: look at the leases"))?;
         let kept: HashSet<LeaseName> = kept.into_iter().map(|row| (row.id, row.token)).collect();
         self.settle(&snapshot, &kept, asked);
+        self.hand_back_strays(&mut connection, kept).await?;
         self.tell_progress(&mut connection, &snapshot).await?;
         self.connection = Some(connection);
+        Ok(())
+    }
+
+    /// Hands back what is leased to this worker and nobody in it knows of: the answer to its pick was lost, or its end could not be
+    /// written. This worker's life would keep it for ever. Only what was unknown one beat ago already: an answer may be on
+    /// its way.
+    async fn hand_back_strays(
+        &mut self,
+        connection: &mut PgConnection,
+        mut leased: HashSet<LeaseName>,
+    ) -> Result<(), StoreError> {
+        {
+            let all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            leased.retain(|name| !all.contains_key(name));
+        }
+        let (ids, tokens): (Vec<i64>, Vec<Uuid>) = leased.intersection(&self.strays).copied().unzip();
+        self.strays = leased;
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let stages = sqlx::query_scalar!(
+            r#"WITH strays AS (
+                   SELECT j.id, j.attempts, j.worker_id, j.lease_token, j.started_at
+                   FROM UNNEST($1::int8[], $2::uuid[]) AS s (id, token)
+                   JOIN prover_jobs j ON j.id = s.id AND j.lease_token = s.token
+                   ORDER BY j.id FOR UPDATE OF j
+               ), attempted AS (
+                   INSERT INTO job_attempts
+                       (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome, error)
+                   SELECT id, attempts, worker_id, lease_token, started_at, now(), 'released',
+                          'the worker never heard that it had the job, or could not write its end'
+                   FROM strays
+               )
+               UPDATE prover_jobs j SET status = 'queued', queued_at = now(), progress = 0, not_before = now(),
+                   worker_id = NULL, lease_token = NULL
+               FROM strays s WHERE j.id = s.id
+               RETURNING j.stage"#,
+            &ids,
+            &tokens
+        )
+        .fetch_all(connection)
+        .await
+        .map_err(StoreError::database("heartbeat: hand back strays"))?;
+        tracing::warn!(jobs = stages.len(), "leases that nobody knew of were handed back");
+        let stages: BTreeSet<Stage> = stages.iter().filter_map(|stage| stage.parse().ok()).collect();
+        stages.into_iter().for_each(|stage| self.waker.wake(stage));
         Ok(())
     }
 

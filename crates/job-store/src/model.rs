@@ -22,6 +22,11 @@ pub struct LeasedJob {
     pub token: Uuid,
     /// Which attempt this is, from 1.
     pub attempt: i32,
+    /// Expected peak of its memory, in bytes.
+    pub peak_memory_bytes: i64,
+    /// Whether workers died with it more than once: it may be what kills them, or have been beside what does. A process that is
+    /// careful has one suspect at a time, so that none costs others more than these first deaths.
+    pub is_suspect: bool,
     /// The circuit to prove, for basic circuits.
     pub input: Option<ArtifactRef>,
 }

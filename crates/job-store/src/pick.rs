@@ -19,6 +19,30 @@ pub struct PickFilter {
     pub version: ProtocolVersion,
 }
 
+/// What a pick may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// What is free now, in bytes: a job that expects more is not leased, and nothing behind it in the queue either.
+    pub free: i64,
+    /// What there is in all, in bytes: a job that expects more is for others.
+    pub total: i64,
+    /// Whether it may be a suspect ([`LeasedJob::is_suspect`]).
+    pub suspects: bool,
+}
+
+/// So many deaths of its workers make a job a suspect.
+pub(crate) const SUSPECT_DEATHS: i32 = 2;
+
+impl Room {
+    /// No limit.
+    pub const UNLIMITED: Self = Self { free: i64::MAX, total: i64::MAX, suspects: true };
+
+    /// Only jobs with fewer deaths are taken.
+    fn deaths_limit(self) -> i32 {
+        if self.suspects { i32::MAX } else { SUSPECT_DEATHS }
+    }
+}
+
 /// The column `queue` of the jobs of this class; `migrations/` has the same expression, and picking under a version of two digits tests that.
 fn queue(filter: &PickFilter, class: MemoryClass) -> i64 {
     let stage = match filter.stage {
@@ -48,6 +72,21 @@ impl JobStore {
         want: usize,
         worker: Uuid,
     ) -> Result<Vec<LeasedJob>, StoreError> {
+        self.pick_into(filter, want, worker, Room::UNLIMITED).await
+    }
+
+    /// As [`JobStore::pick`], for a worker with a memory budget. Where the next job does not fit what is free, nothing is leased:
+    /// what is behind it must not overtake it for ever. [`JobStore::next_peak_memory`] says what it waits for.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn pick_into(
+        &self,
+        filter: &PickFilter,
+        want: usize,
+        worker: Uuid,
+        room: Room,
+    ) -> Result<Vec<LeasedJob>, StoreError> {
         let _timer = QueryTimer::start("pick");
         let rounds: Vec<i16> = filter.rounds.iter().map(|round| round.number()).collect();
         // Fresh and random, one for all jobs of this pick: a lease is named by its job and its token.
@@ -56,15 +95,17 @@ impl JobStore {
         // `= ANY(ARRAY(…))` and not a join: a join flips to a hash join and a sequential scan at some sizes.
         let mut rows = sqlx::query!(
             r#"WITH preferred AS MATERIALIZED (
-                   SELECT id FROM prover_jobs
+                   SELECT id, peak_memory_bytes FROM prover_jobs
                    WHERE status = 'queued' AND queue = $2 AND aggregation_round = ANY($4) AND not_before <= now()
+                     AND peak_memory_bytes <= $7 AND worker_deaths < $9
                      AND (SELECT expires_at > now() FROM workers WHERE id = $1)
                    ORDER BY priority DESC, deadline, start_tag, turn, id
                    LIMIT $5
                    FOR UPDATE SKIP LOCKED
                ), others AS MATERIALIZED (
-                   SELECT id FROM prover_jobs
+                   SELECT id, peak_memory_bytes FROM prover_jobs
                    WHERE status = 'queued' AND queue = $3 AND aggregation_round = ANY($4) AND not_before <= now()
+                     AND peak_memory_bytes <= $7 AND worker_deaths < $9
                      AND (SELECT expires_at > now() FROM workers WHERE id = $1)
                    ORDER BY priority DESC, deadline, start_tag, turn, id
                    LIMIT $5 - (SELECT count(*) FROM preferred)
@@ -74,6 +115,7 @@ impl JobStore {
                        status = 'in_progress', worker_id = $1, lease_token = $6,
                        attempts = attempts + 1, started_at = now(), progress = 0
                    WHERE id = ANY(ARRAY(SELECT id FROM preferred UNION ALL SELECT id FROM others))
+                     AND peak_memory_bytes <= $8
                    RETURNING *
                ), started AS (
                    -- A batch's first job is that of its witness generator.
@@ -87,14 +129,18 @@ impl JobStore {
                       aggregation_round AS "round!", stage AS "stage!", circuit_id AS "circuit_id!",
                       depth AS "depth!", sequence_number AS "sequence!", attempts AS "attempt!", memory_class AS "memory_class!", input_key, input_checksum, input_size_bytes,
                       queue AS "queue!", priority AS "priority!", EXTRACT(EPOCH FROM deadline)::float8 AS "deadline!",
-                      start_tag AS "start_tag!", turn AS "turn!"
+                      start_tag AS "start_tag!", turn AS "turn!", peak_memory_bytes AS "peak_memory_bytes!",
+                      worker_deaths AS "worker_deaths!"
                FROM picked"#,
             worker,
             queues.next(),
             queues.next(),
             &rounds,
             i64::try_from(want).unwrap_or(i64::MAX),
-            token
+            token,
+            room.total,
+            room.free,
+            room.deaths_limit()
         )
         .fetch_all(&self.relaxed)
         .await
@@ -118,10 +164,41 @@ impl JobStore {
                     worker,
                     token,
                     attempt: row.attempt,
+                    peak_memory_bytes: row.peak_memory_bytes,
+                    is_suspect: row.worker_deaths >= SUSPECT_DEATHS,
                     input: artifact(row.input_key, row.input_checksum, row.input_size_bytes)?,
                 })
             })
             .collect()
+    }
+
+    /// The expected peak of the job that a pick would lease next, in bytes; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn next_peak_memory(&self, filter: &PickFilter, room: Room) -> Result<Option<i64>, StoreError> {
+        let _timer = QueryTimer::start("next_peak_memory");
+        let rounds: Vec<i16> = filter.rounds.iter().map(|round| round.number()).collect();
+        for class in &filter.memory_classes {
+            let next = sqlx::query_scalar!(
+                r#"SELECT peak_memory_bytes AS "peak!" FROM prover_jobs
+                   WHERE status = 'queued' AND queue = $1 AND aggregation_round = ANY($2) AND not_before <= now()
+                     AND peak_memory_bytes <= $3 AND worker_deaths < $4
+                   ORDER BY priority DESC, deadline, start_tag, turn, id
+                   LIMIT 1"#,
+                queue(filter, *class),
+                &rounds,
+                room.total,
+                room.deaths_limit()
+            )
+            .fetch_optional(&self.relaxed)
+            .await
+            .map_err(StoreError::database("next_peak_memory"))?;
+            if next.is_some() {
+                return Ok(next);
+            }
+        }
+        Ok(None)
     }
 
     /// The outputs that a job consumes, in order. Fewer than the tree says means that the store was tampered with.

@@ -1,16 +1,20 @@
 //! The bridge to `job-runner`: a picker over the store, and the ends of a job for savers.
 
+use crate::pick::Room;
 use crate::{
     AttemptFailure, FailureKind, JobStore, LeaseKeeper, LeasedJob, PickFilter, StoreError, WakeListener,
 };
 use async_trait::async_trait;
 use futures::{FutureExt, future::join_all};
-use job_runner::{ExecuteError, Executor, JobMetadata, JobPicker, PickError, Picked, SaveError};
+use job_runner::{
+    Allowance, ExecuteError, Executor, JobMetadata, JobPicker, Lease, MemoryBudget, PickError, Picked,
+    Reservation, SaveError,
+};
 use std::{
     panic::AssertUnwindSafe,
     time::{Duration, Instant},
 };
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 /// How long a job rests whose input could not be read for the object store's sake.
 const UNAVAILABLE_REST: Duration = Duration::from_secs(2);
@@ -30,6 +34,8 @@ pub struct WorkerContext {
     pub keeper: LeaseKeeper,
     /// Hears of new work.
     pub wake: WakeListener,
+    /// What its jobs may take of memory at the same time; shared by the runners of a process.
+    pub memory: MemoryBudget,
     /// How long to wait for a wake-up before looking anyway.
     pub poll_interval: Duration,
     /// How long an attempt may take, from its pick; charged to the job's budget of timeouts.
@@ -78,6 +84,10 @@ pub struct QueuePicker<E, L> {
     filter: PickFilter,
     loader: L,
     announced: watch::Receiver<u64>,
+    /// What the next job in the queue needs and did not find free.
+    needed: Option<u64>,
+    /// What was waited for, until the next pick.
+    waited_for: Option<Allowance>,
     _executor: std::marker::PhantomData<fn() -> E>,
 }
 
@@ -85,7 +95,15 @@ impl<E, L> QueuePicker<E, L> {
     /// A picker of these jobs.
     pub fn new(context: WorkerContext, filter: PickFilter, loader: L) -> Self {
         let announced = context.wake.announcements(filter.stage);
-        Self { context, filter, loader, announced, _executor: std::marker::PhantomData }
+        Self {
+            context,
+            filter,
+            loader,
+            announced,
+            needed: None,
+            waited_for: None,
+            _executor: std::marker::PhantomData,
+        }
     }
 }
 
@@ -101,15 +119,12 @@ where
         let asked = Instant::now();
         // What is announced from here on ends the next wait at once: no wake-up falls between pick and wait.
         self.announced.mark_unchanged();
-        let context = &self.context;
-        let jobs = context
-            .store
-            .pick(&self.filter, want, context.keeper.worker())
-            .await
-            .map_err(|e| PickError::Unavailable(e.to_string()))?;
-        let loader = &self.loader;
-        let loads = jobs.into_iter().map(|job| {
-            let lease = context.keeper.hold(&job, asked).with_deadline(asked + context.job_timeout);
+        let leased = self.lease(want).await.map_err(|e| PickError::Unavailable(e.to_string()))?;
+        let (context, loader) = (&self.context, &self.loader);
+        let loads = leased.into_iter().map(|Admitted { job, reserved, suspect_place }| {
+            let deadline = asked + context.job_timeout;
+            let lease = Lease::new().with_deadline(deadline).with_reservation(reserved);
+            context.keeper.hold_in_place(&job, &lease, asked, suspect_place);
             async move {
                 let begun = Instant::now();
                 // A loader's panic is that load's failure, and no other's.
@@ -133,8 +148,67 @@ where
     }
 
     async fn wait(&mut self) {
+        let memory = self.context.memory.clone();
+        let needed = self.needed.take();
+        let room = async {
+            match needed {
+                Some(bytes) => memory.wait_for(bytes).await,
+                None => std::future::pending().await,
+            }
+        };
         // The poll covers what is never announced: a rest that ends, and an announcement that was lost.
-        let _ = tokio::time::timeout(self.context.poll_interval, self.announced.changed()).await;
+        tokio::select! {
+            allowance = room => self.waited_for = Some(allowance),
+            _ = tokio::time::timeout(self.context.poll_interval, self.announced.changed()) => {}
+        }
+    }
+}
+
+/// A leased job with its room in this process.
+struct Admitted {
+    job: LeasedJob,
+    reserved: Reservation,
+    suspect_place: Option<OwnedSemaphorePermit>,
+}
+
+impl<E, L> QueuePicker<E, L> {
+    /// Leases up to so many jobs, each with the memory for it. An error after the first is the next pick's to find.
+    async fn lease(&mut self, want: usize) -> Result<Vec<Admitted>, StoreError> {
+        let WorkerContext { store, keeper, memory, .. } = &self.context;
+        let admit = |job: LeasedJob, allowance, suspect_place: Option<_>| {
+            let reserved = memory.reserve(allowance, u64::try_from(job.peak_memory_bytes).unwrap_or(0));
+            let suspect_place = suspect_place.filter(|_| job.is_suspect);
+            Admitted { job, reserved, suspect_place }
+        };
+        let Some(total) = memory.total() else {
+            let jobs = store.pick(&self.filter, want, keeper.worker()).await?;
+            return Ok(jobs.into_iter().map(|job| admit(job, memory.take_free(), None)).collect());
+        };
+        let mut leased = Vec::new();
+        // One by one: what is free depends on what the one before takes.
+        while leased.len() < want {
+            let allowance = self.waited_for.take().unwrap_or_else(|| memory.take_free());
+            let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+            let place = keeper.suspect_place();
+            let room =
+                Room { free: bytes(allowance.bytes()), total: bytes(total), suspects: place.is_some() };
+            let job = match store.pick_into(&self.filter, 1, keeper.worker(), room).await {
+                Ok(mut jobs) => jobs.pop(),
+                Err(e) if leased.is_empty() => return Err(e),
+                Err(_) => None,
+            };
+            if let Some(job) = job {
+                leased.push(admit(job, allowance, place));
+                continue;
+            }
+            drop(allowance);
+            if leased.is_empty() && room.free < room.total {
+                let next = store.next_peak_memory(&self.filter, room).await?;
+                self.needed = next.and_then(|peak| u64::try_from(peak).ok());
+            }
+            break;
+        }
+        Ok(leased)
     }
 }
 
@@ -159,7 +233,8 @@ impl WorkerContext {
         job: &LeasedJob,
         output: Option<&proving_model::ArtifactRef>,
     ) -> Result<(), SaveError> {
-        let result = self.store.complete(job, output).await;
+        let peak = self.keeper.peak_memory_bytes(job);
+        let result = self.store.complete_measured(job, output, peak).await;
         self.settle(job, result)
     }
 

@@ -74,6 +74,11 @@ impl Waker {
         let _ = self.requests.try_send(Request::Wake(stage));
     }
 
+    /// Has the pickers of this process look again, and no others.
+    pub(crate) fn wake_here(&self) {
+        self.stages.iter().for_each(announce);
+    }
+
     /// Returns when everything asked for was announced.
     pub(crate) async fn flush(&self) {
         let (done, sent) = oneshot::channel();

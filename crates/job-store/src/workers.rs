@@ -19,6 +19,8 @@ pub struct NewWorker {
     pub capacity: i32,
     /// The version whose jobs it takes.
     pub version: ProtocolVersion,
+    /// What its jobs may take of memory at the same time, in bytes; `None` is no limit.
+    pub memory_budget_bytes: Option<u64>,
 }
 
 /// A worker as operators see it.
@@ -135,8 +137,9 @@ pub(crate) async fn register(
 ) -> Result<(Uuid, i32), StoreError> {
     let _timer = QueryTimer::start("register_worker");
     let row = sqlx::query!(
-        "INSERT INTO workers (id, component, host, pid, capacity, protocol_minor, protocol_patch, expires_at)
-         VALUES (gen_random_uuid(), $1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7))
+        "INSERT INTO workers (id, component, host, pid, capacity, protocol_minor, protocol_patch, expires_at,
+                              memory_budget_bytes)
+         VALUES (gen_random_uuid(), $1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7), $8)
          RETURNING id, number",
         worker.component,
         worker.host,
@@ -144,7 +147,8 @@ pub(crate) async fn register(
         worker.capacity.max(1),
         i32::from(worker.version.minor),
         i32::from(worker.version.patch),
-        lease.as_secs_f64()
+        lease.as_secs_f64(),
+        worker.memory_budget_bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX))
     )
     .fetch_one(connection)
     .await

@@ -17,7 +17,13 @@ const LEASE: Duration = Duration::from_secs(60);
 const STATISTICS_WAIT: Duration = Duration::from_secs(20);
 
 async fn worker(store: &JobStore) -> Uuid {
-    let me = NewWorker { component: "test".into(), host: "here".into(), capacity: 1, version: VERSION };
+    let me = NewWorker {
+        component: "test".into(),
+        host: "here".into(),
+        capacity: 1,
+        version: VERSION,
+        memory_budget_bytes: None,
+    };
     store.register_worker(&me, LEASE).await.unwrap()
 }
 
@@ -144,7 +150,13 @@ async fn proven(store: &JobStore) -> Vec<LeasedJob> {
     let key = |round, stage| JobKey { round, stage, circuit_id: CircuitId(1), depth: 0, sequence: 0 };
     let circuit = key(AggregationRound::BasicCircuits, Stage::CircuitProof);
     let compression = key(AggregationRound::Scheduler, Stage::Compression);
-    let job = |key, input| NewJob { key, memory_class: MemoryClass::Light, expected_cost_ms: 1, input };
+    let job = |key, input| NewJob {
+        key,
+        memory_class: MemoryClass::Light,
+        expected_cost_ms: 1,
+        peak_memory_bytes: 0,
+        input,
+    };
     let extension = Extension {
         jobs: vec![job(circuit, Some(artifact("circuit"))), job(compression, None)],
         links: vec![(circuit, compression)],

@@ -63,11 +63,18 @@ fn extension(circuits: i32) -> Extension {
             key: basic(i),
             memory_class: if i % 2 == 0 { MemoryClass::Light } else { MemoryClass::Heavy },
             expected_cost_ms: i64::from(i),
+            peak_memory_bytes: 0,
             input: Some(artifact(&format!("circuit {i}"))),
         });
         extension.links.push((basic(i), leaf()));
     }
-    let leaf = NewJob { key: leaf(), memory_class: MemoryClass::Light, expected_cost_ms: 0, input: None };
+    let leaf = NewJob {
+        key: leaf(),
+        memory_class: MemoryClass::Light,
+        expected_cost_ms: 0,
+        peak_memory_bytes: 0,
+        input: None,
+    };
     extension.jobs.push(leaf);
     extension
 }
@@ -199,7 +206,13 @@ async fn an_expired_lease_is_rescued_fenced_and_charged_as_a_death() {
 }
 
 fn me() -> NewWorker {
-    NewWorker { component: "test".into(), host: "here".into(), capacity: 1, version: VERSION }
+    NewWorker {
+        component: "test".into(),
+        host: "here".into(),
+        capacity: 1,
+        version: VERSION,
+        memory_budget_bytes: None,
+    }
 }
 
 /// A job held by a worker whose keeper lives.
@@ -208,7 +221,9 @@ async fn kept_job(store: &JobStore, interval: Duration, lease: Duration) -> (Lea
     let asked = Instant::now();
     let all = filter(Stage::WitnessGeneration, &[MemoryClass::Light]);
     let job = store.pick(&all, 1, keeper.worker()).await.unwrap().remove(0);
-    (keeper.clone(), keeper.hold(&job, asked), job)
+    let lease = Lease::new();
+    keeper.hold(&job, &lease, asked);
+    (keeper.clone(), lease, job)
 }
 
 /// Watches until the test is done.
@@ -471,7 +486,13 @@ async fn a_strict_chain_waits_for_each_proof_and_for_a_failed_batch_until_it_is_
     // Its proof releases the next, and that one alone.
     let compression = key(AggregationRound::Scheduler, Stage::Compression, 0);
     let compression = JobKey { circuit_id: CircuitId(0), ..compression };
-    let job = |key, input| NewJob { key, memory_class: MemoryClass::Light, expected_cost_ms: 0, input };
+    let job = |key, input| NewJob {
+        key,
+        memory_class: MemoryClass::Light,
+        expected_cost_ms: 0,
+        peak_memory_bytes: 0,
+        input,
+    };
     let extension = Extension {
         jobs: vec![job(basic(0), Some(artifact("circuit"))), job(compression, None)],
         links: vec![(basic(0), compression)],

@@ -59,6 +59,8 @@ pub struct MockCircuit {
     pub failure_rate: f64,
     /// Whether proving panics, always: for drills of poisonous jobs.
     pub panics: bool,
+    /// Whether proving ends the process, always: for drills of jobs that kill their workers.
+    pub aborts: bool,
 }
 
 impl Default for MockCircuit {
@@ -72,6 +74,7 @@ impl Default for MockCircuit {
             memory_bytes: 0,
             failure_rate: 0.0,
             panics: false,
+            aborts: false,
         }
     }
 }
@@ -406,6 +409,9 @@ impl ProofSystem for MockProofSystem {
         pretend_to_work(Duration::from_millis(costs.prove_ms), control)?;
         if costs.panics {
             panic!("the mock panics, as its file asks");
+        }
+        if costs.aborts {
+            std::process::abort();
         }
         if self.attempt_fails(costs.failure_rate) {
             return Err(ProofSystemError::Unavailable("the mock fails, as its file asks".to_owned()));

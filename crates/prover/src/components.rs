@@ -6,7 +6,7 @@ use artifact_store::ArtifactStore;
 use circuit_prover::Layout;
 use clap::{Args, ValueEnum};
 use job_monitor::MonitorConfig;
-use job_runner::RunnerReport;
+use job_runner::{MemoryBudget, RunnerReport};
 use job_store::{JobStore, LeaseKeeper, NewWorker, WakeListener, WorkerContext};
 use launch::{BadInput, DatabaseArgs, ObjectStoreArgs, ProofSystemArgs, load_keys};
 use proof_system::{KeyPurpose, ProofSystem};
@@ -121,8 +121,8 @@ struct CircuitProverArgs {
     /// What proves.
     #[arg(long, value_enum, default_value = "cpu", env = "ROUNDHOUSE_DEVICE")]
     device: Device,
-    /// Bytes of the device's memory (of the host's, for cpu) that circuits may take; the process refuses to start with a
-    /// layout that may need more [default: no limit].
+    /// Bytes of the device's memory (of the host's, for cpu) that circuits may take at the same time. One is taken only when what
+    /// it is expected to need is free; what it needed is measured [default: three quarters of the machine's memory].
     #[arg(short = 'm', long, value_parser = positive(), env = "ROUNDHOUSE_MAX_ALLOCATION")]
     max_allocation: Option<u64>,
 }
@@ -176,6 +176,8 @@ pub(crate) struct Plan {
     pub(crate) layout: Layout,
     pub(crate) monitor: MonitorConfig,
     pub(crate) pace: PaceArgs,
+    /// What circuits may take of the memory at the same time, in bytes.
+    pub(crate) memory_budget: Option<u64>,
 }
 
 impl Plan {
@@ -192,6 +194,7 @@ impl Plan {
                 ..MonitorConfig::default()
             },
             pace: PaceArgs { drain_timeout_seconds, ..PaceArgs::DEFAULT },
+            memory_budget: usual_memory_budget(),
         }
     }
 
@@ -235,6 +238,7 @@ impl Plan {
             layout,
             monitor,
             pace: args.pace.clone(),
+            memory_budget: prover.max_allocation.or_else(usual_memory_budget),
         })
     }
 
@@ -284,6 +288,7 @@ pub(crate) async fn run_plan(
         host: std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
         capacity: i32::try_from(plan.capacity()).unwrap_or(i32::MAX),
         version,
+        memory_budget_bytes: plan.memory_budget,
     };
     let milliseconds = Duration::from_millis;
     let (heartbeat, lease) =
@@ -296,6 +301,7 @@ pub(crate) async fn run_plan(
             store: ground.store.clone(),
             // Also here, so that its lock outlives the components: their end is not the process's death.
             keeper: keeper.clone(),
+            memory: MemoryBudget::new(plan.memory_budget),
             poll_interval: milliseconds(plan.pace.poll_interval_ms),
             job_timeout: Duration::from_secs(plan.pace.job_timeout_seconds),
         },
@@ -354,15 +360,20 @@ fn start(plan: &Plan, context: &ComponentContext) -> JoinSet<Vec<RunnerReport>> 
     running
 }
 
-/// What is allowed against what the layout may need.
+/// What circuits may take where nothing is said: the rest is for the keys, the artifacts on their way, and everything else on the
+/// machine.
+fn usual_memory_budget() -> Option<u64> {
+    job_runner::machine_memory_bytes().map(|bytes| bytes / 4 * 3)
+}
+
+/// What is allowed against the largest circuit that the layout takes: one that never fits would wait for ever.
 fn check_allocation(args: &RunArgs, plan: &Plan, system: &dyn ProofSystem) -> anyhow::Result<()> {
     let Device::Cpu = args.circuit_prover.device;
-    let needed = plan.layout.peak_memory_bytes(system.circuit_table());
-    match args.circuit_prover.max_allocation {
+    let Some((name, needed)) = plan.layout.largest_circuit(system.circuit_table()) else { return Ok(()) };
+    match plan.memory_budget {
         Some(allowed) if plan.has(Component::CircuitProver) && needed > allowed => Err(BadInput(format!(
-            "{} circuits may be in memory at the same time and need {needed} bytes; --max-allocation allows {allowed}: \
-             run fewer witness-vector generators, or allow more",
-            plan.layout.circuits_in_memory()
+            "a {name} circuit needs {needed} bytes, and circuits may take {allowed} on this machine: allow more with \
+             --max-allocation, or take light circuits only (--heavy-wvg-count=0)"
         ))
         .into()),
         _ => Ok(()),

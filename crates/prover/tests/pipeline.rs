@@ -5,6 +5,7 @@
 
 use rustix::process::Signal;
 use std::{
+    collections::BTreeMap,
     fs,
     io::{Read, Write},
     net::TcpStream,
@@ -163,6 +164,62 @@ async fn a_poisonous_job_fails_its_batch_with_its_words_and_disturbs_no_other() 
     assert!(error.contains("the mock panics"), "{error}");
     assert_eq!(status["failed_attempts"], 3, "the budget, exactly: {status:#}");
     assert_eq!(process.terminate(), 0, "no job ends the process");
+}
+
+/// A job that ends its process each time, in a process that works on four at a time and is started again whenever it dies.
+#[tokio::test]
+async fn a_job_that_kills_its_workers_is_quarantined_and_costs_its_neighbours_two_deaths_at_most() {
+    let mock =
+        "[[circuit]]\ncount = 1\nprove_ms = 100\naborts = true\n[[circuit]]\ncount = 24\nprove_ms = 100\n";
+    let scene = Scene::mock(mock).await;
+    insert(&scene, 0, 1, "mock one");
+    let _rest = start(&scene, "rest", "witness-generator,prover-job-monitor");
+    let flags = ["--component=circuit-prover", "-t4", SHORT_LEASES[0], SHORT_LEASES[1]];
+    let mut deaths = 0;
+    let mut prover = scene.start("prover-0", &flags);
+    let status = until("everything else is proven", LONG, || {
+        if let Some(status) = prover.ended() {
+            assert_eq!(status, -Signal::ABORT.as_raw(), "{}", prover.log());
+            deaths += 1;
+            prover = scene.start(&format!("prover-{deaths}"), &flags);
+        }
+        let status = scene.status(0, 1);
+        (jobs(&status, 0, "circuit_proof", Some("successful")) == 24 && deaths == 5).then_some(status)
+    });
+    assert_eq!(jobs(&status, 0, "circuit_proof", Some("failed")), 1, "{status:#}");
+    assert!(status["error"].as_str().unwrap().contains("quarantined: 5 workers died"), "{status:#}");
+    let mut by_job: BTreeMap<i64, u32> = BTreeMap::new();
+    let ended = |attempt: &&serde_json::Value| !attempt["outcome"].is_null();
+    for attempt in status["troubled_attempts"].as_array().unwrap().iter().filter(ended) {
+        assert_eq!(attempt["outcome"], "worker_died", "{status:#}");
+        *by_job.entry(attempt["job_id"].as_i64().unwrap()).or_default() += 1;
+    }
+    let mut counts: Vec<u32> = by_job.into_values().collect();
+    counts.sort_unstable();
+    assert_eq!(counts.pop(), Some(5), "the budget, exactly");
+    assert!(counts.iter().all(|deaths| *deaths <= 2), "{counts:?}");
+    assert_eq!(prover.terminate(), 0, "the last one lives");
+}
+
+/// Six threads that would take 100 MB each, and leave to take 250 MB.
+#[tokio::test]
+async fn circuits_are_admitted_by_what_they_need_and_what_they_took_is_told() {
+    let scene =
+        Scene::mock("[[circuit]]\ncount = 12\nsynthesize_ms = 150\nmemory_bytes = 100_000_000\n").await;
+    insert(&scene, 0, 1, "mock one");
+    let mut process = scene.start("all", &["--component=all", "-t6", "-m250000000"]);
+    let status = scene.until_ended(0, 1, LONG);
+    assert_eq!(status["status"], "successful", "{status:#}");
+    let text = fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
+    let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.split_whitespace().next().unwrap().parse().unwrap();
+    assert!((200_000..350_000).contains(&peak), "two at a time, and not six: {peak} kB");
+    assert_eq!(process.terminate(), 0);
+
+    let mut command = scene.program("prover");
+    let refused = output(command.args(["run", "--component=circuit-prover", "-m90000000"]));
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("needs 100000000 bytes"), "{}", stderr(&refused));
 }
 
 #[tokio::test]

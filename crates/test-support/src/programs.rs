@@ -6,7 +6,7 @@ use std::{
     fs,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::OnceLock,
     time::{Duration, Instant},
 };
@@ -111,11 +111,15 @@ impl Running {
         kill_process(pid, signal).expect("the process is ours");
     }
 
+    /// How it ended, if it has: its exit status, or minus the signal.
+    pub fn ended(&mut self) -> Option<i32> {
+        let status = self.child.try_wait().expect("it is ours")?;
+        status.code().or_else(|| status.signal().map(|signal| -signal))
+    }
+
     /// Waits for its end, for so long; its exit status, or minus the signal that ended it.
     pub fn wait(&mut self, limit: Duration) -> i32 {
-        let status: ExitStatus =
-            until("the process ends", limit, || self.child.try_wait().expect("it is ours"));
-        status.code().or_else(|| status.signal().map(|signal| -signal)).expect("it ended somehow")
+        until("the process ends", limit, || self.ended())
     }
 
     /// SIGTERM, then its end.

@@ -98,6 +98,7 @@ impl BasicGenerator {
             key: generation,
             memory_class: MemoryClass::Light,
             expected_cost_ms: 0,
+            peak_memory_bytes: 0,
             input: None,
         });
         pending.jobs.push(self.circuit_job(proof, None)?);
@@ -119,6 +120,7 @@ impl BasicGenerator {
             key: compression,
             memory_class: MemoryClass::Heavy,
             expected_cost_ms: 0,
+            peak_memory_bytes: 0,
             input: None,
         });
         pending.links.push((scheduler.job(Stage::CircuitProof), compression));
@@ -132,6 +134,7 @@ impl BasicGenerator {
             key,
             memory_class: spec.memory_class,
             expected_cost_ms: i64::try_from(spec.expected_cost.as_millis()).unwrap_or(i64::MAX),
+            peak_memory_bytes: i64::try_from(spec.peak_memory_bytes).unwrap_or(i64::MAX),
             input,
         })
     }

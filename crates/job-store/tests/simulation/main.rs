@@ -75,6 +75,7 @@ fn extensions(job: &LeasedJob, circuits: i32) -> Vec<Extension> {
         key,
         memory_class: MemoryClass::Light,
         expected_cost_ms: cost,
+        peak_memory_bytes: 0,
         input: None,
     };
     for first in (0..circuits).step_by(2) {
@@ -85,6 +86,7 @@ fn extensions(job: &LeasedJob, circuits: i32) -> Vec<Extension> {
                 key: basic,
                 memory_class: if sequence % 3 == 0 { MemoryClass::Heavy } else { MemoryClass::Light },
                 expected_cost_ms: i64::from(sequence % 2),
+                peak_memory_bytes: 0,
                 // An attempt's artifacts have names of their own.
                 input: Some(artifact(&format!("circuit {sequence} {}", job.token))),
             };
@@ -161,6 +163,7 @@ impl Simulation {
                 host: "here".into(),
                 capacity: 1,
                 version: VERSION,
+                memory_budget_bytes: None,
             };
             let id = self.store.register_worker(&me, LEASE).await.unwrap();
             let number = i32::try_from(self.numbers.len()).unwrap() + 1;
@@ -428,7 +431,13 @@ impl Simulation {
             self.store.give_up_worker(self.numbers[&worker]).await.unwrap();
         }
         self.rescue().await;
-        let me = NewWorker { component: "last".into(), host: "here".into(), capacity: 1, version: VERSION };
+        let me = NewWorker {
+            component: "last".into(),
+            host: "here".into(),
+            capacity: 1,
+            version: VERSION,
+            memory_budget_bytes: None,
+        };
         let last = self.store.register_worker(&me, LEASE).await.unwrap();
         self.model.workers.insert(last, true);
         for batch in self.model.batches.keys().copied().collect::<Vec<_>>() {

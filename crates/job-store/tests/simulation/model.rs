@@ -124,8 +124,13 @@ impl Model {
         *finish = start + 1;
         let status = BatchStatus::Queued;
         self.batches.insert(id, Batch { position, priority, start, is_started: false, status });
-        let generator =
-            NewJob { key: GENERATOR, memory_class: MemoryClass::Light, expected_cost_ms: 0, input: None };
+        let generator = NewJob {
+            key: GENERATOR,
+            memory_class: MemoryClass::Light,
+            expected_cost_ms: 0,
+            peak_memory_bytes: 0,
+            input: None,
+        };
         let mut job = Job::new(&generator);
         (job.status, job.left) = (JobStatus::Queued, 0);
         self.jobs.insert((id, GENERATOR), job);

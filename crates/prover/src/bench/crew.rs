@@ -6,7 +6,8 @@ use artifact_store::ArtifactStore;
 use async_trait::async_trait;
 use clap::Args;
 use job_runner::{
-    ExecuteError, Executor, JobContext, JobRunner, JobSaver, Lease, Outcome, RunnerReport, SaveError,
+    ExecuteError, Executor, JobContext, JobRunner, JobSaver, Lease, MemoryBudget, Outcome, RunnerReport,
+    SaveError,
 };
 use job_store::{
     DatabaseUrl, Extension, JobStore, LeaseKeeper, LeasedJob, LoadError, Loader, NewBatch, NewJob, NewWorker,
@@ -56,8 +57,10 @@ pub(crate) async fn register(
         host: "here".to_owned(),
         capacity: i32::try_from(capacity).unwrap_or(i32::MAX),
         version: VERSION,
+        memory_budget_bytes: None,
     };
     Ok(WorkerContext {
+        memory: MemoryBudget::new(None),
         store: store.clone(),
         keeper: LeaseKeeper::start(store, &worker, lease / 4, lease).await?,
         wake: WakeListener::start(store).await?,
@@ -104,7 +107,8 @@ impl OpenBatch {
         let asked = Instant::now();
         let mut picked = store.pick(&filter(Stage::WitnessGeneration), 1, context.keeper.worker()).await?;
         let generator = picked.pop().context("the batch's generator was just inserted")?;
-        let lease = context.keeper.hold(&generator, asked);
+        let lease = Lease::new();
+        context.keeper.hold(&generator, &lease, asked);
         Ok(Self { store, generator, _lease: lease })
     }
 
@@ -119,6 +123,7 @@ impl OpenBatch {
             key: basic(sequence),
             memory_class: MemoryClass::Light,
             expected_cost_ms: 0,
+            peak_memory_bytes: 0,
             input: Some(input.clone()),
         });
         let extension = Extension { jobs: jobs.collect(), links: Vec::new() };
@@ -139,6 +144,7 @@ impl OpenBatch {
                 key: basic(sequence),
                 memory_class: MemoryClass::Light,
                 expected_cost_ms: 0,
+                peak_memory_bytes: 0,
                 input: Some(nothing()),
             });
         }
@@ -146,6 +152,7 @@ impl OpenBatch {
             key: parent_key,
             memory_class: MemoryClass::Light,
             expected_cost_ms: 0,
+            peak_memory_bytes: 0,
             input: None,
         });
         Ok(self.store.extend_batch(&self.generator, &extension).await?)

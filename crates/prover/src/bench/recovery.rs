@@ -257,6 +257,7 @@ async fn watch_cost(ground: &Ground, workers: u32) -> anyhow::Result<Option<Watc
         host: "here".to_owned(),
         capacity: 1,
         version: crew::VERSION,
+        memory_budget_bytes: None,
     };
     let mut keepers = Vec::new();
     for _ in 0..workers {

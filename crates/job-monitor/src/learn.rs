@@ -1,0 +1,14 @@
+//! Learn: what the attempts of proven batches tell of their circuits, for the jobs of the next.
+
+use job_store::{JobStore, StoreError};
+
+/// Learns until there is nothing new.
+///
+/// # Errors
+/// The store's.
+pub async fn run_once(store: &JobStore) -> Result<(), StoreError> {
+    while let Some(batch) = store.learn_from_batch().await? {
+        tracing::debug!(%batch, "learned from the batch");
+    }
+    Ok(())
+}
