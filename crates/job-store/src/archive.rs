@@ -28,8 +28,7 @@ impl JobStore {
     pub async fn archive_batch(&self, after: Duration) -> Result<Option<Moved>, StoreError> {
         let _timer = QueryTimer::start("archive_batch");
         let error = StoreError::database;
-        // A crash of the server that forgets this leaves the batch where it was, whole.
-        let mut transaction = self.relaxed.begin().await.map_err(error("archive_batch"))?;
+        let mut transaction = self.pool.begin().await.map_err(error("archive_batch"))?;
         let batch = sqlx::query!(
             "UPDATE batches SET archived_at = now() WHERE position = (
                  SELECT position FROM batches b
@@ -86,7 +85,7 @@ impl JobStore {
     pub async fn delete_archived_batch(&self, after: Duration) -> Result<Option<Moved>, StoreError> {
         let _timer = QueryTimer::start("delete_archived_batch");
         let error = StoreError::database;
-        let mut transaction = self.relaxed.begin().await.map_err(error("delete_archived_batch"))?;
+        let mut transaction = self.pool.begin().await.map_err(error("delete_archived_batch"))?;
         let batch = sqlx::query!(
             "UPDATE batches SET jobs_deleted_at = now() WHERE position = (
                  SELECT position FROM batches
@@ -123,7 +122,7 @@ impl JobStore {
             "DELETE FROM workers WHERE stopped_at <= now() - make_interval(secs => $1)",
             after.as_secs_f64()
         )
-        .execute(&self.relaxed)
+        .execute(&self.pool)
         .await
         .map_err(StoreError::database("delete_stopped_workers"))?;
         Ok(deleted.rows_affected())

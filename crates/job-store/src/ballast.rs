@@ -29,7 +29,7 @@ impl JobStore {
     ) -> Result<(), StoreError> {
         let error = StoreError::database;
         let (minor, patch) = (i32::from(version.minor), i32::from(version.patch));
-        let mut transaction = self.relaxed.begin().await.map_err(error("add_ballast"))?;
+        let mut transaction = self.pool.begin().await.map_err(error("add_ballast"))?;
         let (number, position, start_tag): (i64, i64, i64) = sqlx::query_as(
             "INSERT INTO batches (chain_id, number, status, protocol_minor, protocol_patch, input_key, input_checksum,
                                   input_size_bytes, start_tag, started_at, archived_at)

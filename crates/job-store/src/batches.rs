@@ -5,6 +5,7 @@ use crate::metrics::QueryTimer;
 use crate::model::{GENERATOR, artifact, batch_id, generator_id, size};
 use crate::{JobStore, StoreError};
 use proving_model::{ArtifactRef, BatchId, BatchStatus, ProtocolVersion, Stage};
+use sqlx::{Connection, PgConnection};
 
 /// A batch to be proven.
 #[derive(Debug, Clone)]
@@ -129,52 +130,56 @@ impl JobStore {
     pub async fn insert_batch(&self, batch: &NewBatch) -> Result<InsertedBatch, StoreError> {
         let _timer = QueryTimer::start("insert_batch");
         let error = StoreError::database;
-        let mut transaction = self.hot.begin().await.map_err(error("insert_batch"))?;
-        let (chain_id, number) = (i64::from(batch.id.chain_id), i64::from(batch.id.number));
-        let chain = lock_chain(&mut transaction, batch.id.chain_id).await?;
-        let start_tag = take_start_tag(&mut transaction, batch.id.chain_id, &chain).await?;
-        let position = sqlx::query_scalar!(
-            "INSERT INTO batches (chain_id, number, protocol_minor, protocol_patch, priority,
+        self.hot
+            .run("insert_batch", async |connection: &mut PgConnection| {
+                let mut transaction = connection.begin().await.map_err(error("insert_batch"))?;
+                let (chain_id, number) = (i64::from(batch.id.chain_id), i64::from(batch.id.number));
+                let chain = lock_chain(&mut transaction, batch.id.chain_id).await?;
+                let start_tag = take_start_tag(&mut transaction, batch.id.chain_id, &chain).await?;
+                let position = sqlx::query_scalar!(
+                    "INSERT INTO batches (chain_id, number, protocol_minor, protocol_patch, priority,
                                   input_key, input_checksum, input_size_bytes, start_tag, deadline)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::timestamptz)
              ON CONFLICT DO NOTHING
              RETURNING position",
-            chain_id,
-            number,
-            i32::from(batch.version.minor),
-            i32::from(batch.version.patch),
-            batch.priority,
-            batch.input.key,
-            batch.input.checksum.as_slice(),
-            size(&batch.input),
-            start_tag,
-            batch.deadline
-        )
-        .fetch_optional(&mut *transaction)
-        .await
-        .map_err(|e| match &e {
-            // 22007, 22008: no time that the database can read.
-            sqlx::Error::Database(cause) if cause.code().is_some_and(|code| code.starts_with("2200")) => {
-                StoreError::Invalid(format!(
-                    "the deadline {:?} is not a time, such as 2026-11-21T18:00:00Z: {}",
-                    batch.deadline.as_deref().unwrap_or_default(),
-                    cause.message()
-                ))
-            }
-            _ => error("insert_batch")(e),
-        })?;
-        let Some(position) = position else {
-            drop(transaction);
-            let found = self.batch(batch.id).await?.ok_or(StoreError::NoSuchBatch(batch.id))?;
-            if found.input.checksum == batch.input.checksum && found.version == batch.version {
-                return Ok(InsertedBatch::AlreadyThere);
-            }
-            return Err(StoreError::Conflict(format!(
-                "{} is there already, with another input or version; nothing was changed",
-                batch.id
-            )));
-        };
-        sqlx::query!(
+                    chain_id,
+                    number,
+                    i32::from(batch.version.minor),
+                    i32::from(batch.version.patch),
+                    batch.priority,
+                    batch.input.key,
+                    batch.input.checksum.as_slice(),
+                    size(&batch.input),
+                    start_tag,
+                    batch.deadline
+                )
+                .fetch_optional(&mut *transaction)
+                .await
+                .map_err(|e| match &e {
+                    // 22007, 22008: no time that the database can read.
+                    sqlx::Error::Database(cause)
+                        if cause.code().is_some_and(|code| code.starts_with("2200")) =>
+                    {
+                        StoreError::Invalid(format!(
+                            "the deadline {:?} is not a time, such as 2026-11-21T18:00:00Z: {}",
+                            batch.deadline.as_deref().unwrap_or_default(),
+                            cause.message()
+                        ))
+                    }
+                    _ => error("insert_batch")(e),
+                })?;
+                let Some(position) = position else {
+                    drop(transaction);
+                    let found = self.batch(batch.id).await?.ok_or(StoreError::NoSuchBatch(batch.id))?;
+                    if found.input.checksum == batch.input.checksum && found.version == batch.version {
+                        return Ok(InsertedBatch::AlreadyThere);
+                    }
+                    return Err(StoreError::Conflict(format!(
+                        "{} is there already, with another input or version; nothing was changed",
+                        batch.id
+                    )));
+                };
+                sqlx::query!(
             "INSERT INTO prover_jobs (id, chain_id, batch_number, aggregation_round, stage, circuit_id, depth,
                  sequence_number, memory_class, priority, start_tag, protocol_minor, protocol_patch,
                  expected_cost_ms, status, dependencies_left, queued_at, deadline)
@@ -191,15 +196,17 @@ impl JobStore {
             i32::from(batch.version.patch),
             batch.deadline
         )
-        .execute(&mut *transaction)
-        .await
-        .map_err(error("insert_batch"))?;
-        if !is_in_order(&mut transaction, batch.id, &chain).await? {
-            arrange(&mut transaction, batch.id.chain_id).await?;
-        }
-        transaction.commit().await.map_err(error("insert_batch"))?;
-        self.waker.wake(Stage::WitnessGeneration);
-        Ok(InsertedBatch::New)
+                .execute(&mut *transaction)
+                .await
+                .map_err(error("insert_batch"))?;
+                if !is_in_order(&mut transaction, batch.id, &chain).await? {
+                    arrange(&mut transaction, batch.id.chain_id).await?;
+                }
+                transaction.commit().await.map_err(error("insert_batch"))?;
+                self.waker.wake(Stage::WitnessGeneration);
+                Ok(InsertedBatch::New)
+            })
+            .await
     }
 
     /// A batch's row.

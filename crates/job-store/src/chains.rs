@@ -15,6 +15,7 @@ use crate::metrics::QueryTimer;
 use crate::model::PLACE_BITS;
 use crate::{JobStore, StoreError};
 use proving_model::{BatchId, HeadOfChain, Stage};
+use sqlx::{Connection, PgConnection};
 
 /// What a batch of a chain with a share of one takes of virtual time; divisible by shares fairly enough.
 const BATCH_SPAN: i64 = 1 << 20;
@@ -46,7 +47,8 @@ impl JobStore {
             return Err(StoreError::Invalid(format!("a chain's share is 1 to 1,000, not {share}")));
         }
         let error = StoreError::database;
-        let mut transaction = self.hot.begin().await.map_err(error("set_chain"))?;
+        self.hot.run("set_chain", async |connection: &mut PgConnection| {
+        let mut transaction = connection.begin().await.map_err(error("set_chain"))?;
         lock_chain(&mut transaction, chain_id).await?;
         sqlx::query!(
             "UPDATE chains SET head_of_chain = coalesce($2, head_of_chain), share = coalesce($3, share) WHERE chain_id = $1",
@@ -61,6 +63,7 @@ impl JobStore {
         transaction.commit().await.map_err(error("set_chain"))?;
         self.waker.wake(Stage::WitnessGeneration);
         Ok(())
+        }).await
     }
 }
 

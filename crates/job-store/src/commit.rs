@@ -5,12 +5,13 @@
 //! hears of its own.
 
 use crate::chains::release_next;
+use crate::connections::Connections;
 use crate::metrics::{QueryTimer, STORE_METRICS};
 use crate::model::{GENERATOR, ids_of_batch, position_of, size};
 use crate::wake::Waker;
 use crate::{JobStore, LeasedJob, StoreError};
 use proving_model::{ArtifactRef, JobStatus, Stage};
-use sqlx::postgres::PgPool;
+use sqlx::{Connection, PgConnection};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -40,7 +41,7 @@ pub(crate) struct Committer {
 }
 
 impl Committer {
-    pub(crate) fn start(pool: PgPool, waker: Waker) -> Self {
+    pub(crate) fn start(hot: Connections, waker: Waker) -> Self {
         let (inbox, mut completions) = mpsc::channel(INBOX_CAPACITY);
         tokio::spawn(async move {
             let mut commits = JoinSet::new();
@@ -48,8 +49,8 @@ impl Committer {
             while completions.recv_many(&mut together, COMMIT_MAX).await > 0 {
                 let all = std::mem::take(&mut together);
                 STORE_METRICS.completions_together.observe(all.len());
-                let (pool, waker) = (pool.clone(), waker.clone());
-                commits.spawn(async move { commit(&pool, &waker, all).await });
+                let (hot, waker) = (hot.clone(), waker.clone());
+                commits.spawn(async move { commit(&hot, &waker, all).await });
                 while commits.len() >= COMMITS_AT_ONCE {
                     commits.join_next().await;
                 }
@@ -92,11 +93,13 @@ impl JobStore {
 }
 
 /// Commits them together and answers each.
-async fn commit(pool: &PgPool, waker: &Waker, mut all: Vec<Completion>) {
+async fn commit(hot: &Connections, waker: &Waker, mut all: Vec<Completion>) {
     let _timer = QueryTimer::start("complete");
     // Rows are locked in the order of their ids, here as in `extend_batch`: two that meet wait, and do not deadlock.
     all.sort_unstable_by_key(|completion| completion.job.id);
-    match in_one_transaction(pool, &all).await {
+    let together =
+        hot.run("complete", async |connection: &mut PgConnection| in_one_transaction(connection, &all).await);
+    match together.await {
         Ok(Committed { done, woken }) => {
             woken.into_iter().for_each(|stage| waker.wake(stage));
             for completion in all {
@@ -125,9 +128,12 @@ struct Committed {
     woken: BTreeSet<Stage>,
 }
 
-async fn in_one_transaction(pool: &PgPool, all: &[Completion]) -> Result<Committed, StoreError> {
+async fn in_one_transaction(
+    connection: &mut PgConnection,
+    all: &[Completion],
+) -> Result<Committed, StoreError> {
     let error = StoreError::database;
-    let mut transaction = pool.begin().await.map_err(error("complete: begin"))?;
+    let mut transaction = connection.begin().await.map_err(error("complete: begin"))?;
     let successors = mark_successful(&mut transaction, all).await?;
     let mut done = HashSet::new();
     // An attempt that is there twice is completed once, and both hear of it.

@@ -4,6 +4,7 @@ use crate::metrics::QueryTimer;
 use crate::model::{job_id, position_of, size};
 use crate::{JobStore, LeasedJob, StoreError};
 use proving_model::{ArtifactRef, JobKey, MemoryClass, Stage};
+use sqlx::{Connection, PgConnection};
 use std::collections::BTreeSet;
 
 /// A job to be inserted.
@@ -49,17 +50,20 @@ impl JobStore {
         for (child, parent) in &extension.links {
             links.push((job_id(position, child)?, job_id(position, parent)?));
         }
-        let mut unlocked = Vec::new();
-        if links.is_empty() {
-            // One statement is a transaction, and one round trip.
-            insert_jobs(&self.hot, job, &extension.jobs).await?;
-        } else {
-            let mut transaction = self.hot.begin().await.map_err(error("extend_batch"))?;
+        let unlocked = self.hot.run("extend_batch", async |connection: &mut PgConnection| {
+            if links.is_empty() {
+                // One statement is a transaction, and one round trip.
+                insert_jobs(connection, job, &extension.jobs).await?;
+                return Ok(Vec::new());
+            }
+            let mut transaction = connection.begin().await.map_err(error("extend_batch"))?;
             let waiting = insert_jobs(&mut *transaction, job, &extension.jobs).await?;
             link_jobs(&mut transaction, &links).await?;
-            unlocked = count_dependencies(&mut transaction, &links, &waiting).await?;
+            let unlocked = count_dependencies(&mut transaction, &links, &waiting).await?;
             transaction.commit().await.map_err(error("extend_batch"))?;
-        }
+            Ok(unlocked)
+        });
+        let unlocked = unlocked.await?;
         let with_input = extension.jobs.iter().filter(|new| new.input.is_some()).map(|new| new.key.stage);
         for stage in with_input.chain(unlocked).collect::<BTreeSet<Stage>>() {
             self.waker.wake(stage);

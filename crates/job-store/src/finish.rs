@@ -5,6 +5,7 @@ use crate::metrics::{QueryTimer, STORE_METRICS};
 use crate::model::{generator_id, position_of};
 use crate::{JobStore, LeasedJob, StoreError};
 use proving_model::{JobStatus, Stage};
+use sqlx::{Connection, PgConnection};
 use std::time::Duration;
 
 /// What an attempt's failure is charged to.
@@ -38,9 +39,11 @@ impl JobStore {
     pub async fn fail(&self, job: &LeasedJob, failure: &AttemptFailure) -> Result<JobStatus, StoreError> {
         let _timer = QueryTimer::start("fail");
         let error = StoreError::database;
-        let mut transaction = self.hot.begin().await.map_err(error("fail"))?;
-        let row = sqlx::query!(
-            r#"UPDATE prover_jobs SET
+        self.hot
+            .run("fail", async |connection: &mut PgConnection| {
+                let mut transaction = connection.begin().await.map_err(error("fail"))?;
+                let row = sqlx::query!(
+                    r#"UPDATE prover_jobs SET
                    status = CASE WHEN $3 OR failures + $4 >= $6 OR timeouts + $5 >= $7
                                  THEN 'failed' ELSE 'queued' END,
                    failures = failures + $4, timeouts = timeouts + $5, error = $8,
@@ -50,33 +53,35 @@ impl JobStore {
                    worker_id = NULL, lease_token = NULL
                WHERE id = $1 AND lease_token = $2
                RETURNING status, failures, timeouts"#,
-            job.id,
-            job.token,
-            failure.kind == FailureKind::Fatal,
-            i32::from(failure.kind != FailureKind::TimedOut),
-            i32::from(failure.kind == FailureKind::TimedOut),
-            self.policy.failures_max,
-            self.policy.timeouts_max,
-            failure.error,
-            self.policy.backoff_first.as_secs_f64(),
-            self.policy.backoff_longest.as_secs_f64()
-        )
-        .fetch_optional(&mut *transaction)
-        .await
-        .map_err(error("fail"))?
-        .ok_or(StoreError::LeaseLost { job_id: job.id })?;
-        let outcome = if failure.kind == FailureKind::TimedOut { "timed_out" } else { "failed" };
-        record_attempt(&mut transaction, job, outcome, Some(&failure.error)).await?;
-        let status: JobStatus = row.status.parse().map_err(|e| StoreError::Schema(format!("{e}")))?;
-        if status == JobStatus::Failed {
-            let reason = format!(
-                "{} failed for good after {} failures and {} timeouts: {}",
-                job.key, row.failures, row.timeouts, failure.error
-            );
-            fail_batch(&mut transaction, job.batch, &reason).await?;
-        }
-        transaction.commit().await.map_err(error("fail"))?;
-        Ok(status)
+                    job.id,
+                    job.token,
+                    failure.kind == FailureKind::Fatal,
+                    i32::from(failure.kind != FailureKind::TimedOut),
+                    i32::from(failure.kind == FailureKind::TimedOut),
+                    self.policy.failures_max,
+                    self.policy.timeouts_max,
+                    failure.error,
+                    self.policy.backoff_first.as_secs_f64(),
+                    self.policy.backoff_longest.as_secs_f64()
+                )
+                .fetch_optional(&mut *transaction)
+                .await
+                .map_err(error("fail"))?
+                .ok_or(StoreError::LeaseLost { job_id: job.id })?;
+                let outcome = if failure.kind == FailureKind::TimedOut { "timed_out" } else { "failed" };
+                record_attempt(&mut transaction, job, outcome, Some(&failure.error)).await?;
+                let status: JobStatus = row.status.parse().map_err(|e| StoreError::Schema(format!("{e}")))?;
+                if status == JobStatus::Failed {
+                    let reason = format!(
+                        "{} failed for good after {} failures and {} timeouts: {}",
+                        job.key, row.failures, row.timeouts, failure.error
+                    );
+                    fail_batch(&mut transaction, job.batch, &reason).await?;
+                }
+                transaction.commit().await.map_err(error("fail"))?;
+                Ok(status)
+            })
+            .await
     }
 
     /// Hands a job back, at no cost in attempts: it is queued, and may be picked after a rest.
@@ -86,27 +91,31 @@ impl JobStore {
     pub async fn release(&self, job: &LeasedJob, rest: Duration) -> Result<(), StoreError> {
         let _timer = QueryTimer::start("release");
         let error = StoreError::database;
-        let mut transaction = self.hot.begin().await.map_err(error("release"))?;
-        let changed = sqlx::query!(
-            "UPDATE prover_jobs SET status = 'queued', queued_at = now(), progress = 0,
+        self.hot
+            .run("release", async |connection: &mut PgConnection| {
+                let mut transaction = connection.begin().await.map_err(error("release"))?;
+                let changed = sqlx::query!(
+                    "UPDATE prover_jobs SET status = 'queued', queued_at = now(), progress = 0,
                  not_before = now() + make_interval(secs => $3),
                  worker_id = NULL, lease_token = NULL
              WHERE id = $1 AND lease_token = $2",
-            job.id,
-            job.token,
-            rest.as_secs_f64()
-        )
-        .execute(&mut *transaction)
-        .await
-        .map_err(error("release"))?
-        .rows_affected();
-        if changed != 1 {
-            return Err(StoreError::LeaseLost { job_id: job.id });
-        }
-        record_attempt(&mut transaction, job, "released", None).await?;
-        transaction.commit().await.map_err(error("release"))?;
-        self.waker.wake(job.key.stage);
-        Ok(())
+                    job.id,
+                    job.token,
+                    rest.as_secs_f64()
+                )
+                .execute(&mut *transaction)
+                .await
+                .map_err(error("release"))?
+                .rows_affected();
+                if changed != 1 {
+                    return Err(StoreError::LeaseLost { job_id: job.id });
+                }
+                record_attempt(&mut transaction, job, "released", None).await?;
+                transaction.commit().await.map_err(error("release"))?;
+                self.waker.wake(job.key.stage);
+                Ok(())
+            })
+            .await
     }
 
     /// Heals a job whose input artifacts are missing or corrupt: those that made them are queued again, and the job waits
@@ -123,16 +132,18 @@ impl JobStore {
     ) -> Result<usize, StoreError> {
         let _timer = QueryTimer::start("lose_inputs");
         let error = StoreError::database;
-        let mut transaction = self.hot.begin().await.map_err(error("lose_inputs"))?;
-        let is_own_input = job.input.as_ref().is_some_and(|input| lost_keys.contains(&input.key));
-        // The producers first: a job's row is always locked before its successor's, here as in `complete`.
-        let producers = if is_own_input {
-            self.requeue_generator(&mut transaction, job, reason).await?
-        } else {
-            self.requeue_producers(&mut transaction, job, lost_keys, reason).await?
-        };
-        if producers == 0 {
-            let is_held = sqlx::query_scalar!(
+        self.hot
+            .run("lose_inputs", async |connection: &mut PgConnection| {
+                let mut transaction = connection.begin().await.map_err(error("lose_inputs"))?;
+                let is_own_input = job.input.as_ref().is_some_and(|input| lost_keys.contains(&input.key));
+                // The producers first: a job's row is always locked before its successor's, here as in `complete`.
+                let producers = if is_own_input {
+                    self.requeue_generator(&mut transaction, job, reason).await?
+                } else {
+                    self.requeue_producers(&mut transaction, job, lost_keys, reason).await?
+                };
+                if producers == 0 {
+                    let is_held = sqlx::query_scalar!(
                 r#"SELECT EXISTS (SELECT FROM prover_jobs WHERE id = $1 AND lease_token = $2) AS "is_held!""#,
                 job.id,
                 job.token
@@ -140,15 +151,15 @@ impl JobStore {
             .fetch_one(&mut *transaction)
             .await
             .map_err(error("lose_inputs"))?;
-            if !is_held {
-                return Err(StoreError::LeaseLost { job_id: job.id });
-            }
-            return Err(StoreError::Invalid(format!(
-                "no job can make the lost artifacts {} again: {reason}",
-                lost_keys.join(", ")
-            )));
-        }
-        let changed = sqlx::query!(
+                    if !is_held {
+                        return Err(StoreError::LeaseLost { job_id: job.id });
+                    }
+                    return Err(StoreError::Invalid(format!(
+                        "no job can make the lost artifacts {} again: {reason}",
+                        lost_keys.join(", ")
+                    )));
+                }
+                let changed = sqlx::query!(
             "UPDATE prover_jobs SET status = 'waiting_for_proofs', dependencies_left = $3, error = $4,
                  worker_id = NULL, lease_token = NULL, progress = 0,
                  input_key = CASE WHEN $5 THEN NULL ELSE input_key END,
@@ -161,18 +172,20 @@ impl JobStore {
             reason,
             is_own_input
         )
-        .execute(&mut *transaction)
-        .await
-        .map_err(error("lose_inputs"))?
-        .rows_affected();
-        if changed != 1 {
-            return Err(StoreError::LeaseLost { job_id: job.id });
-        }
-        record_attempt(&mut transaction, job, "input_lost", Some(reason)).await?;
-        transaction.commit().await.map_err(error("lose_inputs"))?;
-        STORE_METRICS.inputs_lost.inc();
-        Stage::ALL.iter().for_each(|stage| self.waker.wake(*stage));
-        Ok(producers)
+                .execute(&mut *transaction)
+                .await
+                .map_err(error("lose_inputs"))?
+                .rows_affected();
+                if changed != 1 {
+                    return Err(StoreError::LeaseLost { job_id: job.id });
+                }
+                record_attempt(&mut transaction, job, "input_lost", Some(reason)).await?;
+                transaction.commit().await.map_err(error("lose_inputs"))?;
+                STORE_METRICS.inputs_lost.inc();
+                Stage::ALL.iter().for_each(|stage| self.waker.wake(*stage));
+                Ok(producers)
+            })
+            .await
     }
 
     /// Queues the jobs again whose outputs were lost.

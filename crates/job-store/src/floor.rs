@@ -4,9 +4,10 @@
 //! Claims are committed asynchronously, since a claim that a server crash forgets costs a re-run; inserts and completions wait
 //! for the disk.
 
-use crate::store::{Durability, short_statements};
+use crate::connections::{Connections, Durability, options};
 use crate::{DatabaseUrl, StoreError};
-use sqlx::postgres::{PgListener, PgPool};
+use sqlx::PgConnection;
+use sqlx::postgres::{PgListener, PgPool, PgPoolOptions};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -21,8 +22,9 @@ type Claim = (i64, Uuid);
 /// The floor's table on a database of its own.
 #[derive(Debug, Clone)]
 pub struct Floor {
-    durable: PgPool,
-    relaxed: PgPool,
+    durable: Connections,
+    relaxed: Connections,
+    listener: PgPool,
 }
 
 impl Floor {
@@ -32,17 +34,25 @@ impl Floor {
     /// [`StoreError::Database`].
     pub async fn prepare(url: &DatabaseUrl) -> Result<Self, StoreError> {
         let floor = Self {
-            durable: short_statements(url, Durability::Durable, 4)?,
-            relaxed: short_statements(url, Durability::Relaxed, 4)?,
+            durable: Connections::new(url, Durability::Durable, 4)?,
+            relaxed: Connections::new(url, Durability::Relaxed, 4)?,
+            listener: PgPoolOptions::new()
+                .max_connections(1)
+                .connect_lazy_with(options(url, Durability::Relaxed)?),
         };
         let schema = "DROP TABLE IF EXISTS floor_jobs;
             CREATE TABLE floor_jobs (
                 id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, status smallint NOT NULL DEFAULT 0, token uuid);
             CREATE INDEX floor_jobs_queued ON floor_jobs (id) WHERE status = 0";
-        sqlx::raw_sql(schema)
-            .execute(&floor.durable)
-            .await
-            .map_err(StoreError::database("floor: prepare"))?;
+        floor
+            .durable
+            .run("floor: prepare", async |connection: &mut PgConnection| {
+                sqlx::raw_sql(schema)
+                    .execute(connection)
+                    .await
+                    .map_err(StoreError::database("floor: prepare"))
+            })
+            .await?;
         Ok(floor)
     }
 
@@ -59,15 +69,23 @@ impl Floor {
         batch: usize,
     ) -> Result<Duration, StoreError> {
         let error = StoreError::database;
-        sqlx::query("INSERT INTO floor_jobs (status) SELECT 0 FROM generate_series(1, $1::int8)")
-            .bind(i64::try_from(jobs).unwrap_or(i64::MAX))
-            .execute(&self.durable)
-            .await
-            .map_err(error("floor: insert"))?;
-        sqlx::raw_sql("ANALYZE floor_jobs; CHECKPOINT")
-            .execute(&self.durable)
-            .await
-            .map_err(error("floor: analyze"))?;
+        self.durable
+            .run("floor: insert", async |connection: &mut PgConnection| {
+                sqlx::query("INSERT INTO floor_jobs (status) SELECT 0 FROM generate_series(1, $1::int8)")
+                    .bind(i64::try_from(jobs).unwrap_or(i64::MAX))
+                    .execute(connection)
+                    .await
+                    .map_err(error("floor: insert"))
+            })
+            .await?;
+        self.durable
+            .run("floor: analyze", async |connection: &mut PgConnection| {
+                sqlx::raw_sql("ANALYZE floor_jobs; CHECKPOINT")
+                    .execute(connection)
+                    .await
+                    .map_err(error("floor: analyze"))
+            })
+            .await?;
         let begun = Instant::now();
         let (fetched, work) = async_channel(BUFFERED_FETCHES * batch);
         let (done, mut finished) = mpsc::channel::<Claim>(batch * 4);
@@ -123,7 +141,7 @@ impl Floor {
     /// [`StoreError::Database`].
     pub async fn dispatch(&self, rounds: usize) -> Result<Vec<Duration>, StoreError> {
         let error = StoreError::database;
-        let mut listener = PgListener::connect_with(&self.relaxed).await.map_err(error("floor: listen"))?;
+        let mut listener = PgListener::connect_with(&self.listener).await.map_err(error("floor: listen"))?;
         listener.listen(CHANNEL).await.map_err(error("floor: listen"))?;
         let (claimed, mut claims) = mpsc::channel(1);
         let floor = self.clone();
@@ -142,15 +160,23 @@ impl Floor {
         let mut times = Vec::new();
         for _ in 0..rounds {
             let begun = Instant::now();
-            sqlx::query("INSERT INTO floor_jobs (status) VALUES (0)")
-                .execute(&self.durable)
-                .await
-                .map_err(error("floor: insert"))?;
-            sqlx::query("SELECT pg_notify($1, '')")
-                .bind(CHANNEL)
-                .execute(&self.relaxed)
-                .await
-                .map_err(error("floor: notify"))?;
+            self.durable
+                .run("floor: insert", async |connection: &mut PgConnection| {
+                    sqlx::query("INSERT INTO floor_jobs (status) VALUES (0)")
+                        .execute(connection)
+                        .await
+                        .map_err(error("floor: insert"))
+                })
+                .await?;
+            self.relaxed
+                .run("floor: notify", async |connection: &mut PgConnection| {
+                    sqlx::query("SELECT pg_notify($1, '')")
+                        .bind(CHANNEL)
+                        .execute(connection)
+                        .await
+                        .map_err(error("floor: notify"))
+                })
+                .await?;
             match claims.recv().await {
                 Some(at) => times.push(at.duration_since(begun)),
                 None => break,
@@ -162,33 +188,36 @@ impl Floor {
     }
 
     async fn claim(&self, want: usize) -> Result<Vec<Claim>, StoreError> {
-        sqlx::query_as(
-            "UPDATE floor_jobs SET status = 1, token = gen_random_uuid() WHERE id = ANY(ARRAY(
+        self.relaxed
+            .run("floor: claim", async |connection: &mut PgConnection| {
+                sqlx::query_as(
+                    "UPDATE floor_jobs SET status = 1, token = gen_random_uuid() WHERE id = ANY(ARRAY(
                  SELECT id FROM floor_jobs WHERE status = 0 ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED))
              RETURNING id, token",
-        )
-        .bind(i64::try_from(want).unwrap_or(i64::MAX))
-        .fetch_all(&self.relaxed)
-        .await
-        .map_err(StoreError::database("floor: claim"))
+                )
+                .bind(i64::try_from(want).unwrap_or(i64::MAX))
+                .fetch_all(connection)
+                .await
+                .map_err(StoreError::database("floor: claim"))
+            })
+            .await
     }
 
     async fn complete(&self, claims: &[Claim]) -> Result<usize, StoreError> {
         let (ids, tokens): (Vec<i64>, Vec<Uuid>) = claims.iter().copied().unzip();
-        let done = sqlx::query(
+        let done = self.durable.run("floor: complete", async |connection: &mut PgConnection| { sqlx::query(
             "UPDATE floor_jobs j SET status = 2, token = NULL FROM UNNEST($1::int8[], $2::uuid[]) AS d (id, token)
              WHERE j.id = d.id AND j.token = d.token AND j.status = 1",
         )
         .bind(ids)
         .bind(tokens)
-        .execute(&self.durable)
-        .await
-        .map_err(StoreError::database("floor: complete"))?;
+        .execute(connection).await.map_err(StoreError::database("floor: complete")) }).await?;
         Ok(usize::try_from(done.rows_affected()).unwrap_or(usize::MAX))
     }
 
     /// Closes all connections.
     pub async fn close(&self) {
+        self.listener.close().await;
         self.durable.close().await;
         self.relaxed.close().await;
     }

@@ -16,7 +16,7 @@ impl JobStore {
     pub async fn learn_from_batch(&self) -> Result<Option<BatchId>, StoreError> {
         let _timer = QueryTimer::start("learn_from_batch");
         let error = StoreError::database;
-        let mut transaction = self.relaxed.begin().await.map_err(error("learn_from_batch"))?;
+        let mut transaction = self.pool.begin().await.map_err(error("learn_from_batch"))?;
         let batch = sqlx::query!(
             "UPDATE batches SET learned_at = now() WHERE position = (
                  SELECT position FROM batches WHERE learned_at IS NULL AND status = 'successful'

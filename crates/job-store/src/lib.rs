@@ -19,6 +19,7 @@ mod ballast;
 mod batches;
 mod chains;
 mod commit;
+mod connections;
 mod error;
 mod extend;
 mod finish;

@@ -5,6 +5,7 @@ use crate::metrics::{QueryTimer, STORE_METRICS};
 use crate::model::{batch_id, ids_of_batch};
 use crate::{JobStore, StoreError};
 use proving_model::{BatchId, JobStatus, Stage};
+use sqlx::{Connection, PgConnection};
 
 /// Jobs that one transaction of the rescue duty takes on; more come in the next.
 const RESCUE_BATCH: i64 = 500;
@@ -39,7 +40,8 @@ impl JobStore {
     pub async fn rescue_expired(&self) -> Result<Vec<Rescued>, StoreError> {
         let _timer = QueryTimer::start("rescue_expired");
         let error = StoreError::database;
-        let mut transaction = self.hot.begin().await.map_err(error("rescue_expired"))?;
+        self.hot.run("rescue_expired", async |connection: &mut PgConnection| {
+        let mut transaction = connection.begin().await.map_err(error("rescue_expired"))?;
         let rows = sqlx::query!(
             r#"WITH expired AS (
                    SELECT j.id, j.attempts, j.worker_id, j.lease_token, j.started_at
@@ -86,6 +88,7 @@ impl JobStore {
         stages.dedup();
         stages.into_iter().for_each(|stage| self.waker.wake(stage));
         Ok(rescued)
+        }).await
     }
 
     /// Wakes the pickers of jobs whose rest after a failure ended within the last `window`: nobody announced it. Returns
@@ -119,7 +122,8 @@ impl JobStore {
         let (chain_id, number) = (i64::from(batch.chain_id), i64::from(batch.number));
         let found = self.batch(batch).await?.ok_or(StoreError::NoSuchBatch(batch))?;
         let (first, end) = ids_of_batch(found.position);
-        let mut transaction = self.hot.begin().await.map_err(error("requeue_failed"))?;
+        self.hot.run("requeue_failed", async |connection: &mut PgConnection| {
+        let mut transaction = connection.begin().await.map_err(error("requeue_failed"))?;
         let jobs = sqlx::query!(
             "UPDATE prover_jobs SET status = 'queued', queued_at = now(), not_before = now(), finished_at = NULL,
                  failures = 0, worker_deaths = 0, timeouts = 0, regenerations = 0, progress = 0
@@ -145,5 +149,6 @@ impl JobStore {
         transaction.commit().await.map_err(error("requeue_failed"))?;
         Stage::ALL.iter().for_each(|stage| self.waker.wake(*stage));
         Ok(RetriedBatch { jobs })
+        }).await
     }
 }

@@ -4,6 +4,7 @@ use crate::metrics::QueryTimer;
 use crate::model::{artifact, batch_id, job_key};
 use crate::{JobStore, LeasedJob, StoreError};
 use proving_model::{AggregationRound, MemoryClass, ProtocolVersion, Stage};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 /// Which jobs a runner takes.
@@ -93,7 +94,7 @@ impl JobStore {
         let token = Uuid::new_v4();
         let mut queues = filter.memory_classes.iter().map(|class| queue(filter, *class));
         // `= ANY(ARRAY(…))` and not a join: a join flips to a hash join and a sequential scan at some sizes.
-        let mut rows = sqlx::query!(
+        let mut rows = self.relaxed.run("pick", async |connection: &mut PgConnection| { sqlx::query!(
             r#"WITH preferred AS MATERIALIZED (
                    SELECT id, peak_memory_bytes FROM prover_jobs
                    WHERE status = 'queued' AND queue = $2 AND aggregation_round = ANY($4) AND not_before <= now()
@@ -142,9 +143,9 @@ impl JobStore {
             room.free,
             room.deaths_limit()
         )
-        .fetch_all(&self.relaxed)
+        .fetch_all(&mut *connection)
         .await
-        .map_err(StoreError::database("pick"))?;
+        .map_err(StoreError::database("pick")) }).await?;
         // RETURNING promises no order.
         let preferred = filter.memory_classes.first().map(|class| queue(filter, *class));
         rows.sort_by(|a, b| {
@@ -180,7 +181,7 @@ impl JobStore {
         let _timer = QueryTimer::start("next_peak_memory");
         let rounds: Vec<i16> = filter.rounds.iter().map(|round| round.number()).collect();
         for class in &filter.memory_classes {
-            let next = sqlx::query_scalar!(
+            let next = self.relaxed.run("next_peak_memory", async |connection: &mut PgConnection| { sqlx::query_scalar!(
                 r#"SELECT peak_memory_bytes AS "peak!" FROM prover_jobs
                    WHERE status = 'queued' AND queue = $1 AND aggregation_round = ANY($2) AND not_before <= now()
                      AND peak_memory_bytes <= $3 AND worker_deaths < $4
@@ -191,9 +192,9 @@ impl JobStore {
                 room.total,
                 room.deaths_limit()
             )
-            .fetch_optional(&self.relaxed)
+            .fetch_optional(&mut *connection)
             .await
-            .map_err(StoreError::database("next_peak_memory"))?;
+            .map_err(StoreError::database("next_peak_memory")) }).await?;
             if next.is_some() {
                 return Ok(next);
             }
@@ -207,7 +208,7 @@ impl JobStore {
     /// [`StoreError::Database`].
     pub async fn predecessors(&self, job: &LeasedJob) -> Result<Vec<crate::Predecessor>, StoreError> {
         let _timer = QueryTimer::start("predecessors");
-        let rows = sqlx::query!(
+        let rows = self.hot.run("predecessors", async |connection: &mut PgConnection| { sqlx::query!(
             r#"SELECT j.aggregation_round, j.stage, j.circuit_id, j.depth, j.sequence_number,
                       j.output_key, j.output_checksum, j.output_size_bytes
                FROM UNNEST((SELECT predecessor_ids FROM prover_jobs WHERE id = $1)::int8[]) WITH ORDINALITY AS p (id, place)
@@ -216,9 +217,9 @@ impl JobStore {
                ORDER BY p.place"#,
             job.id
         )
-        .fetch_all(&self.hot)
+        .fetch_all(&mut *connection)
         .await
-        .map_err(StoreError::database("predecessors"))?;
+        .map_err(StoreError::database("predecessors")) }).await?;
         rows.into_iter()
             .map(|row| {
                 let key = job_key(

@@ -5,7 +5,10 @@ use crate::{
     AttemptFailure, FailureKind, JobStore, LeaseKeeper, LeasedJob, PickFilter, StoreError, WakeListener,
 };
 use async_trait::async_trait;
-use futures::{FutureExt, future::join_all};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, join_all},
+};
 use job_runner::{
     Allowance, ExecuteError, Executor, JobMetadata, JobPicker, Lease, MemoryBudget, PickError, Picked,
     Reservation, SaveError,
@@ -78,17 +81,22 @@ pub trait Loader: Send + Sync + 'static {
 }
 
 /// Picks jobs of a filter from the store and loads their inputs.
-#[derive(Debug)]
 pub struct QueuePicker<E, L> {
     context: WorkerContext,
     filter: PickFilter,
     loader: L,
     announced: watch::Receiver<u64>,
-    /// What the next job in the queue needs and did not find free.
-    needed: Option<u64>,
+    /// What the next job in the queue needs and did not find free, and the place in the row of those who wait for memory.
+    needed: Option<(i64, BoxFuture<'static, Allowance>)>,
     /// What was waited for, until the next pick.
     waited_for: Option<Allowance>,
     _executor: std::marker::PhantomData<fn() -> E>,
+}
+
+impl<E, L> std::fmt::Debug for QueuePicker<E, L> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("QueuePicker").field("filter", &self.filter).finish_non_exhaustive()
+    }
 }
 
 impl<E, L> QueuePicker<E, L> {
@@ -148,17 +156,18 @@ where
     }
 
     async fn wait(&mut self) {
-        let memory = self.context.memory.clone();
-        let needed = self.needed.take();
         let room = async {
-            match needed {
-                Some(bytes) => memory.wait_for(bytes).await,
+            match &mut self.needed {
+                Some((_, room)) => room.await,
                 None => std::future::pending().await,
             }
         };
         // The poll covers what is never announced: a rest that ends, and an announcement that was lost.
         tokio::select! {
-            allowance = room => self.waited_for = Some(allowance),
+            allowance = room => {
+                self.waited_for = Some(allowance);
+                self.needed = None;
+            }
             _ = tokio::time::timeout(self.context.poll_interval, self.announced.changed()) => {}
         }
     }
@@ -199,12 +208,23 @@ impl<E, L> QueuePicker<E, L> {
             };
             if let Some(job) = job {
                 leased.push(admit(job, allowance, place));
+                self.needed = None;
                 continue;
             }
             drop(allowance);
-            if leased.is_empty() && room.free < room.total {
-                let next = store.next_peak_memory(&self.filter, room).await?;
-                self.needed = next.and_then(|peak| u64::try_from(peak).ok());
+            let next = if leased.is_empty() && room.free < room.total {
+                store.next_peak_memory(&self.filter, room).await?
+            } else {
+                None
+            };
+            // It keeps its place in the row while the job is the same.
+            let is_known = matches!((&self.needed, next), (Some((known, _)), Some(next)) if *known == next);
+            if !is_known {
+                let wait = |peak| {
+                    let (memory, bytes) = (memory.clone(), u64::try_from(peak).unwrap_or(0));
+                    (peak, async move { memory.wait_for(bytes).await }.boxed())
+                };
+                self.needed = next.map(wait);
             }
             break;
         }

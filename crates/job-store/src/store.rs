@@ -1,6 +1,7 @@
 //! Connecting, migrating, and checking that the schema is ours.
 
 use crate::commit::Committer;
+use crate::connections::{Connections, Durability};
 use crate::metrics::QueryTimer;
 use crate::wake::Waker;
 use crate::{RetryPolicy, StoreError};
@@ -18,43 +19,6 @@ const RELAXED_CONNECTIONS_MAX: u32 = 3;
 const REPORT_CONNECTIONS_MAX: u32 = 2;
 /// How long to wait for a connection before an operation counts as failed.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What a connection's commits wait for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Durability {
-    /// For the disk, as the server is set.
-    Durable,
-    /// For nothing: what a crash of the server may forget, and what was lost then costs a repetition. Order is kept: a later
-    /// durable commit brings all earlier ones to the disk.
-    Relaxed,
-}
-
-/// A pool whose connections plan short statements the same way at every table size: along an index, by nested loops. The
-/// planner's choice flips with its estimates to hash joins and scans of a table that is mostly history.
-pub(crate) fn short_statements(
-    url: &DatabaseUrl,
-    durability: Durability,
-    connections_max: u32,
-) -> Result<PgPool, StoreError> {
-    let plans = [
-        ("enable_seqscan", "off"),
-        ("enable_hashjoin", "off"),
-        ("enable_mergejoin", "off"),
-        ("enable_bitmapscan", "off"),
-        ("plan_cache_mode", "force_generic_plan"),
-        ("jit", "off"),
-    ];
-    let mut options = url.options()?.options(plans);
-    if durability == Durability::Relaxed {
-        options = options.options([("synchronous_commit", "off")]);
-    }
-    Ok(PgPoolOptions::new()
-        .max_connections(connections_max)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        // A ping before each use would double the round trips; a broken connection shows itself in the statement.
-        .test_before_acquire(false)
-        .connect_lazy_with(options))
-}
 
 /// Where the database is. Its text holds a password, so it is never printed.
 #[derive(Clone)]
@@ -124,9 +88,9 @@ impl fmt::Debug for DatabaseUrl {
 pub struct JobStore {
     pub(crate) url: DatabaseUrl,
     /// Short statements along indexes, durable.
-    pub(crate) hot: PgPool,
+    pub(crate) hot: Connections,
     /// The same, for what a crash of the server may forget.
-    pub(crate) relaxed: PgPool,
+    pub(crate) relaxed: Connections,
     /// Everything else, planned as the server sees fit.
     pub(crate) pool: PgPool,
     pub(crate) committer: Committer,
@@ -153,8 +117,8 @@ impl JobStore {
             .max_connections(REPORT_CONNECTIONS_MAX)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_lazy_with(options);
-        let hot = short_statements(url, Durability::Durable, HOT_CONNECTIONS_MAX)?;
-        let relaxed = short_statements(url, Durability::Relaxed, RELAXED_CONNECTIONS_MAX)?;
+        let hot = Connections::new(url, Durability::Durable, HOT_CONNECTIONS_MAX)?;
+        let relaxed = Connections::new(url, Durability::Relaxed, RELAXED_CONNECTIONS_MAX)?;
         let waker = Waker::start(relaxed.clone());
         let committer = Committer::start(hot.clone(), waker.clone());
         Ok(Self { url: url.clone(), hot, relaxed, pool, policy: RetryPolicy::default(), waker, committer })

@@ -5,11 +5,12 @@
 //! what becomes queued while one is on its way is announced by the next. A lost announcement (a crash between commit
 //! and NOTIFY, a broken listener) costs a poll interval and nothing else.
 
+use crate::connections::{Connections, Durability, options};
 use crate::metrics::STORE_METRICS;
-use crate::store::{Durability, short_statements};
 use crate::{JobStore, StoreError};
 use proving_model::Stage;
-use sqlx::postgres::{PgListener, PgPool};
+use sqlx::PgConnection;
+use sqlx::postgres::{PgListener, PgPoolOptions};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -35,7 +36,7 @@ pub(crate) struct Waker {
 }
 
 impl Waker {
-    pub(crate) fn start(pool: PgPool) -> Self {
+    pub(crate) fn start(connections: Connections) -> Self {
         let (requests, mut inbox) = mpsc::channel(REQUESTS_MAX);
         tokio::spawn(async move {
             while let Some(request) = inbox.recv().await {
@@ -50,12 +51,15 @@ impl Waker {
                     next = inbox.try_recv().ok();
                 }
                 for stage in Stage::ALL.iter().filter(|stage| stages[**stage as usize]) {
-                    let sent = sqlx::query("SELECT pg_notify($1, $2)")
-                        .bind(CHANNEL)
-                        .bind(stage.as_str())
-                        .execute(&pool)
-                        .await;
-                    match sent {
+                    let sent = connections.run("notify", async |connection: &mut PgConnection| {
+                        sqlx::query("SELECT pg_notify($1, $2)")
+                            .bind(CHANNEL)
+                            .bind(stage.as_str())
+                            .execute(connection)
+                            .await
+                            .map_err(StoreError::database("notify"))
+                    });
+                    match sent.await {
                         Ok(_) => drop(STORE_METRICS.wake_ups_sent.inc()),
                         Err(e) => tracing::warn!("a wake-up was not sent, pickers will poll: {e}"),
                     }
@@ -138,7 +142,8 @@ impl WakeListener {
     async fn connect(store: &JobStore) -> Result<PgListener, StoreError> {
         let failed = StoreError::database;
         // A listener wants a pool to connect again from; one of its own, so that it takes nobody's connection away.
-        let pool = short_statements(&store.url, Durability::Relaxed, 1)?;
+        let options = options(&store.url, Durability::Relaxed)?;
+        let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
         let mut connection = PgListener::connect_with(&pool).await.map_err(failed("listen"))?;
         connection.listen(CHANNEL).await.map_err(failed("listen"))?;
         Ok(connection)

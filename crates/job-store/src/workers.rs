@@ -49,8 +49,10 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn register_worker(&self, worker: &NewWorker, lease: Duration) -> Result<Uuid, StoreError> {
-        let mut connection = self.hot.acquire().await.map_err(StoreError::database("register_worker"))?;
-        Ok(register(&mut connection, worker, lease).await?.0)
+        let registered = self.hot.run("register_worker", async |connection: &mut PgConnection| {
+            register(connection, worker, lease).await
+        });
+        Ok(registered.await?.0)
     }
 
     /// Notes that a worker stopped in order. One that left leases behind stays on the books until they are rescued.
@@ -59,15 +61,19 @@ impl JobStore {
     /// [`StoreError::Database`].
     pub async fn stop_worker(&self, id: Uuid) -> Result<(), StoreError> {
         let _timer = QueryTimer::start("stop_worker");
-        sqlx::query!(
-            "UPDATE workers SET expires_at = now(), stopped_at = CASE WHEN NOT EXISTS (
+        self.hot
+            .run("stop_worker", async |connection: &mut PgConnection| {
+                sqlx::query!(
+                    "UPDATE workers SET expires_at = now(), stopped_at = CASE WHEN NOT EXISTS (
                  SELECT FROM prover_jobs WHERE worker_id = $1 AND status = 'in_progress') THEN now() END
              WHERE id = $1",
-            id
-        )
-        .execute(&self.hot)
-        .await
-        .map_err(StoreError::database("stop_worker"))?;
+                    id
+                )
+                .execute(&mut *connection)
+                .await
+                .map_err(StoreError::database("stop_worker"))
+            })
+            .await?;
         Ok(())
     }
 
@@ -78,13 +84,13 @@ impl JobStore {
     /// [`StoreError::Database`].
     pub async fn give_up_worker(&self, number: i32) -> Result<bool, StoreError> {
         let _timer = QueryTimer::start("give_up_worker");
-        let given_up = sqlx::query!(
+        let given_up = self.hot.run("give_up_worker", async |connection: &mut PgConnection| { sqlx::query!(
             "UPDATE workers SET expires_at = now() WHERE number = $1 AND stopped_at IS NULL AND expires_at > now()",
             number
         )
-        .execute(&self.hot)
+        .execute(&mut *connection)
         .await
-        .map_err(StoreError::database("give_up_worker"))?;
+        .map_err(StoreError::database("give_up_worker")) }).await?;
         Ok(given_up.rows_affected() == 1)
     }
 
@@ -94,15 +100,20 @@ impl JobStore {
     /// [`StoreError::Database`].
     pub async fn bury_workers(&self, after: Duration) -> Result<u64, StoreError> {
         let _timer = QueryTimer::start("bury_workers");
-        let buried = sqlx::query!(
-            "UPDATE workers w SET stopped_at = now()
+        let buried = self
+            .hot
+            .run("bury_workers", async |connection: &mut PgConnection| {
+                sqlx::query!(
+                    "UPDATE workers w SET stopped_at = now()
              WHERE stopped_at IS NULL AND expires_at < now() - make_interval(secs => $1) AND NOT EXISTS (
                  SELECT FROM prover_jobs j WHERE j.worker_id = w.id AND j.status = 'in_progress')",
-            after.as_secs_f64()
-        )
-        .execute(&self.hot)
-        .await
-        .map_err(StoreError::database("bury_workers"))?;
+                    after.as_secs_f64()
+                )
+                .execute(&mut *connection)
+                .await
+                .map_err(StoreError::database("bury_workers"))
+            })
+            .await?;
         Ok(buried.rows_affected())
     }
 

@@ -1,0 +1,111 @@
+//! A few connections that operations borrow one at a time.
+//!
+//! Other than a general pool this one asks the server nothing on its own account: a connection is tested by its next
+//! statement. An operation that has no answer within [`OPERATION_LIMIT`] ends with an error, and its connection with it: a
+//! connection that was cut without a word would hold its caller for as long as TCP cares to. The same happens to the connection
+//! of an operation that is cancelled half way, so that none comes back in the middle of something.
+
+use crate::{DatabaseUrl, StoreError};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Connection, PgConnection};
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::sync::Semaphore;
+
+/// How long an operation may take, with the wait for a connection: half of the usual lease, so that one that is tried again can
+/// still be in time.
+const OPERATION_LIMIT: Duration = Duration::from_secs(10);
+
+/// What a connection's commits wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// For the disk, as the server is set.
+    Durable,
+    /// For nothing: what a crash of the server may forget, and what was lost then costs a repetition. Order is kept: a later
+    /// durable commit brings all earlier ones to the disk.
+    Relaxed,
+}
+
+/// Settings under which short statements are planned the same way at every table size: along an index, by nested loops. The planner's
+/// choice flips with its estimates to hash joins and scans of a table that is mostly history.
+const PLANS: [(&str, &str); 6] = [
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("enable_bitmapscan", "off"),
+    ("plan_cache_mode", "force_generic_plan"),
+    ("jit", "off"),
+];
+
+/// Connections, opened when needed. Clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct Connections {
+    options: PgConnectOptions,
+    idle: Arc<Mutex<Vec<PgConnection>>>,
+    places: Arc<Semaphore>,
+    most: u32,
+}
+
+/// How the connections for short statements are opened.
+pub(crate) fn options(url: &DatabaseUrl, durability: Durability) -> Result<PgConnectOptions, StoreError> {
+    let options = url.options()?.options(PLANS);
+    Ok(match durability {
+        Durability::Durable => options,
+        Durability::Relaxed => options.options([("synchronous_commit", "off")]),
+    })
+}
+
+impl Connections {
+    /// At most so many for short statements.
+    pub(crate) fn new(url: &DatabaseUrl, durability: Durability, most: u32) -> Result<Self, StoreError> {
+        let options = options(url, durability)?;
+        Ok(Self { options, idle: Arc::default(), places: Arc::new(Semaphore::new(most as usize)), most })
+    }
+
+    /// Works with a connection; `action` names the operation in errors.
+    ///
+    /// # Errors
+    /// The work's, and [`StoreError::Database`] when there is no connection or no answer in time.
+    pub(crate) async fn run<T>(
+        &self,
+        action: &'static str,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let all = async {
+            let closed = |_| StoreError::database(action)(sqlx::Error::PoolClosed);
+            let _place = self.places.acquire().await.map_err(closed)?;
+            let idle = self.idle().pop();
+            let mut connection = match idle {
+                Some(connection) => connection,
+                None => self.options.connect().await.map_err(StoreError::database(action))?,
+            };
+            let result = work(&mut connection).await;
+            if matches!(result, Err(StoreError::Database { .. })) {
+                // Where one broke, the others are no better: the next statements open new ones.
+                self.idle().clear();
+            } else {
+                self.idle().push(connection);
+            }
+            result
+        };
+        let late = || StoreError::database(action)(sqlx::Error::Io(io::ErrorKind::TimedOut.into()));
+        tokio::time::timeout(OPERATION_LIMIT, all).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<PgConnection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for those in use, and closes all.
+    pub(crate) async fn close(&self) {
+        let _ = self.places.acquire_many(self.most).await;
+        self.places.close();
+        let idle = std::mem::take(&mut *self.idle());
+        for connection in idle {
+            let _ = connection.close().await;
+        }
+    }
+}
