@@ -1,8 +1,8 @@
 //! Rows by the million, for benchmarks and tests that ask whether the size of the tables matters. No product calls this.
 
-use crate::model::job_id;
+use crate::model::{job_id, queue, turn};
 use crate::{JobStore, StoreError};
-use proving_model::{AggregationRound, CircuitId, JobKey, ProtocolVersion, Stage};
+use proving_model::{AggregationRound, CircuitId, JobKey, MemoryClass, ProtocolVersion, Stage};
 
 /// Jobs of one circuit of a ballast batch.
 const JOBS_OF_A_CIRCUIT: i64 = 1_000_000;
@@ -44,19 +44,25 @@ impl JobStore {
         .fetch_one(&mut *transaction)
         .await
         .map_err(error("add_ballast: batch"))?;
-        let (table, status) = match ballast {
-            Ballast::Queued => ("prover_jobs", "queued"),
-            Ballast::Archived => ("prover_jobs_archive", "successful"),
+        let queue = queue(version, Stage::CircuitProof, MemoryClass::Light);
+        let (table, status, columns, values) = match ballast {
+            Ballast::Queued => (
+                "prover_jobs",
+                "queued",
+                ", queue, turn",
+                format!(", {queue}, {} - s % 7", turn(AggregationRound::BasicCircuits, 0)),
+            ),
+            Ballast::Archived => ("prover_jobs_archive", "successful", "", String::new()),
         };
         // All parts are this module's own.
         let insert = format!(
             "INSERT INTO {table} (id, chain_id, batch_number, aggregation_round, stage, circuit_id, depth, sequence_number,
                  memory_class, priority, deadline, start_tag, protocol_minor, protocol_patch, expected_cost_ms, status,
                  dependencies_left, attempts, input_key, input_checksum, input_size_bytes, queued_at,
-                 not_before, failures, worker_deaths, timeouts, regenerations, progress, created_at, predecessor_ids)
+                 not_before, failures, worker_deaths, timeouts, regenerations, progress, created_at, predecessor_ids{columns})
              SELECT $1 + s, 4294967295, $2, 0, 'circuit_proof', $3, 0, s, 'light', 0, 'infinity', $4, $5, $6, s % 7, '{status}',
                     0, 0, 'ballast', decode(repeat('00', 32), 'hex'), 1000, now(),
-                    now(), 0, 0, 0, 0, 0, now(), '{{}}'
+                    now(), 0, 0, 0, 0, 0, now(), '{{}}'{values}
              FROM generate_series(0, $7::int8 - 1) AS s"
         );
         let mut left = jobs;

@@ -2,9 +2,9 @@
 
 use crate::chains::{arrange, is_in_order, lock_chain, take_start_tag};
 use crate::metrics::QueryTimer;
-use crate::model::{GENERATOR, artifact, batch_id, generator_id, size};
+use crate::model::{GENERATOR, artifact, batch_id, generator_id, queue, size, turn};
 use crate::{JobStore, StoreError};
-use proving_model::{ArtifactRef, BatchId, BatchStatus, ProtocolVersion, Stage};
+use proving_model::{ArtifactRef, BatchId, BatchStatus, MemoryClass, ProtocolVersion, Stage};
 use sqlx::{Connection, PgConnection};
 
 /// A batch to be proven.
@@ -182,9 +182,9 @@ impl JobStore {
                 sqlx::query!(
             "INSERT INTO prover_jobs (id, chain_id, batch_number, aggregation_round, stage, circuit_id, depth,
                  sequence_number, memory_class, priority, start_tag, protocol_minor, protocol_patch,
-                 expected_cost_ms, status, dependencies_left, queued_at, deadline)
+                 expected_cost_ms, status, dependencies_left, queued_at, deadline, queue, turn)
              VALUES ($1, $2, $3, $4, $5, 0, 0, 0, 'light', $6, $7, $8, $9, 0, 'queued', 0, now(),
-                     coalesce($10::text::timestamptz, 'infinity'))",
+                     coalesce($10::text::timestamptz, 'infinity'), $11, $12)",
             generator_id(position)?,
             chain_id,
             number,
@@ -194,7 +194,9 @@ impl JobStore {
             start_tag,
             i32::from(batch.version.minor),
             i32::from(batch.version.patch),
-            batch.deadline
+            batch.deadline,
+            queue(batch.version, GENERATOR.stage, MemoryClass::Light),
+            turn(GENERATOR.round, 0)
         )
                 .execute(&mut *transaction)
                 .await

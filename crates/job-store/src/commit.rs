@@ -8,6 +8,7 @@ use crate::chains::release_next;
 use crate::connections::Connections;
 use crate::metrics::{QueryTimer, STORE_METRICS};
 use crate::model::{GENERATOR, ids_of_batch, position_of, size};
+use crate::pick::begin_batches;
 use crate::wake::Waker;
 use crate::{JobStore, LeasedJob, StoreError};
 use proving_model::{ArtifactRef, JobStatus, Stage};
@@ -155,6 +156,8 @@ async fn in_one_transaction(
             }
         }
         if job.key == GENERATOR {
+            // Its pick says so as well, and may have been cut short.
+            begin_batches(&mut *transaction, &[job.batch]).await?;
             woken.extend(requeue_if_circuits_are_missing(&mut transaction, job).await?);
         }
     }

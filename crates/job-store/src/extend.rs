@@ -1,7 +1,8 @@
 //! Growing a batch while its witness generator runs: new jobs, and who consumes whose output.
 
+use crate::learn::Learned;
 use crate::metrics::QueryTimer;
-use crate::model::{job_id, position_of, size};
+use crate::model::{job_id, position_of, queue, size, turn};
 use crate::{JobStore, LeasedJob, StoreError};
 use proving_model::{ArtifactRef, JobKey, MemoryClass, Stage};
 use sqlx::{Connection, PgConnection};
@@ -50,14 +51,15 @@ impl JobStore {
         for (child, parent) in &extension.links {
             links.push((job_id(position, child)?, job_id(position, parent)?));
         }
+        let learned = self.learned(job.version).await?;
         let unlocked = self.hot.run("extend_batch", async |connection: &mut PgConnection| {
             if links.is_empty() {
                 // One statement is a transaction, and one round trip.
-                insert_jobs(connection, job, &extension.jobs).await?;
+                insert_jobs(connection, job, &extension.jobs, &learned).await?;
                 return Ok(Vec::new());
             }
             let mut transaction = connection.begin().await.map_err(error("extend_batch"))?;
-            let waiting = insert_jobs(&mut *transaction, job, &extension.jobs).await?;
+            let waiting = insert_jobs(&mut transaction, job, &extension.jobs, &learned).await?;
             link_jobs(&mut transaction, &links).await?;
             let unlocked = count_dependencies(&mut transaction, &links, &waiting).await?;
             transaction.commit().await.map_err(error("extend_batch"))?;
@@ -74,9 +76,10 @@ impl JobStore {
 
 /// Inserts the jobs; returns the ids of those that are new and wait for others.
 async fn insert_jobs(
-    executor: impl sqlx::PgExecutor<'_>,
+    connection: &mut PgConnection,
     generator: &LeasedJob,
     jobs: &[NewJob],
+    learned: &Learned,
 ) -> Result<Vec<i64>, StoreError> {
     let position = position_of(generator.id);
     let ids = jobs.iter().map(|job| job_id(position, &job.key)).collect::<Result<Vec<i64>, _>>()?;
@@ -87,45 +90,43 @@ async fn insert_jobs(
     let sequences: Vec<i32> = jobs.iter().map(|job| job.key.sequence).collect();
     let classes: Vec<String> = jobs.iter().map(|job| job.memory_class.as_str().to_owned()).collect();
     let costs: Vec<i64> = jobs.iter().map(|job| job.expected_cost_ms).collect();
-    let peaks: Vec<i64> = jobs.iter().map(|job| job.peak_memory_bytes).collect();
+    let peaks: Vec<i64> =
+        jobs.iter().map(|job| learned.peak_memory(&job.key, job.peak_memory_bytes)).collect();
+    let queues: Vec<i64> =
+        jobs.iter().map(|job| queue(generator.version, job.key.stage, job.memory_class)).collect();
+    let turns: Vec<i64> = jobs.iter().map(|job| turn(job.key.round, job.expected_cost_ms)).collect();
     let input = |job: &NewJob| job.input.clone();
     let input_keys: Vec<Option<String>> = jobs.iter().map(|job| input(job).map(|a| a.key)).collect();
     let checksums: Vec<Option<Vec<u8>>> =
         jobs.iter().map(|job| input(job).map(|a| a.checksum.to_vec())).collect();
     let sizes: Vec<Option<i64>> = jobs.iter().map(|job| job.input.as_ref().map(size)).collect();
-    let row = sqlx::query!(
+    let rows = sqlx::query!(
         // The fence: holding the generator's row until the commit also keeps the rescue duty from taking it meanwhile.
-        r#"WITH generator AS MATERIALIZED (
-               SELECT * FROM prover_jobs WHERE id = $1 AND lease_token = $2 FOR SHARE
-           ), inserted AS (
-               INSERT INTO prover_jobs AS job (
-                   id, chain_id, batch_number, aggregation_round, stage, circuit_id, depth, sequence_number,
-                   memory_class, expected_cost_ms, input_key, input_checksum, input_size_bytes,
-                   priority, deadline, start_tag, protocol_minor, protocol_patch,
-                   status, dependencies_left, queued_at, peak_memory_bytes)
-               SELECT n.id, g.chain_id, g.batch_number, n.round, n.stage, n.circuit, n.depth, n.sequence,
-                      n.class, n.cost, n.input_key, n.checksum, n.size,
-                      g.priority, g.deadline, g.start_tag, g.protocol_minor, g.protocol_patch,
-                      CASE WHEN n.input_key IS NULL THEN 'waiting_for_proofs' ELSE 'queued' END,
-                      CASE WHEN n.input_key IS NULL THEN 1 ELSE 0 END,
-                      CASE WHEN n.input_key IS NULL THEN NULL ELSE now() END,
-                      CASE WHEN n.stage = 'circuit_proof' THEN coalesce(
-                          (SELECT l.peak_memory_bytes FROM learned_circuits l
-                           WHERE l.protocol_minor = g.protocol_minor AND l.protocol_patch = g.protocol_patch
-                             AND l.aggregation_round = n.round AND l.circuit_id = n.circuit), n.peak) ELSE n.peak END
-               FROM UNNEST($3::int8[], $4::int2[], $5::text[], $6::int2[], $7::int2[], $8::int4[], $9::text[],
-                           $10::int8[], $11::text[], $12::bytea[], $13::int8[], $14::int8[])
-                        AS n (id, round, stage, circuit, depth, sequence, class, cost, input_key, checksum, size, peak),
-                    generator g
-               ON CONFLICT (id) DO UPDATE SET
-                   input_key = excluded.input_key, input_checksum = excluded.input_checksum,
-                   input_size_bytes = excluded.input_size_bytes,
-                   status = 'queued', dependencies_left = 0, queued_at = now()
-               WHERE job.status = 'waiting_for_proofs' AND job.input_key IS NULL AND excluded.input_key IS NOT NULL
-               RETURNING id, status, xmax = 0 AS is_new
-           )
-           SELECT EXISTS (SELECT FROM generator) AS "is_held!",
-                  ARRAY(SELECT id FROM inserted WHERE is_new AND status = 'waiting_for_proofs') AS "waiting!""#,
+        r#"INSERT INTO prover_jobs AS job (
+               id, chain_id, batch_number, aggregation_round, stage, circuit_id, depth, sequence_number,
+               memory_class, expected_cost_ms, input_key, input_checksum, input_size_bytes,
+               priority, deadline, start_tag, protocol_minor, protocol_patch,
+               status, dependencies_left, queued_at, peak_memory_bytes, queue, turn)
+           SELECT n.id, g.chain_id, g.batch_number, n.round, n.stage, n.circuit, n.depth, n.sequence,
+                  n.class, n.cost, n.input_key, n.checksum, n.size,
+                  g.priority, g.deadline, g.start_tag, g.protocol_minor, g.protocol_patch,
+                  CASE WHEN n.input_key IS NULL THEN 'waiting_for_proofs' ELSE 'queued' END,
+                  CASE WHEN n.input_key IS NULL THEN 1 ELSE 0 END,
+                  CASE WHEN n.input_key IS NOT NULL THEN now() END, n.peak,
+                  n.queue, n.turn
+           FROM UNNEST($3::int8[], $4::int2[], $5::text[], $6::int2[], $7::int2[], $8::int4[], $9::text[],
+                       $10::int8[], $11::text[], $12::bytea[], $13::int8[], $14::int8[], $15::int8[], $16::int8[])
+                    AS n (id, round, stage, circuit, depth, sequence, class, cost, input_key, checksum, size, peak,
+                          queue, turn),
+                prover_jobs g
+           WHERE g.id = $1 AND g.lease_token = $2
+           FOR SHARE OF g
+           ON CONFLICT (id) DO UPDATE SET
+               input_key = excluded.input_key, input_checksum = excluded.input_checksum,
+               input_size_bytes = excluded.input_size_bytes,
+               status = 'queued', dependencies_left = 0, queued_at = now()
+           WHERE job.status = 'waiting_for_proofs' AND job.input_key IS NULL AND excluded.input_key IS NOT NULL
+           RETURNING id, xmax = 0 AND status = 'waiting_for_proofs' AS "is_new_and_waits!""#,
         generator.id,
         generator.token,
         &ids,
@@ -139,12 +140,28 @@ async fn insert_jobs(
         &input_keys as &[Option<String>],
         &checksums as &[Option<Vec<u8>>],
         &sizes as &[Option<i64>],
-        &peaks
+        &peaks,
+        &queues,
+        &turns
     )
-    .fetch_one(executor)
+    .fetch_all(&mut *connection)
     .await
     .map_err(StoreError::database("extend_batch: insert jobs"))?;
-    if row.is_held { Ok(row.waiting) } else { Err(StoreError::LeaseLost { job_id: generator.id }) }
+    if rows.is_empty() {
+        // All were there already, or the lease is gone.
+        let is_held = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT FROM prover_jobs WHERE id = $1 AND lease_token = $2) AS "is_held!""#,
+            generator.id,
+            generator.token
+        )
+        .fetch_one(connection)
+        .await
+        .map_err(StoreError::database("extend_batch: look at the lease"))?;
+        if !is_held {
+            return Err(StoreError::LeaseLost { job_id: generator.id });
+        }
+    }
+    Ok(rows.into_iter().filter(|row| row.is_new_and_waits).map(|row| row.id).collect())
 }
 
 /// Tells each child who consumes its output. Updating the child's row also locks it against its completion, so the

@@ -1,7 +1,9 @@
 //! Rows as the rest of the system sees them.
 
 use crate::StoreError;
-use proving_model::{AggregationRound, ArtifactRef, BatchId, CircuitId, JobKey, MemoryClass, Stage};
+use proving_model::{
+    AggregationRound, ArtifactRef, BatchId, CircuitId, JobKey, MemoryClass, ProtocolVersion, Stage,
+};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -16,6 +18,8 @@ pub struct LeasedJob {
     pub key: JobKey,
     /// Its memory class.
     pub memory_class: MemoryClass,
+    /// The version that its batch is proven under.
+    pub version: ProtocolVersion,
     /// Who holds the lease.
     pub worker: Uuid,
     /// The token that every later write shows.
@@ -109,6 +113,26 @@ pub(crate) fn job_id(position: i64, key: &JobKey) -> Result<i64, StoreError> {
         id = id << bits | part;
     }
     Ok(id)
+}
+
+/// The column `queue`: which pickers may take a job, by protocol version, stage and memory class in one number.
+pub(crate) fn queue(version: ProtocolVersion, stage: Stage, class: MemoryClass) -> i64 {
+    let stage = match stage {
+        Stage::WitnessGeneration => 0,
+        Stage::CircuitProof => 2,
+        Stage::Compression => 4,
+    };
+    let class = match class {
+        MemoryClass::Light => 0,
+        MemoryClass::Heavy => 1,
+    };
+    i64::from(version.minor) << 24 | i64::from(version.patch) << 8 | stage | class
+}
+
+/// The column `turn`: a job's turn among those of its batch, the round nearest to the final proof first, then the longest.
+pub(crate) fn turn(round: AggregationRound, expected_cost_ms: i64) -> i64 {
+    let last = AggregationRound::Scheduler.number() - round.number();
+    i64::from(last) << 32 | (i64::from(u32::MAX) - expected_cost_ms.clamp(0, u32::MAX.into()))
 }
 
 /// The position of a job's batch.

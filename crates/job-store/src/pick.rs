@@ -1,9 +1,9 @@
 //! Picking: the one statement that hands out leases.
 
 use crate::metrics::QueryTimer;
-use crate::model::{artifact, batch_id, job_key};
+use crate::model::{GENERATOR, artifact, batch_id, job_key, queue};
 use crate::{JobStore, LeasedJob, StoreError};
-use proving_model::{AggregationRound, MemoryClass, ProtocolVersion, Stage};
+use proving_model::{AggregationRound, BatchId, MemoryClass, ProtocolVersion, Stage};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -44,20 +44,6 @@ impl Room {
     }
 }
 
-/// The column `queue` of the jobs of this class; `migrations/` has the same expression, and picking under a version of two digits tests that.
-fn queue(filter: &PickFilter, class: MemoryClass) -> i64 {
-    let stage = match filter.stage {
-        Stage::WitnessGeneration => 0,
-        Stage::CircuitProof => 2,
-        Stage::Compression => 4,
-    };
-    let class = match class {
-        MemoryClass::Light => 0,
-        MemoryClass::Heavy => 1,
-    };
-    i64::from(filter.version.minor) << 24 | i64::from(filter.version.patch) << 8 | stage | class
-}
-
 impl JobStore {
     /// Leases up to `want` jobs to this worker. Order: priority, deadline, batch, the round nearest to the final proof, the
     /// longest circuit; a preferred memory class goes before all that. A worker whose own lease has expired gets none.
@@ -92,62 +78,56 @@ impl JobStore {
         let rounds: Vec<i16> = filter.rounds.iter().map(|round| round.number()).collect();
         // Fresh and random, one for all jobs of this pick: a lease is named by its job and its token.
         let token = Uuid::new_v4();
-        let mut queues = filter.memory_classes.iter().map(|class| queue(filter, *class));
-        // `= ANY(ARRAY(…))` and not a join: a join flips to a hash join and a sequential scan at some sizes.
-        let mut rows = self.relaxed.run("pick", async |connection: &mut PgConnection| { sqlx::query!(
-            r#"WITH preferred AS MATERIALIZED (
-                   SELECT id, peak_memory_bytes FROM prover_jobs
-                   WHERE status = 'queued' AND queue = $2 AND aggregation_round = ANY($4) AND not_before <= now()
-                     AND peak_memory_bytes <= $7 AND worker_deaths < $9
-                     AND (SELECT expires_at > now() FROM workers WHERE id = $1)
-                   ORDER BY priority DESC, deadline, start_tag, turn, id
-                   LIMIT $5
-                   FOR UPDATE SKIP LOCKED
-               ), others AS MATERIALIZED (
-                   SELECT id, peak_memory_bytes FROM prover_jobs
-                   WHERE status = 'queued' AND queue = $3 AND aggregation_round = ANY($4) AND not_before <= now()
-                     AND peak_memory_bytes <= $7 AND worker_deaths < $9
-                     AND (SELECT expires_at > now() FROM workers WHERE id = $1)
-                   ORDER BY priority DESC, deadline, start_tag, turn, id
-                   LIMIT $5 - (SELECT count(*) FROM preferred)
-                   FOR UPDATE SKIP LOCKED
-               ), picked AS (
-                   UPDATE prover_jobs SET
-                       status = 'in_progress', worker_id = $1, lease_token = $6,
-                       attempts = attempts + 1, started_at = now(), progress = 0
-                   WHERE id = ANY(ARRAY(SELECT id FROM preferred UNION ALL SELECT id FROM others))
-                     AND peak_memory_bytes <= $8
-                   RETURNING *
-               ), started AS (
-                   -- A batch's first job is that of its witness generator.
-                   UPDATE batches SET status = 'in_progress', started_at = now()
-                   FROM picked p
-                   WHERE p.stage = 'witness_generation' AND p.aggregation_round = 0
-                     AND batches.chain_id = p.chain_id AND batches.number = p.batch_number
-                     AND batches.status = 'queued'
-               )
-               SELECT id AS "id!", chain_id AS "chain_id!", batch_number AS "batch_number!",
-                      aggregation_round AS "round!", stage AS "stage!", circuit_id AS "circuit_id!",
-                      depth AS "depth!", sequence_number AS "sequence!", attempts AS "attempt!", memory_class AS "memory_class!", input_key, input_checksum, input_size_bytes,
-                      queue AS "queue!", priority AS "priority!", EXTRACT(EPOCH FROM deadline)::float8 AS "deadline!",
-                      start_tag AS "start_tag!", turn AS "turn!", peak_memory_bytes AS "peak_memory_bytes!",
-                      worker_deaths AS "worker_deaths!"
-               FROM picked"#,
-            worker,
-            queues.next(),
-            queues.next(),
-            &rounds,
-            i64::try_from(want).unwrap_or(i64::MAX),
-            token,
-            room.total,
-            room.free,
-            room.deaths_limit()
-        )
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(StoreError::database("pick")) }).await?;
+        let mut queues =
+            filter.memory_classes.iter().map(|class| queue(filter.version, filter.stage, *class));
+        let mut rows = self
+            .relaxed
+            .run("pick", async |connection: &mut PgConnection| {
+                sqlx::query!(
+                    // `= ANY(ARRAY(…))` and not a join: a join flips to a hash join and a sequential scan at some sizes. The second
+                    // branch runs only as far as the first leaves room.
+                    r#"UPDATE prover_jobs SET
+                           status = 'in_progress', worker_id = $1, lease_token = $6,
+                           attempts = attempts + 1, started_at = now(), progress = 0
+                       WHERE id = ANY(ARRAY(
+                           SELECT id FROM (
+                               SELECT id FROM prover_jobs
+                               WHERE status = 'queued' AND queue = $2 AND aggregation_round = ANY($4)
+                                 AND not_before <= now() AND peak_memory_bytes <= $7 AND worker_deaths < $9
+                               ORDER BY priority DESC, deadline, start_tag, turn, id
+                               LIMIT $5 FOR UPDATE SKIP LOCKED) AS preferred
+                           UNION ALL
+                           SELECT id FROM (
+                               SELECT id FROM prover_jobs
+                               WHERE status = 'queued' AND queue = $3 AND aggregation_round = ANY($4)
+                                 AND not_before <= now() AND peak_memory_bytes <= $7 AND worker_deaths < $9
+                               ORDER BY priority DESC, deadline, start_tag, turn, id
+                               LIMIT $5 FOR UPDATE SKIP LOCKED) AS others
+                           LIMIT $5))
+                         AND peak_memory_bytes <= $8 AND (SELECT expires_at > now() FROM workers WHERE id = $1)
+                       RETURNING id, chain_id, batch_number, aggregation_round AS round, stage, circuit_id, depth,
+                           sequence_number AS sequence, attempts AS attempt, memory_class,
+                           input_key, input_checksum, input_size_bytes, queue, priority,
+                           EXTRACT(EPOCH FROM deadline)::float8 AS "deadline!", start_tag, turn, peak_memory_bytes,
+                           worker_deaths"#,
+                    worker,
+                    queues.next(),
+                    queues.next(),
+                    &rounds,
+                    i64::try_from(want).unwrap_or(i64::MAX),
+                    token,
+                    room.total,
+                    room.free,
+                    room.deaths_limit()
+                )
+                .fetch_all(connection)
+                .await
+                .map_err(StoreError::database("pick"))
+            })
+            .await?;
         // RETURNING promises no order.
-        let preferred = filter.memory_classes.first().map(|class| queue(filter, *class));
+        let preferred =
+            filter.memory_classes.first().map(|class| queue(filter.version, filter.stage, *class));
         rows.sort_by(|a, b| {
             (Some(a.queue) != preferred)
                 .cmp(&(Some(b.queue) != preferred))
@@ -155,13 +135,15 @@ impl JobStore {
                 .then(a.deadline.total_cmp(&b.deadline))
                 .then((a.start_tag, a.turn, a.id).cmp(&(b.start_tag, b.turn, b.id)))
         });
-        rows.into_iter()
+        let jobs = rows
+            .into_iter()
             .map(|row| {
                 Ok(LeasedJob {
                     id: row.id,
                     batch: batch_id(row.chain_id, row.batch_number)?,
                     key: job_key(row.round, &row.stage, row.circuit_id, row.depth, row.sequence)?,
                     memory_class: row.memory_class.parse().map_err(|e| StoreError::Schema(format!("{e}")))?,
+                    version: filter.version,
                     worker,
                     token,
                     attempt: row.attempt,
@@ -170,7 +152,26 @@ impl JobStore {
                     input: artifact(row.input_key, row.input_checksum, row.input_size_bytes)?,
                 })
             })
-            .collect()
+            .collect::<Result<Vec<_>, StoreError>>()?;
+        // A batch's first job is that of its witness generator.
+        let begun: Vec<BatchId> =
+            jobs.iter().filter(|job| job.key == GENERATOR).map(|job| job.batch).collect();
+        if !begun.is_empty()
+            && let Err(e) = self.begin_batches(&begun).await
+        {
+            tracing::warn!(
+                "the batches of leased jobs are not marked as begun, their generators' ends will do that: {e}"
+            );
+        }
+        Ok(jobs)
+    }
+
+    async fn begin_batches(&self, batches: &[BatchId]) -> Result<(), StoreError> {
+        self.relaxed
+            .run("pick: begin batches", async |connection: &mut PgConnection| {
+                begin_batches(connection, batches).await
+            })
+            .await
     }
 
     /// The expected peak of the job that a pick would lease next, in bytes; `None` when there is none.
@@ -187,7 +188,7 @@ impl JobStore {
                      AND peak_memory_bytes <= $3 AND worker_deaths < $4
                    ORDER BY priority DESC, deadline, start_tag, turn, id
                    LIMIT 1"#,
-                queue(filter, *class),
+                queue(filter.version, filter.stage, *class),
                 &rounds,
                 room.total,
                 room.deaths_limit()
@@ -235,4 +236,24 @@ impl JobStore {
             })
             .collect()
     }
+}
+
+/// Notes that work on these batches has begun, where that is not known yet.
+pub(crate) async fn begin_batches(
+    executor: impl sqlx::PgExecutor<'_>,
+    batches: &[BatchId],
+) -> Result<(), StoreError> {
+    let (chains, numbers): (Vec<i64>, Vec<i64>) =
+        batches.iter().map(|batch| (i64::from(batch.chain_id), i64::from(batch.number))).unzip();
+    sqlx::query!(
+        "UPDATE batches b SET status = 'in_progress', started_at = now()
+         FROM UNNEST($1::int8[], $2::int8[]) AS begun (chain_id, number)
+         WHERE b.chain_id = begun.chain_id AND b.number = begun.number AND b.status = 'queued'",
+        &chains,
+        &numbers
+    )
+    .execute(executor)
+    .await
+    .map_err(StoreError::database("begin_batches"))?;
+    Ok(())
 }

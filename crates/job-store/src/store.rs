@@ -2,6 +2,7 @@
 
 use crate::commit::Committer;
 use crate::connections::{Connections, Durability};
+use crate::learn::Knowledge;
 use crate::metrics::QueryTimer;
 use crate::wake::Waker;
 use crate::{RetryPolicy, StoreError};
@@ -94,6 +95,7 @@ pub struct JobStore {
     /// Everything else, planned as the server sees fit.
     pub(crate) pool: PgPool,
     pub(crate) committer: Committer,
+    pub(crate) knowledge: Knowledge,
     pub(crate) policy: RetryPolicy,
     pub(crate) waker: Waker,
 }
@@ -121,7 +123,16 @@ impl JobStore {
         let relaxed = Connections::new(url, Durability::Relaxed, RELAXED_CONNECTIONS_MAX)?;
         let waker = Waker::start(relaxed.clone());
         let committer = Committer::start(hot.clone(), waker.clone());
-        Ok(Self { url: url.clone(), hot, relaxed, pool, policy: RetryPolicy::default(), waker, committer })
+        Ok(Self {
+            url: url.clone(),
+            hot,
+            relaxed,
+            pool,
+            policy: RetryPolicy::default(),
+            waker,
+            committer,
+            knowledge: Knowledge::default(),
+        })
     }
 
     /// The same store with other retry budgets.
