@@ -240,9 +240,10 @@ impl EmbeddedPostgres {
         initialise(folder, &data, &account, &programs, version)?;
         wait_for_predecessor(&data);
         let socket_folder = make_socket_folder(folder, &account)?;
+        let before = state_file(&data);
         let (guard, pipe) = spawn(folder, &data, &socket_folder, &account, &programs, options)?;
         let mut server = Self { socket_folder, data: data.clone(), guard, pipe: Some(pipe), _lock: lock };
-        server.wait_until_ready(folder, &data)?;
+        server.wait_until_ready(folder, &data, &before)?;
         Ok(server)
     }
 
@@ -261,18 +262,20 @@ impl EmbeddedPostgres {
     /// The server's first process, the parent of all others, while it runs.
     #[must_use]
     pub fn postmaster(&self) -> Option<u32> {
-        fs::read_to_string(self.data.join("postmaster.pid")).ok()?.lines().next()?.trim().parse().ok()
+        state_file(&self.data).lines().next()?.trim().parse().ok()
     }
 
     /// Stops the server and waits for it, as dropping does.
     pub fn stop(self) {}
 
-    fn wait_until_ready(&mut self, folder: &Path, data: &Path) -> Result<(), PostgresError> {
+    fn wait_until_ready(&mut self, folder: &Path, data: &Path, before: &str) -> Result<(), PostgresError> {
         let begun = Instant::now();
         loop {
             // The last line of postmaster.pid is the server's own word on its state.
-            let pid_file = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
-            if pid_file.lines().nth(7).is_some_and(|line| line.trim() == "ready") {
+            let pid_file = state_file(data);
+            // A predecessor that was killed left its own word behind.
+            let is_its_own = pid_file != before;
+            if is_its_own && pid_file.lines().nth(7).is_some_and(|line| line.trim() == "ready") {
                 return Ok(());
             }
             let is_gone = pid_file.is_empty() && begun.elapsed() > Duration::from_secs(10);
@@ -302,6 +305,11 @@ impl Drop for EmbeddedPostgres {
             std::thread::sleep(POLL_INTERVAL);
         }
     }
+}
+
+/// What the server says of itself: its process, its folder, its start, and last its state.
+fn state_file(data: &Path) -> String {
+    fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default()
 }
 
 fn take_lock(folder: &Path) -> Result<File, PostgresError> {
@@ -380,8 +388,7 @@ fn initialise(
 fn wait_for_predecessor(data: &Path) {
     let begun = Instant::now();
     while begun.elapsed() < STOP_TIMEOUT {
-        let pid_file = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
-        let is_alive = pid_file.lines().next().is_some_and(|pid| is_postgres(pid.trim()));
+        let is_alive = state_file(data).lines().next().is_some_and(|pid| is_postgres(pid.trim()));
         if !is_alive {
             return;
         }

@@ -170,6 +170,10 @@ pub enum ExecuteError {
     /// No attempt will ever succeed.
     #[error("{0}")]
     Fatal(String),
+    /// Something around the job is away, a store for example: nothing is said about the job, which is handed back and costs
+    /// nobody anything.
+    #[error("{0}")]
+    Unavailable(String),
     /// The job was told to stop.
     #[error("cancelled")]
     Cancelled,

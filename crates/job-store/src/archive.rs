@@ -7,6 +7,7 @@ use crate::metrics::QueryTimer;
 use crate::model::{PLACE_BITS, batch_id, ids_of_batch};
 use crate::{JobStore, StoreError};
 use proving_model::BatchId;
+use sqlx::{Connection, PgConnection};
 use std::time::Duration;
 
 /// What one turn of the archive did.
@@ -28,7 +29,8 @@ impl JobStore {
     pub async fn archive_batch(&self, after: Duration) -> Result<Option<Moved>, StoreError> {
         let _timer = QueryTimer::start("archive_batch");
         let error = StoreError::database;
-        let mut transaction = self.pool.begin().await.map_err(error("archive_batch"))?;
+        self.reports.run("archive_batch", async |connection: &mut PgConnection| {
+ let mut transaction = connection.begin().await.map_err(error("archive_batch"))?;
         let batch = sqlx::query!(
             "UPDATE batches SET archived_at = now() WHERE position = (
                  SELECT position FROM batches b
@@ -75,6 +77,7 @@ impl JobStore {
         .rows_affected();
         transaction.commit().await.map_err(error("archive_batch"))?;
         Ok(Some(Moved { batch: batch_id(batch.chain_id, batch.number)?, jobs }))
+}).await
     }
 
     /// Deletes the jobs of one batch, and their attempts, from the archive: of the one that has been there for longest, if that is
@@ -85,31 +88,36 @@ impl JobStore {
     pub async fn delete_archived_batch(&self, after: Duration) -> Result<Option<Moved>, StoreError> {
         let _timer = QueryTimer::start("delete_archived_batch");
         let error = StoreError::database;
-        let mut transaction = self.pool.begin().await.map_err(error("delete_archived_batch"))?;
-        let batch = sqlx::query!(
-            "UPDATE batches SET jobs_deleted_at = now() WHERE position = (
+        self.reports
+            .run("delete_archived_batch", async |connection: &mut PgConnection| {
+                let mut transaction = connection.begin().await.map_err(error("delete_archived_batch"))?;
+                let batch = sqlx::query!(
+                    "UPDATE batches SET jobs_deleted_at = now() WHERE position = (
                  SELECT position FROM batches
                  WHERE archived_at <= now() - make_interval(secs => $1) AND jobs_deleted_at IS NULL
                  ORDER BY archived_at LIMIT 1 FOR UPDATE SKIP LOCKED)
              RETURNING chain_id, number, position",
-            after.as_secs_f64()
-        )
-        .fetch_optional(&mut *transaction)
-        .await
-        .map_err(error("delete_archived_batch: find one"))?;
-        let Some(batch) = batch else { return Ok(None) };
-        let (first, end) = ids_of_batch(batch.position);
-        sqlx::query!("DELETE FROM job_attempts WHERE job_id >= $1 AND job_id < $2", first, end)
-            .execute(&mut *transaction)
+                    after.as_secs_f64()
+                )
+                .fetch_optional(&mut *transaction)
+                .await
+                .map_err(error("delete_archived_batch: find one"))?;
+                let Some(batch) = batch else { return Ok(None) };
+                let (first, end) = ids_of_batch(batch.position);
+                sqlx::query!("DELETE FROM job_attempts WHERE job_id >= $1 AND job_id < $2", first, end)
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(error("delete_archived_batch: attempts"))?;
+                let jobs =
+                    sqlx::query!("DELETE FROM prover_jobs_archive WHERE id >= $1 AND id < $2", first, end)
+                        .execute(&mut *transaction)
+                        .await
+                        .map_err(error("delete_archived_batch: jobs"))?
+                        .rows_affected();
+                transaction.commit().await.map_err(error("delete_archived_batch"))?;
+                Ok(Some(Moved { batch: batch_id(batch.chain_id, batch.number)?, jobs }))
+            })
             .await
-            .map_err(error("delete_archived_batch: attempts"))?;
-        let jobs = sqlx::query!("DELETE FROM prover_jobs_archive WHERE id >= $1 AND id < $2", first, end)
-            .execute(&mut *transaction)
-            .await
-            .map_err(error("delete_archived_batch: jobs"))?
-            .rows_affected();
-        transaction.commit().await.map_err(error("delete_archived_batch"))?;
-        Ok(Some(Moved { batch: batch_id(batch.chain_id, batch.number)?, jobs }))
     }
 
     /// Deletes the workers that stopped so long ago. Attempts of theirs that are still kept no longer say where they ran.
@@ -118,13 +126,18 @@ impl JobStore {
     /// [`StoreError::Database`].
     pub async fn delete_stopped_workers(&self, after: Duration) -> Result<u64, StoreError> {
         let _timer = QueryTimer::start("delete_stopped_workers");
-        let deleted = sqlx::query!(
-            "DELETE FROM workers WHERE stopped_at <= now() - make_interval(secs => $1)",
-            after.as_secs_f64()
-        )
-        .execute(&self.pool)
-        .await
-        .map_err(StoreError::database("delete_stopped_workers"))?;
+        let deleted = self
+            .reports
+            .run("delete_stopped_workers", async |connection: &mut PgConnection| {
+                sqlx::query!(
+                    "DELETE FROM workers WHERE stopped_at <= now() - make_interval(secs => $1)",
+                    after.as_secs_f64()
+                )
+                .execute(connection)
+                .await
+                .map_err(StoreError::database("delete_stopped_workers"))
+            })
+            .await?;
         Ok(deleted.rows_affected())
     }
 }

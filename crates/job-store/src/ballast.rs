@@ -3,6 +3,7 @@
 use crate::model::{job_id, queue, turn};
 use crate::{JobStore, StoreError};
 use proving_model::{AggregationRound, CircuitId, JobKey, MemoryClass, ProtocolVersion, Stage};
+use sqlx::{Connection, PgConnection};
 
 /// Jobs of one circuit of a ballast batch.
 const JOBS_OF_A_CIRCUIT: i64 = 1_000_000;
@@ -29,7 +30,8 @@ impl JobStore {
     ) -> Result<(), StoreError> {
         let error = StoreError::database;
         let (minor, patch) = (i32::from(version.minor), i32::from(version.patch));
-        let mut transaction = self.pool.begin().await.map_err(error("add_ballast"))?;
+        self.reports.run("add_ballast", async |connection: &mut PgConnection| {
+ let mut transaction = connection.begin().await.map_err(error("add_ballast"))?;
         let (number, position, start_tag): (i64, i64, i64) = sqlx::query_as(
             "INSERT INTO batches (chain_id, number, status, protocol_minor, protocol_patch, input_key, input_checksum,
                                   input_size_bytes, start_tag, started_at, archived_at)
@@ -104,6 +106,7 @@ impl JobStore {
             circuit += 1;
         }
         transaction.commit().await.map_err(error("add_ballast"))
+}).await
     }
 
     /// Brings statistics and visibility up to date, as autovacuum would in time, and writes what is in memory to the disk.
@@ -112,9 +115,24 @@ impl JobStore {
     /// [`StoreError::Database`].
     pub async fn settle(&self) -> Result<(), StoreError> {
         let error = StoreError::database;
-        sqlx::raw_sql("VACUUM ANALYZE prover_jobs").execute(&self.pool).await.map_err(error("settle"))?;
-        sqlx::raw_sql("VACUUM ANALYZE job_attempts").execute(&self.pool).await.map_err(error("settle"))?;
-        sqlx::raw_sql("CHECKPOINT").execute(&self.pool).await.map(drop).map_err(error("settle"))
+        self.reports
+            .run("settle", async |connection: &mut PgConnection| {
+                sqlx::raw_sql("VACUUM ANALYZE prover_jobs").execute(connection).await.map_err(error("settle"))
+            })
+            .await?;
+        self.reports
+            .run("settle", async |connection: &mut PgConnection| {
+                sqlx::raw_sql("VACUUM ANALYZE job_attempts")
+                    .execute(connection)
+                    .await
+                    .map_err(error("settle"))
+            })
+            .await?;
+        self.reports
+            .run("settle", async |connection: &mut PgConnection| {
+                sqlx::raw_sql("CHECKPOINT").execute(connection).await.map(drop).map_err(error("settle"))
+            })
+            .await
     }
 
     /// Bytes of the hot table and of its indexes.
@@ -122,9 +140,13 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn hot_table_bytes(&self) -> Result<(i64, i64), StoreError> {
-        sqlx::query_as("SELECT pg_table_size('prover_jobs'), pg_indexes_size('prover_jobs')")
-            .fetch_one(&self.pool)
+        self.reports
+            .run("hot_table_bytes", async |connection: &mut PgConnection| {
+                sqlx::query_as("SELECT pg_table_size('prover_jobs'), pg_indexes_size('prover_jobs')")
+                    .fetch_one(connection)
+                    .await
+                    .map_err(StoreError::database("hot_table_bytes"))
+            })
             .await
-            .map_err(StoreError::database("hot_table_bytes"))
     }
 }

@@ -75,17 +75,21 @@ impl JobStore {
         keys_digest: &str,
     ) -> Result<(), StoreError> {
         let _timer = QueryTimer::start("insert_protocol_version");
-        sqlx::query!(
-            "INSERT INTO protocol_versions (minor, patch, proof_system, verification_keys_digest)
+        self.reports
+            .run("insert_protocol_version", async |connection: &mut PgConnection| {
+                sqlx::query!(
+                    "INSERT INTO protocol_versions (minor, patch, proof_system, verification_keys_digest)
              VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-            i32::from(version.minor),
-            i32::from(version.patch),
-            proof_system,
-            keys_digest
-        )
-        .execute(&self.pool)
-        .await
-        .map_err(StoreError::database("insert_protocol_version"))?;
+                    i32::from(version.minor),
+                    i32::from(version.patch),
+                    proof_system,
+                    keys_digest
+                )
+                .execute(connection)
+                .await
+                .map_err(StoreError::database("insert_protocol_version"))
+            })
+            .await?;
         self.check_protocol_version(version, proof_system, keys_digest).await
     }
 
@@ -100,14 +104,12 @@ impl JobStore {
         keys_digest: &str,
     ) -> Result<(), StoreError> {
         let _timer = QueryTimer::start("check_protocol_version");
-        let row = sqlx::query!(
+        let row = self.reports.run("check_protocol_version", async |connection: &mut PgConnection| { sqlx::query!(
             "SELECT proof_system, verification_keys_digest FROM protocol_versions WHERE minor = $1 AND patch = $2",
             i32::from(version.minor),
             i32::from(version.patch)
         )
-        .fetch_optional(&self.pool)
-        .await
-        .map_err(StoreError::database("check_protocol_version"))?;
+        .fetch_optional(connection).await.map_err(StoreError::database("check_protocol_version")) }).await?;
         match row {
             None => Err(StoreError::Invalid(format!(
                 "protocol version {version} is not known to the database: run `prover_cli insert-version`"
@@ -217,19 +219,24 @@ impl JobStore {
     /// [`StoreError::Database`].
     pub async fn batch(&self, id: BatchId) -> Result<Option<Batch>, StoreError> {
         let _timer = QueryTimer::start("batch");
-        let row = sqlx::query!(
-            r#"SELECT chain_id, number, position, status, protocol_minor, protocol_patch,
+        let row = self
+            .hot
+            .run("batch", async |connection: &mut PgConnection| {
+                sqlx::query!(
+                    r#"SELECT chain_id, number, position, status, protocol_minor, protocol_patch,
                       input_key, input_checksum, input_size_bytes,
                       final_proof_key, final_proof_checksum, final_proof_size_bytes, error,
                       EXTRACT(EPOCH FROM now() - created_at)::float8 AS "age_seconds!",
                       EXTRACT(EPOCH FROM finished_at - created_at)::float8 AS duration_seconds
                FROM batches WHERE chain_id = $1 AND number = $2"#,
-            i64::from(id.chain_id),
-            i64::from(id.number)
-        )
-        .fetch_optional(&self.pool)
-        .await
-        .map_err(StoreError::database("batch"))?;
+                    i64::from(id.chain_id),
+                    i64::from(id.number)
+                )
+                .fetch_optional(connection)
+                .await
+                .map_err(StoreError::database("batch"))
+            })
+            .await?;
         let Some(row) = row else { return Ok(None) };
         let bad = |what: &str| StoreError::Schema(format!("the row of {id} has a bad {what}"));
         let narrow = |value: i32| u16::try_from(value).map_err(|_| bad("protocol version"));

@@ -18,6 +18,8 @@ use tokio::sync::Semaphore;
 /// How long an operation may take, with the wait for a connection: half of the usual lease, so that one that is tried again can
 /// still be in time.
 const OPERATION_LIMIT: Duration = Duration::from_secs(10);
+/// The same for reports and duties, which may read or move a whole batch.
+const REPORT_LIMIT: Duration = Duration::from_secs(120);
 
 /// What a connection's commits wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,16 @@ pub(crate) enum Durability {
     /// durable commit brings all earlier ones to the disk.
     Relaxed,
 }
+
+/// A process that is gone without a word, with its machine or its network, keeps neither locks nor a session for long: the server
+/// ends a transaction whose next statement does not come, and finds out that nobody is there.
+pub(crate) const LIVELINESS: [(&str, &str); 5] = [
+    ("idle_in_transaction_session_timeout", "10s"),
+    ("tcp_keepalives_idle", "10"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "20s"),
+];
 
 /// Settings under which short statements are planned the same way at every table size: along an index, by nested loops. The planner's
 /// choice flips with its estimates to hash joins and scans of a table that is mostly history.
@@ -44,6 +56,7 @@ const PLANS: [(&str, &str); 6] = [
 #[derive(Debug, Clone)]
 pub(crate) struct Connections {
     options: PgConnectOptions,
+    limit: Duration,
     idle: Arc<Mutex<Vec<PgConnection>>>,
     places: Arc<Semaphore>,
     most: u32,
@@ -51,7 +64,7 @@ pub(crate) struct Connections {
 
 /// How the connections for short statements are opened.
 pub(crate) fn options(url: &DatabaseUrl, durability: Durability) -> Result<PgConnectOptions, StoreError> {
-    let options = url.options()?.options(PLANS);
+    let options = url.options()?.options(PLANS).options(LIVELINESS);
     Ok(match durability {
         Durability::Durable => options,
         Durability::Relaxed => options.options([("synchronous_commit", "off")]),
@@ -62,7 +75,20 @@ impl Connections {
     /// At most so many for short statements.
     pub(crate) fn new(url: &DatabaseUrl, durability: Durability, most: u32) -> Result<Self, StoreError> {
         let options = options(url, durability)?;
-        Ok(Self { options, idle: Arc::default(), places: Arc::new(Semaphore::new(most as usize)), most })
+        Ok(Self {
+            options,
+            limit: OPERATION_LIMIT,
+            idle: Arc::default(),
+            places: Arc::new(Semaphore::new(most as usize)),
+            most,
+        })
+    }
+
+    /// At most so many for reports and duties, planned as the server sees fit.
+    pub(crate) fn for_reports(url: &DatabaseUrl, most: u32) -> Result<Self, StoreError> {
+        let options = url.options()?.options(LIVELINESS);
+        let places = Arc::new(Semaphore::new(most as usize));
+        Ok(Self { options, limit: REPORT_LIMIT, idle: Arc::default(), places, most })
     }
 
     /// Works with a connection; `action` names the operation in errors.
@@ -92,7 +118,7 @@ impl Connections {
             result
         };
         let late = || StoreError::database(action)(sqlx::Error::Io(io::ErrorKind::TimedOut.into()));
-        tokio::time::timeout(OPERATION_LIMIT, all).await.unwrap_or_else(|_| Err(late()))
+        tokio::time::timeout(self.limit, all).await.unwrap_or_else(|_| Err(late()))
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<PgConnection>> {

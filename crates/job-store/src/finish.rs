@@ -89,6 +89,19 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::LeaseLost`]; nothing is changed then.
     pub async fn release(&self, job: &LeasedJob, rest: Duration) -> Result<(), StoreError> {
+        self.release_because(job, rest, None).await
+    }
+
+    /// As [`JobStore::release`], with the reason for the books.
+    ///
+    /// # Errors
+    /// As [`JobStore::release`].
+    pub async fn release_because(
+        &self,
+        job: &LeasedJob,
+        rest: Duration,
+        reason: Option<&str>,
+    ) -> Result<(), StoreError> {
         let _timer = QueryTimer::start("release");
         let error = StoreError::database;
         self.hot
@@ -110,7 +123,7 @@ impl JobStore {
                 if changed != 1 {
                     return Err(StoreError::LeaseLost { job_id: job.id });
                 }
-                record_attempt(&mut transaction, job, "released", None).await?;
+                record_attempt(&mut transaction, job, "released", reason).await?;
                 transaction.commit().await.map_err(error("release"))?;
                 self.waker.wake(job.key.stage);
                 Ok(())

@@ -5,6 +5,7 @@
 //! pick on; when the process dies, however it does, the server drops the lock at once, and [`crate::DeathWatch`]
 //! sees that. A process that hangs or is cut off keeps the lock, and loses its leases by their expiry.
 
+use crate::connections::LIVELINESS;
 use crate::metrics::{QueryTimer, STORE_METRICS};
 use crate::wake::Waker;
 use crate::workers::register;
@@ -86,7 +87,7 @@ impl LeaseKeeper {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         // A heartbeat that a crash of the server forgets is followed by another.
         let relaxed = [("synchronous_commit", "off")];
-        let options = store.url.options()?.disable_statement_logging().options(relaxed);
+        let options = store.url.options()?.disable_statement_logging().options(relaxed).options(LIVELINESS);
         let held: Arc<Mutex<HashMap<LeaseName, Held>>> = Arc::default();
         let (alive, mut ended) = mpsc::channel::<()>(1);
         let (ready, started) = oneshot::channel();
@@ -285,7 +286,8 @@ impl Heart {
                    SELECT j.id, j.attempts, j.worker_id, j.lease_token, j.started_at
                    FROM UNNEST($1::int8[], $2::uuid[]) AS s (id, token)
                    JOIN prover_jobs j ON j.id = s.id AND j.lease_token = s.token
-                   ORDER BY j.id FOR UPDATE OF j
+                   -- One that is locked is being ended by a connection that nobody hears of any more.
+                   ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
                ), attempted AS (
                    INSERT INTO job_attempts
                        (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome, error)

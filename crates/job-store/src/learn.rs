@@ -4,6 +4,7 @@ use crate::metrics::QueryTimer;
 use crate::model::{batch_id, ids_of_batch};
 use crate::{JobStore, StoreError};
 use proving_model::{AggregationRound, BatchId, CircuitId, JobKey, ProtocolVersion, Stage};
+use sqlx::{Connection, PgConnection};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -44,15 +45,20 @@ impl JobStore {
             return Ok(learned);
         }
         let _timer = QueryTimer::start("learned");
-        let rows = sqlx::query!(
-            "SELECT aggregation_round, circuit_id, peak_memory_bytes FROM learned_circuits
+        let rows = self
+            .reports
+            .run("learned", async |connection: &mut PgConnection| {
+                sqlx::query!(
+                    "SELECT aggregation_round, circuit_id, peak_memory_bytes FROM learned_circuits
              WHERE protocol_minor = $1 AND protocol_patch = $2",
-            version.0,
-            version.1
-        )
-        .fetch_all(&self.pool)
-        .await
-        .map_err(StoreError::database("learned"))?;
+                    version.0,
+                    version.1
+                )
+                .fetch_all(connection)
+                .await
+                .map_err(StoreError::database("learned"))
+            })
+            .await?;
         let peak = |round: i16, circuit: i16, peak: i64| {
             AggregationRound::from_number(round).map(|round| ((round, CircuitId(circuit)), peak))
         };
@@ -78,7 +84,8 @@ impl JobStore {
     pub async fn learn_from_batch(&self) -> Result<Option<BatchId>, StoreError> {
         let _timer = QueryTimer::start("learn_from_batch");
         let error = StoreError::database;
-        let mut transaction = self.pool.begin().await.map_err(error("learn_from_batch"))?;
+        self.reports.run("learn_from_batch", async |connection: &mut PgConnection| {
+ let mut transaction = connection.begin().await.map_err(error("learn_from_batch"))?;
         let batch = sqlx::query!(
             "UPDATE batches SET learned_at = now() WHERE position = (
                  SELECT position FROM batches WHERE learned_at IS NULL AND status = 'successful'
@@ -110,5 +117,6 @@ impl JobStore {
         transaction.commit().await.map_err(error("learn_from_batch"))?;
         self.knowledge.lock().unwrap_or_else(PoisonError::into_inner).clear();
         Ok(Some(batch_id(batch.chain_id, batch.number)?))
+}).await
     }
 }

@@ -98,15 +98,20 @@ impl JobStore {
     /// [`StoreError::Database`].
     pub async fn wake_rested(&self, window: std::time::Duration) -> Result<Vec<Stage>, StoreError> {
         let _timer = QueryTimer::start("wake_rested");
-        let stages = sqlx::query_scalar!(
-            "SELECT DISTINCT stage FROM prover_jobs
+        let stages = self
+            .reports
+            .run("wake_rested", async |connection: &mut PgConnection| {
+                sqlx::query_scalar!(
+                    "SELECT DISTINCT stage FROM prover_jobs
              WHERE status = 'queued' AND not_before > queued_at
                AND not_before <= now() AND not_before > now() - make_interval(secs => $1)",
-            window.as_secs_f64()
-        )
-        .fetch_all(&self.pool)
-        .await
-        .map_err(StoreError::database("wake_rested"))?;
+                    window.as_secs_f64()
+                )
+                .fetch_all(connection)
+                .await
+                .map_err(StoreError::database("wake_rested"))
+            })
+            .await?;
         let stages: Vec<Stage> = stages.iter().filter_map(|stage| stage.parse().ok()).collect();
         stages.iter().for_each(|stage| self.waker.wake(*stage));
         Ok(stages)

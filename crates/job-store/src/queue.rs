@@ -19,7 +19,7 @@ use std::{
 };
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-/// How long a job rests whose input could not be read for the object store's sake.
+/// How long a job rests that could not be worked on for a store's sake.
 const UNAVAILABLE_REST: Duration = Duration::from_secs(2);
 
 impl JobMetadata for LeasedJob {
@@ -268,6 +268,11 @@ impl WorkerContext {
                 let result = self.store.release(job, Duration::ZERO).await;
                 return self.settle(job, result);
             }
+            ExecuteError::Unavailable(reason) => {
+                tracing::warn!("the attempt was cut short: {reason}");
+                let result = self.store.release_because(job, UNAVAILABLE_REST, Some(reason)).await;
+                return self.settle(job, result);
+            }
             ExecuteError::Retryable(text) => (FailureKind::Retryable, text.clone()),
             ExecuteError::Fatal(text) => (FailureKind::Fatal, text.clone()),
             late @ ExecuteError::TimedOut(_) => (FailureKind::TimedOut, late.to_string()),
@@ -301,7 +306,8 @@ impl WorkerContext {
                 tracing::warn!(job = %job.key, batch = %job.batch, "input lost, its producer runs again: {reason}");
                 match self.store.lose_inputs(job, &keys, &reason).await {
                     Err(StoreError::Invalid(reason)) => {
-                        let failure = AttemptFailure { kind: FailureKind::Fatal, error: reason };
+                        // What is read may be damaged on its way and not where it lies: seen a few times, it is lost.
+                        let failure = AttemptFailure { kind: FailureKind::Retryable, error: reason };
                         self.store.fail(job, &failure).await.map(drop)
                     }
                     result => result.map(drop),
@@ -310,7 +316,7 @@ impl WorkerContext {
             LoadError::Unavailable(reason) => {
                 tracing::warn!(job = %job.key, batch = %job.batch, "the input cannot be loaded now: {reason}");
                 // Not the job's fault, hence no charge; the rest keeps a store that is away from being hammered.
-                self.store.release(job, UNAVAILABLE_REST).await
+                self.store.release_because(job, UNAVAILABLE_REST, Some(&reason)).await
             }
         };
         if let Err(e) = result {

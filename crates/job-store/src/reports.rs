@@ -5,6 +5,7 @@ use crate::model::{ids_of_batch, job_key};
 use crate::{Batch, JobStore, StoreError};
 use proving_model::{BatchId, JobKey, JobStatus};
 use serde::Serialize;
+use sqlx::PgConnection;
 
 /// Stuck jobs that a report names; their number is in the counts.
 const STUCK_MAX: i64 = 20;
@@ -113,7 +114,7 @@ impl JobStore {
         let batch = self.batch(id).await?.ok_or(StoreError::NoSuchBatch(id))?;
         let _timer = QueryTimer::start("batch_report");
         let (first, end) = ids_of_batch(batch.position);
-        let counts = sqlx::query_as!(
+        let counts = self.reports.run("batch_report", async |connection: &mut PgConnection| { sqlx::query_as!(
             JobCount,
             r#"SELECT aggregation_round AS "round!", stage AS "stage!", circuit_id AS "circuit_id!", status AS "status!",
                       count(*) AS "count!"
@@ -122,10 +123,8 @@ impl JobStore {
             first,
             end
         )
-        .fetch_all(&self.pool)
-        .await
-        .map_err(StoreError::database("batch_report: counts"))?;
-        let rows = sqlx::query!(
+        .fetch_all(connection).await.map_err(StoreError::database("batch_report: counts")) }).await?;
+        let rows = self.reports.run("batch_report", async |connection: &mut PgConnection| { sqlx::query!(
             r#"SELECT id AS "id!", aggregation_round AS "aggregation_round!", stage AS "stage!", circuit_id AS "circuit_id!",
                       depth AS "depth!", sequence_number AS "sequence_number!", status AS "status!",
                       attempts AS "attempts!", failures AS "failures!", worker_deaths AS "worker_deaths!", error
@@ -136,9 +135,7 @@ impl JobStore {
             end,
             STUCK_MAX
         )
-        .fetch_all(&self.pool)
-        .await
-        .map_err(StoreError::database("batch_report: stuck"))?;
+        .fetch_all(connection).await.map_err(StoreError::database("batch_report: stuck")) }).await?;
         let mut stuck = Vec::with_capacity(rows.len());
         for row in rows {
             stuck.push(StuckJob {
@@ -157,17 +154,22 @@ impl JobStore {
                 error: row.error,
             });
         }
-        let sums = sqlx::query!(
-            r#"SELECT count(*) FILTER (WHERE a.outcome = 'worker_died') AS "deaths!",
+        let sums = self
+            .reports
+            .run("batch_report", async |connection: &mut PgConnection| {
+                sqlx::query!(
+                    r#"SELECT count(*) FILTER (WHERE a.outcome = 'worker_died') AS "deaths!",
                       count(*) FILTER (WHERE a.outcome IN ('failed', 'timed_out')) AS "failed!",
                       count(*) AS "attempts!"
                FROM attempts a WHERE a.job_id >= $1 AND a.job_id < $2"#,
-            first,
-            end
-        )
-        .fetch_one(&self.pool)
-        .await
-        .map_err(StoreError::database("batch_report: attempts"))?;
+                    first,
+                    end
+                )
+                .fetch_one(connection)
+                .await
+                .map_err(StoreError::database("batch_report: attempts"))
+            })
+            .await?;
         Ok(BatchReport {
             batch,
             counts,
@@ -186,7 +188,7 @@ impl JobStore {
         let batch = self.batch(id).await?.ok_or(StoreError::NoSuchBatch(id))?;
         let (first, end) = ids_of_batch(batch.position);
         let _timer = QueryTimer::start("troubled_attempts");
-        sqlx::query_as!(
+        self.reports.run("troubled_attempts", async |connection: &mut PgConnection| { sqlx::query_as!(
             AttemptReport,
             r#"SELECT a.job_id AS "job_id!", a.attempt AS "attempt!", coalesce(w.component, 'unknown') AS "component!",
                       coalesce(w.host, 'unknown') AS "host!", coalesce(w.pid, 0) AS "pid!", a.outcome, a.error,
@@ -199,9 +201,7 @@ impl JobStore {
             first,
             end
         )
-        .fetch_all(&self.pool)
-        .await
-        .map_err(StoreError::database("troubled_attempts"))
+        .fetch_all(connection).await.map_err(StoreError::database("troubled_attempts")) }).await
     }
 
     /// Unfinished jobs by version, chain, stage, round, memory class and state.
@@ -210,7 +210,7 @@ impl JobStore {
     /// [`StoreError::Database`].
     pub async fn queue_report(&self) -> Result<Vec<QueueCount>, StoreError> {
         let _timer = QueryTimer::start("queue_report");
-        sqlx::query_as!(
+        self.reports.run("queue_report", async |connection: &mut PgConnection| { sqlx::query_as!(
             QueueCount,
             r#"SELECT protocol_minor, protocol_patch, chain_id, stage, aggregation_round AS round, memory_class,
                       status, count(*) AS "count!",
@@ -219,8 +219,6 @@ impl JobStore {
                WHERE status IN ('waiting_for_proofs', 'queued', 'in_progress', 'failed')
                GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY 1, 2, 3, 4 DESC, 5, 6, 7"#
         )
-        .fetch_all(&self.pool)
-        .await
-        .map_err(StoreError::database("queue_report"))
+        .fetch_all(connection).await.map_err(StoreError::database("queue_report")) }).await
     }
 }

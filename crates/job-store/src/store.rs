@@ -1,13 +1,13 @@
 //! Connecting, migrating, and checking that the schema is ours.
 
 use crate::commit::Committer;
-use crate::connections::{Connections, Durability};
+use crate::connections::{Connections, Durability, LIVELINESS};
 use crate::learn::Knowledge;
 use crate::metrics::QueryTimer;
 use crate::wake::Waker;
 use crate::{RetryPolicy, StoreError};
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Connection, PgConnection};
 use std::{fmt, str::FromStr, time::Duration};
 
 /// The migrations, embedded from `migrations/` at the repository's root.
@@ -93,7 +93,7 @@ pub struct JobStore {
     /// The same, for what a crash of the server may forget.
     pub(crate) relaxed: Connections,
     /// Everything else, planned as the server sees fit.
-    pub(crate) pool: PgPool,
+    pub(crate) reports: Connections,
     pub(crate) committer: Committer,
     pub(crate) knowledge: Knowledge,
     pub(crate) policy: RetryPolicy,
@@ -106,7 +106,7 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`] when the server cannot be reached.
     pub async fn connect(url: &DatabaseUrl) -> Result<Self, StoreError> {
-        let options = url.options()?;
+        let options = url.options()?.options(LIVELINESS);
         // The pool would try until its timeout and then say no more than that; one connection says why at once.
         let first = tokio::time::timeout(ACQUIRE_TIMEOUT, options.connect()).await;
         let first = first.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())));
@@ -115,10 +115,7 @@ impl JobStore {
             .close()
             .await
             .map_err(StoreError::database("connect"))?;
-        let pool = PgPoolOptions::new()
-            .max_connections(REPORT_CONNECTIONS_MAX)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_lazy_with(options);
+        let reports = Connections::for_reports(url, REPORT_CONNECTIONS_MAX)?;
         let hot = Connections::new(url, Durability::Durable, HOT_CONNECTIONS_MAX)?;
         let relaxed = Connections::new(url, Durability::Relaxed, RELAXED_CONNECTIONS_MAX)?;
         let waker = Waker::start(relaxed.clone());
@@ -127,7 +124,7 @@ impl JobStore {
             url: url.clone(),
             hot,
             relaxed,
-            pool,
+            reports,
             policy: RetryPolicy::default(),
             waker,
             committer,
@@ -147,10 +144,14 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Schema`] when the database holds a newer or another schema.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        MIGRATOR
-            .run(&self.pool)
+        self.reports
+            .run("migrate", async |connection: &mut PgConnection| {
+                MIGRATOR
+                    .run(connection)
+                    .await
+                    .map_err(|e| StoreError::Schema(format!("the database cannot be migrated: {e}")))
+            })
             .await
-            .map_err(|e| StoreError::Schema(format!("the database cannot be migrated: {e}")))
     }
 
     /// Checks that the schema is exactly this program's.
@@ -159,16 +160,21 @@ impl JobStore {
     /// [`StoreError::Schema`] says whether it is missing, older or newer, and what to do.
     pub async fn check_schema(&self) -> Result<(), StoreError> {
         let _timer = QueryTimer::start("check_schema");
-        let found: Result<Option<i64>, sqlx::Error> =
-            sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
-                .fetch_one(&self.pool)
-                .await;
-        let found = match found {
-            Ok(found) => found,
-            // 42P01: the table does not exist.
-            Err(sqlx::Error::Database(e)) if e.code().as_deref() == Some("42P01") => None,
-            Err(e) => return Err(StoreError::database("check_schema")(e)),
-        };
+        let found = self
+            .reports
+            .run("check_schema", async |connection: &mut PgConnection| {
+                let found: Result<Option<i64>, sqlx::Error> =
+                    sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
+                        .fetch_one(connection)
+                        .await;
+                match found {
+                    Ok(found) => Ok(found),
+                    // 42P01: the table does not exist.
+                    Err(sqlx::Error::Database(e)) if e.code().as_deref() == Some("42P01") => Ok(None),
+                    Err(e) => Err(StoreError::database("check_schema")(e)),
+                }
+            })
+            .await?;
         let ours = MIGRATOR.iter().map(|migration| migration.version).max();
         match (found, ours) {
             (found, ours) if found == ours => Ok(()),
@@ -190,7 +196,15 @@ impl JobStore {
     /// [`StoreError::Database`].
     pub async fn ping(&self) -> Result<(), StoreError> {
         let _timer = QueryTimer::start("ping");
-        sqlx::query("SELECT 1").execute(&self.pool).await.map(drop).map_err(StoreError::database("ping"))
+        self.reports
+            .run("ping", async |connection: &mut PgConnection| {
+                sqlx::query("SELECT 1")
+                    .execute(connection)
+                    .await
+                    .map(drop)
+                    .map_err(StoreError::database("ping"))
+            })
+            .await
     }
 
     /// Creates an empty database on the server of `url`; the name is taken as it is.
@@ -228,7 +242,15 @@ impl JobStore {
     /// [`StoreError::Database`].
     pub async fn analyze(&self) -> Result<(), StoreError> {
         let _timer = QueryTimer::start("analyze");
-        sqlx::raw_sql("ANALYZE").execute(&self.pool).await.map(drop).map_err(StoreError::database("analyze"))
+        self.reports
+            .run("analyze", async |connection: &mut PgConnection| {
+                sqlx::raw_sql("ANALYZE")
+                    .execute(connection)
+                    .await
+                    .map(drop)
+                    .map_err(StoreError::database("analyze"))
+            })
+            .await
     }
 
     /// Closes all connections.
@@ -236,6 +258,6 @@ impl JobStore {
         self.waker.flush().await;
         self.hot.close().await;
         self.relaxed.close().await;
-        self.pool.close().await;
+        self.reports.close().await;
     }
 }

@@ -10,6 +10,7 @@
 //!
 //! Any number of watches may run; each worker is watched by one of them, and by another when that one ends.
 
+use crate::connections::LIVELINESS;
 use crate::keeper::ALIVE_LOCKS;
 use crate::metrics::STORE_METRICS;
 use crate::{JobStore, Rescued, StoreError};
@@ -25,6 +26,8 @@ const WATCH_LOCKS: i32 = 0x776f_7463;
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// How long one wait lasts before it is begun anew, so that a connection that broke unnoticed is found.
 const WAIT_LIMIT: &str = "60s";
+/// How long an answer may take beyond that before the connection counts as broken.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// Watches the workers of a store.
 #[derive(Debug)]
@@ -47,8 +50,12 @@ impl DeathWatch {
     /// # Errors
     /// [`StoreError::Invalid`].
     pub fn new(store: &JobStore) -> Result<Self, StoreError> {
-        let options =
-            store.url.options()?.disable_statement_logging().options([("lock_timeout", WAIT_LIMIT)]);
+        let options = store
+            .url
+            .options()?
+            .disable_statement_logging()
+            .options([("lock_timeout", WAIT_LIMIT)])
+            .options(LIVELINESS);
         Ok(Self { store: store.clone(), options })
     }
 
@@ -153,10 +160,11 @@ async fn wait(options: &PgConnectOptions, number: i32) -> Result<Seen, StoreErro
         Seen::Nothing
     } else {
         loop {
-            let waited = sqlx::query!("SELECT pg_advisory_lock_shared($1, $2)", ALIVE_LOCKS, number)
-                .fetch_one(&mut connection)
-                .await;
-            match waited {
+            let waiting = sqlx::query!("SELECT pg_advisory_lock_shared($1, $2)", ALIVE_LOCKS, number)
+                .fetch_one(&mut connection);
+            // A connection that was cut without a word would be waited on for ever.
+            let waited = tokio::time::timeout(Duration::from_secs(60) + ANSWER_LIMIT, waiting).await;
+            match waited.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))) {
                 Ok(_) => break Seen::Death,
                 // 55P03: the wait's limit; it is begun anew.
                 Err(sqlx::Error::Database(e)) if e.code().as_deref() == Some("55P03") => {}

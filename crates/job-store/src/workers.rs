@@ -123,9 +123,11 @@ impl JobStore {
     /// [`StoreError::Database`].
     pub async fn workers(&self) -> Result<Vec<WorkerReport>, StoreError> {
         let _timer = QueryTimer::start("workers");
-        sqlx::query_as!(
-            WorkerReport,
-            r#"SELECT id, component, host, pid,
+        self.reports
+            .run("workers", async |connection: &mut PgConnection| {
+                sqlx::query_as!(
+                    WorkerReport,
+                    r#"SELECT id, component, host, pid,
                       (SELECT count(*) FROM prover_jobs j WHERE j.worker_id = w.id) AS "jobs_held!",
                       EXTRACT(EPOCH FROM now() - heartbeat_at)::float8 AS "heartbeat_age_seconds!",
                       stopped_at IS NOT NULL AS "is_stopped!"
@@ -133,10 +135,12 @@ impl JobStore {
                WHERE heartbeat_at > now() - interval '1 day'
                ORDER BY started_at DESC
                LIMIT 1000"#
-        )
-        .fetch_all(&self.pool)
-        .await
-        .map_err(StoreError::database("workers"))
+                )
+                .fetch_all(connection)
+                .await
+                .map_err(StoreError::database("workers"))
+            })
+            .await
     }
 }
 

@@ -2,84 +2,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use axum::{
-    Router,
-    body::Bytes,
-    extract::State,
-    http::{HeaderMap, Method, StatusCode, Uri},
-    response::{IntoResponse, Response},
-};
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
+use test_support::bucket::Bucket;
 use test_support::programs::{Scene, output, stderr};
 
 const LONG: Duration = Duration::from_secs(120);
 
-#[derive(Clone, Default)]
-struct Bucket {
-    objects: Arc<Mutex<BTreeMap<String, Bytes>>>,
-    unsigned: Arc<Mutex<u32>>,
-}
-
-async fn answer(
-    State(bucket): State<Bucket>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let is_signed =
-        headers.get("authorization").is_some_and(|a| a.as_bytes().starts_with(b"AWS4-HMAC-SHA256"));
-    if !is_signed {
-        *bucket.unsigned.lock().unwrap() += 1;
-    }
-    let mut objects = bucket.objects.lock().unwrap();
-    let path = uri.path().to_owned();
-    match method {
-        Method::PUT => {
-            objects.insert(path, body);
-            [("etag", "\"1\"")].into_response()
-        }
-        Method::GET | Method::HEAD => match objects.get(&path) {
-            Some(content) => {
-                let date = "Sat, 21 Nov 2026 00:00:00 GMT";
-                ([("etag", "\"1\""), ("last-modified", date)], content.clone()).into_response()
-            }
-            None => StatusCode::NOT_FOUND.into_response(),
-        },
-        // Removal of many: one request names them in its body.
-        Method::POST => {
-            let text = String::from_utf8(body.to_vec()).unwrap();
-            let keys = text.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next());
-            let removed = keys.map(|key| {
-                objects.retain(|path, _| !path.ends_with(key));
-                format!("<Deleted><Key>{key}</Key></Deleted>")
-            });
-            format!("<DeleteResult>{}</DeleteResult>", removed.collect::<String>()).into_response()
-        }
-        _ => StatusCode::METHOD_NOT_ALLOWED.into_response(),
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_is_proven_over_s3_alone() {
     let bucket = Bucket::default();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let router = Router::new().fallback(answer).with_state(bucket.clone());
-    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-    let settings = [
-        ("ROUNDHOUSE_PROOF_SYSTEM", "mock"),
-        ("ROUNDHOUSE_OBJECT_STORE", "s3://proofs/main"),
-        ("AWS_ENDPOINT", endpoint.as_str()),
-        ("AWS_ALLOW_HTTP", "true"),
-        ("AWS_REGION", "here"),
-        ("AWS_ACCESS_KEY_ID", "key"),
-        ("AWS_SECRET_ACCESS_KEY", "the secret"),
-    ];
+    let endpoint = bucket.endpoint().settings();
+    let mut settings: Vec<(&str, &str)> =
+        endpoint.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    settings.push(("ROUNDHOUSE_PROOF_SYSTEM", "mock"));
     let scene = Scene::new(&settings).await;
     scene.write("in.mock", "mock one");
     scene.run_cli(&["insert-batch", "--number=1", "--input=in.mock"]);
@@ -87,12 +22,12 @@ async fn a_batch_is_proven_over_s3_alone() {
     assert_eq!(scene.until_ended(0, 1, LONG)["status"], "successful", "{}", process.log());
     scene.run_cli(&["proof", "fetch", "--number=1"]);
     assert_eq!(process.terminate(), 0);
-    let keys: Vec<String> = bucket.objects.lock().unwrap().keys().cloned().collect();
+    let keys = bucket.paths();
     assert!(keys.iter().all(|key| key.starts_with("/proofs/main/")), "{keys:?}");
     assert!(keys.iter().any(|key| key.starts_with("/proofs/main/final_proof/")), "{keys:?}");
     assert!(!keys.iter().any(|key| key.contains("/check/")), "the check leaves nothing: {keys:?}");
     assert!(!scene.path("artifacts").exists(), "nothing is written elsewhere");
-    assert_eq!(*bucket.unsigned.lock().unwrap(), 0);
+    assert_eq!(bucket.unsigned(), 0);
 
     // A store that is not there: said at the start, without the secret.
     let mut command = scene.program("prover");

@@ -1,9 +1,11 @@
 //! Databases for tests: one private server a test process, one database a test; and the programs, started as a user
-//! starts them. A dev-dependency only.
+//! starts them; and what stands between the programs and the world, to break it. A dev-dependency only.
 
 #![allow(clippy::expect_used, reason = "a test that cannot have what it needs fails")]
 
+pub mod bucket;
 pub mod programs;
+pub mod proxy;
 
 use embedded_postgres::{EmbeddedPostgres, Options};
 use job_store::{DatabaseUrl, JobStore};
@@ -44,6 +46,12 @@ fn server() -> &'static EmbeddedPostgres {
         let options = Options { settings: settings.to_vec(), is_temporary: true };
         EmbeddedPostgres::start(&process_folder(), &options).expect("PostgreSQL is installed")
     })
+}
+
+/// The socket of the server that tests share.
+#[must_use]
+pub fn server_socket() -> PathBuf {
+    server().socket()
 }
 
 /// A fresh, empty database.

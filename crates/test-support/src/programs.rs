@@ -1,6 +1,7 @@
 //! The programs themselves, started as a user starts them: a database, an artifact folder, processes.
 
-use crate::empty_database;
+use crate::{empty_database, proxy::Proxy};
+use job_store::DatabaseUrl;
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs,
@@ -160,7 +161,15 @@ pub struct Scene {
 impl Scene {
     /// A scene with a migrated database and these settings, given as environment variables.
     pub async fn new(settings: &[(&str, &str)]) -> Self {
-        let url = empty_database().await;
+        Self::on(&empty_database().await, settings)
+    }
+
+    /// The same on this database.
+    ///
+    /// # Panics
+    /// When it cannot be migrated.
+    #[must_use]
+    pub fn on(url: &DatabaseUrl, settings: &[(&str, &str)]) -> Self {
         let scene = Self {
             folder: tempfile::tempdir().expect("the temporary folder takes a folder"),
             database_url: url.expose().to_owned(),
@@ -174,7 +183,16 @@ impl Scene {
 
     /// The mock, with these costs.
     pub async fn mock(mock_file: &str) -> Self {
-        let mut scene = Self::new(&[("ROUNDHOUSE_PROOF_SYSTEM", "mock")]).await;
+        Self::mock_on(&empty_database().await, mock_file, &[])
+    }
+
+    /// The mock, with these costs, on this database, and with more settings.
+    ///
+    /// # Panics
+    /// As [`Scene::on`].
+    #[must_use]
+    pub fn mock_on(url: &DatabaseUrl, mock_file: &str, settings: &[(&str, &str)]) -> Self {
+        let mut scene = Self::on(url, &[&[("ROUNDHOUSE_PROOF_SYSTEM", "mock")], settings].concat());
         let path = scene.write("mock.toml", mock_file);
         scene.settings.push(("ROUNDHOUSE_MOCK_FILE".to_owned(), path.to_string_lossy().into_owned()));
         scene
@@ -193,6 +211,25 @@ impl Scene {
         path
     }
 
+    /// The scene's database by way of a proxy: what `DATABASE_URL` must be.
+    ///
+    /// # Panics
+    /// Never: both are valid.
+    #[must_use]
+    pub fn database_by_way_of(&self, proxy: &Proxy) -> String {
+        let url = DatabaseUrl::new(&self.database_url).expect("it was used before");
+        let url = url.with_host_and_port("127.0.0.1", proxy.port()).expect("a port is valid");
+        url.expose().to_owned()
+    }
+
+    /// Starts `prover run` with these arguments, and settings that go before the scene's.
+    #[must_use]
+    pub fn start_with(&self, name: &str, arguments: &[&str], settings: &[(&str, String)]) -> Running {
+        let mut command = self.program("prover");
+        command.arg("run").args(arguments).envs(settings.iter().map(|(key, value)| (key, value)));
+        Running::start(&mut command, self.path(&format!("{name}.log")))
+    }
+
     /// A program with the scene's settings.
     #[must_use]
     pub fn program(&self, name: &str) -> Command {
@@ -208,8 +245,7 @@ impl Scene {
     /// Starts `prover run` with these arguments; `name` is that of its log.
     #[must_use]
     pub fn start(&self, name: &str, arguments: &[&str]) -> Running {
-        let mut command = self.program("prover");
-        Running::start(command.arg("run").args(arguments), self.path(&format!("{name}.log")))
+        self.start_with(name, arguments, &[])
     }
 
     /// Runs `prover_cli`, which must succeed; what it prints.

@@ -85,7 +85,7 @@ impl BasicGenerator {
         let artifact = self
             .runtime
             .block_on(self.artifacts.put(ArtifactKind::Circuit, name, payload))
-            .map_err(|e| ExecuteError::Retryable(e.to_string()))?;
+            .map_err(|e| ExecuteError::Unavailable(e.to_string()))?;
         pending.jobs.push(self.circuit_job(key, Some(artifact))?);
         Ok(())
     }
@@ -150,7 +150,7 @@ impl BasicGenerator {
         );
         self.runtime.block_on(self.store.extend_batch(job, &extension)).map_err(|e| match e {
             StoreError::LeaseLost { .. } => ExecuteError::Cancelled,
-            e if e.is_transient() => ExecuteError::Retryable(e.to_string()),
+            e if e.is_transient() => ExecuteError::Unavailable(e.to_string()),
             e => ExecuteError::Fatal(e.to_string()),
         })
     }
