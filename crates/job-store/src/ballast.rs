@@ -135,6 +135,21 @@ impl JobStore {
             .await
     }
 
+    /// Bytes that the server's write-ahead log has had so far.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn write_ahead_log_bytes(&self) -> Result<i64, StoreError> {
+        self.reports
+            .run("write_ahead_log_bytes", async |connection: &mut PgConnection| {
+                sqlx::query_scalar("SELECT (pg_current_wal_lsn() - '0/0')::int8")
+                    .fetch_one(connection)
+                    .await
+                    .map_err(StoreError::database("write_ahead_log_bytes"))
+            })
+            .await
+    }
+
     /// Bytes of the hot table and of its indexes.
     ///
     /// # Errors

@@ -109,16 +109,18 @@ impl Connections {
                 None => self.options.connect().await.map_err(StoreError::database(action))?,
             };
             let result = work(&mut connection).await;
-            if matches!(result, Err(StoreError::Database { .. })) {
-                // Where one broke, the others are no better: the next statements open new ones.
-                self.idle().clear();
-            } else {
+            if !matches!(result, Err(StoreError::Database { .. })) {
                 self.idle().push(connection);
             }
             result
         };
         let late = || StoreError::database(action)(sqlx::Error::Io(io::ErrorKind::TimedOut.into()));
-        tokio::time::timeout(self.limit, all).await.unwrap_or_else(|_| Err(late()))
+        let result = tokio::time::timeout(self.limit, all).await.unwrap_or_else(|_| Err(late()));
+        if matches!(result, Err(StoreError::Database { .. })) {
+            // Where one broke, the others are no better: the next operations open new ones.
+            self.idle().clear();
+        }
+        result
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<PgConnection>> {

@@ -24,8 +24,9 @@ use tokio_util::sync::CancellationToken;
 const WATCH_LOCKS: i32 = 0x776f_7463;
 /// How often the watch looks for new workers.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// How long one wait lasts before it is begun anew, so that a connection that broke unnoticed is found.
-const WAIT_LIMIT: &str = "60s";
+/// How long one wait lasts before it is begun anew. A statement that waits keeps its snapshot, and no row that died since is cleaned
+/// away, nor its place in the queue's index: pickers would walk over everything that was picked meanwhile.
+const WAIT_LIMIT: Duration = Duration::from_secs(1);
 /// How long an answer may take beyond that before the connection counts as broken.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
@@ -54,7 +55,7 @@ impl DeathWatch {
             .url
             .options()?
             .disable_statement_logging()
-            .options([("lock_timeout", WAIT_LIMIT)])
+            .options([("lock_timeout", WAIT_LIMIT.as_millis().to_string())])
             .options(LIVELINESS);
         Ok(Self { store: store.clone(), options })
     }
@@ -163,7 +164,7 @@ async fn wait(options: &PgConnectOptions, number: i32) -> Result<Seen, StoreErro
             let waiting = sqlx::query!("SELECT pg_advisory_lock_shared($1, $2)", ALIVE_LOCKS, number)
                 .fetch_one(&mut connection);
             // A connection that was cut without a word would be waited on for ever.
-            let waited = tokio::time::timeout(Duration::from_secs(60) + ANSWER_LIMIT, waiting).await;
+            let waited = tokio::time::timeout(WAIT_LIMIT + ANSWER_LIMIT, waiting).await;
             match waited.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))) {
                 Ok(_) => break Seen::Death,
                 // 55P03: the wait's limit; it is begun anew.

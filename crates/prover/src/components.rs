@@ -198,6 +198,12 @@ impl Plan {
         }
     }
 
+    /// With so many jobs of witness generation at the same time.
+    pub(crate) fn with_generators(mut self, workers: usize) -> Self {
+        self.generator.workers = workers;
+        self
+    }
+
     fn from_args(args: &RunArgs) -> anyhow::Result<Self> {
         if args.component.is_empty() {
             return Err(BadInput("no component is named: set --component".to_owned()).into());

@@ -94,6 +94,7 @@ pub(crate) fn nothing() -> ArtifactRef {
 
 /// A batch whose generator this process holds.
 pub(crate) struct OpenBatch {
+    context: WorkerContext,
     store: JobStore,
     generator: LeasedJob,
     _lease: Lease,
@@ -109,7 +110,7 @@ impl OpenBatch {
         let generator = picked.pop().context("the batch's generator was just inserted")?;
         let lease = Lease::new();
         context.keeper.hold(&generator, &lease, asked);
-        Ok(Self { store, generator, _lease: lease })
+        Ok(Self { context: context.clone(), store, generator, _lease: lease })
     }
 
     /// Queues circuits.
@@ -128,6 +129,27 @@ impl OpenBatch {
         });
         let extension = Extension { jobs: jobs.collect(), links: Vec::new() };
         Ok(self.store.extend_batch(&self.generator, &extension).await?)
+    }
+
+    /// Ends the batch's generator, with a compression that ends the batch.
+    pub(crate) async fn close(self) -> anyhow::Result<()> {
+        let compression = JobKey {
+            round: AggregationRound::Scheduler,
+            stage: Stage::Compression,
+            circuit_id: CircuitId(0),
+            ..basic(0)
+        };
+        let last = NewJob {
+            key: compression,
+            memory_class: MemoryClass::Light,
+            expected_cost_ms: 0,
+            peak_memory_bytes: 0,
+            input: None,
+        };
+        let extension = Extension { jobs: vec![last], links: vec![(basic(0), compression)] };
+        self.store.extend_batch(&self.generator, &extension).await?;
+        self.context.keeper.forget(&self.generator);
+        Ok(self.store.complete(&self.generator, None).await?)
     }
 
     /// Queues children, and a parent that waits for them.

@@ -84,3 +84,37 @@ impl Ground {
         fs::remove_dir_all(&self.folder).with_context(|| format!("cannot remove {}", self.folder.display()))
     }
 }
+
+/// The processes of a server, from /proc.
+#[derive(Debug, Default)]
+pub(crate) struct ServerLoad {
+    pub(crate) processes: usize,
+    pub(crate) private_kib: f64,
+    pub(crate) cpu_ms: f64,
+}
+
+impl ServerLoad {
+    pub(crate) fn of(postmaster: u32) -> Self {
+        let mut load = Self::default();
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let path = entry.path();
+            let Ok(stat) = fs::read_to_string(path.join("stat")) else { continue };
+            // The name, in parentheses, may hold spaces; state and parent follow it.
+            let Some((_, rest)) = stat.rsplit_once(") ") else { continue };
+            let fields: Vec<&str> = rest.split(' ').collect();
+            if fields.get(1).and_then(|parent| parent.parse().ok()) != Some(postmaster) {
+                continue;
+            }
+            load.processes += 1;
+            let ticks: f64 = [11, 12].iter().filter_map(|i| fields.get(*i)?.parse::<f64>().ok()).sum();
+            // Linux counts in hundredths of a second here, whatever the kernel's own clock.
+            load.cpu_ms += ticks * 10.0;
+            let memory = fs::read_to_string(path.join("smaps_rollup")).unwrap_or_default();
+            for line in memory.lines().filter(|line| line.starts_with("Private_Dirty:")) {
+                load.private_kib +=
+                    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).unwrap_or(0.0);
+            }
+        }
+        load
+    }
+}

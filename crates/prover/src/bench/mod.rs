@@ -3,9 +3,11 @@
 mod crew;
 mod dispatch;
 mod ground;
+mod growth;
 mod handover;
 mod pipeline;
 mod recovery;
+mod replay;
 mod scaling;
 mod throughput;
 
@@ -30,6 +32,10 @@ pub(crate) enum BenchCommand {
     Recovery(recovery::RecoveryArgs),
     /// Many workers on jobs that sleep for a set time: efficiency, and what is lost between two jobs.
     Scaling(scaling::ScalingArgs),
+    /// A pick and a completion at ever larger sizes of the queue and the archive, and what a million jobs leave behind.
+    Growth(growth::GrowthArgs),
+    /// A batch of 17,061 circuits whose proofs cost nothing, through all stages; and with costs, on fleets in virtual time.
+    Replay(replay::ReplayArgs),
     /// Works on what another bench queued: started by it.
     #[command(hide = true)]
     Worker(crew::WorkerArgs),
@@ -43,6 +49,8 @@ pub(crate) async fn run(command: BenchCommand) -> anyhow::Result<()> {
         BenchCommand::Handover(args) => handover::run(args).await,
         BenchCommand::Recovery(args) => recovery::run(args).await,
         BenchCommand::Scaling(args) => scaling::run(args).await,
+        BenchCommand::Growth(args) => growth::run(args).await,
+        BenchCommand::Replay(args) => replay::run(args).await,
         BenchCommand::Worker(args) => crew::run_worker(args).await,
     }
 }

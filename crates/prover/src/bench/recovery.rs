@@ -1,7 +1,7 @@
 //! From the end of a worker's process to the start of its job elsewhere, and what watching costs the server.
 
 use crate::bench::crew::{self, Crew, LEASE_DURATION, OpenBatch, Worker};
-use crate::bench::ground::{Ground, GroundArgs};
+use crate::bench::ground::{Ground, GroundArgs, ServerLoad};
 use crate::bench::{Quantiles, print};
 use anyhow::Context;
 use clap::Args;
@@ -12,7 +12,6 @@ use rustix::process::Signal;
 use serde::Serialize;
 use std::{
     fmt::Write as _,
-    fs,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -298,38 +297,4 @@ async fn idle_cpu(postmaster: u32) -> f64 {
     let before = ServerLoad::of(postmaster);
     tokio::time::sleep(IDLE).await;
     (ServerLoad::of(postmaster).cpu_ms - before.cpu_ms) / IDLE.as_secs_f64()
-}
-
-/// The processes of a server, from /proc.
-#[derive(Debug, Default)]
-struct ServerLoad {
-    processes: usize,
-    private_kib: f64,
-    cpu_ms: f64,
-}
-
-impl ServerLoad {
-    fn of(postmaster: u32) -> Self {
-        let mut load = Self::default();
-        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let path = entry.path();
-            let Ok(stat) = fs::read_to_string(path.join("stat")) else { continue };
-            // The name, in parentheses, may hold spaces; state and parent follow it.
-            let Some((_, rest)) = stat.rsplit_once(") ") else { continue };
-            let fields: Vec<&str> = rest.split(' ').collect();
-            if fields.get(1).and_then(|parent| parent.parse().ok()) != Some(postmaster) {
-                continue;
-            }
-            load.processes += 1;
-            let ticks: f64 = [11, 12].iter().filter_map(|i| fields.get(*i)?.parse::<f64>().ok()).sum();
-            // Linux counts in hundredths of a second here, whatever the kernel's own clock.
-            load.cpu_ms += ticks * 10.0;
-            let memory = fs::read_to_string(path.join("smaps_rollup")).unwrap_or_default();
-            for line in memory.lines().filter(|line| line.starts_with("Private_Dirty:")) {
-                load.private_kib +=
-                    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).unwrap_or(0.0);
-            }
-        }
-        load
-    }
 }
