@@ -3,7 +3,7 @@
 use crate::model::{job_id, queue, turn};
 use crate::{JobStore, StoreError};
 use proving_model::{AggregationRound, CircuitId, JobKey, MemoryClass, ProtocolVersion, Stage};
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 
 /// Jobs of one circuit of a ballast batch.
 const JOBS_OF_A_CIRCUIT: i64 = 1_000_000;
@@ -18,7 +18,7 @@ pub enum Ballast {
 }
 
 impl JobStore {
-    /// Adds a batch of so many light basic circuits, all at once.
+    /// Adds a batch of so many light basic circuits, a million to a transaction.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -30,22 +30,23 @@ impl JobStore {
     ) -> Result<(), StoreError> {
         let error = StoreError::database;
         let (minor, patch) = (i32::from(version.minor), i32::from(version.patch));
-        self.reports.run("add_ballast", async |connection: &mut PgConnection| {
- let mut transaction = connection.begin().await.map_err(error("add_ballast"))?;
-        let (number, position, start_tag): (i64, i64, i64) = sqlx::query_as(
-            "INSERT INTO batches (chain_id, number, status, protocol_minor, protocol_patch, input_key, input_checksum,
-                                  input_size_bytes, start_tag, started_at, archived_at)
-             SELECT 4294967295, (SELECT count(*) FROM batches), 'in_progress', $1, $2, 'ballast',
-                    decode(repeat('00', 32), 'hex'), 0, (SELECT coalesce(max(start_tag), 0) FROM batches) + 1, now(),
-                    CASE WHEN $3 THEN now() END
-             RETURNING number, position, start_tag",
-        )
-        .bind(minor)
-        .bind(patch)
-        .bind(ballast == Ballast::Archived)
-        .fetch_one(&mut *transaction)
-        .await
-        .map_err(error("add_ballast: batch"))?;
+        let batch = self.reports.run("add_ballast", async |connection: &mut PgConnection| {
+            sqlx::query_as(
+                "INSERT INTO batches (chain_id, number, status, protocol_minor, protocol_patch, input_key, input_checksum,
+                                      input_size_bytes, start_tag, started_at, archived_at)
+                 SELECT 4294967295, (SELECT count(*) FROM batches), 'in_progress', $1, $2, 'ballast',
+                        decode(repeat('00', 32), 'hex'), 0, (SELECT coalesce(max(start_tag), 0) FROM batches) + 1, now(),
+                        CASE WHEN $3 THEN now() END
+                 RETURNING number, position, start_tag",
+            )
+            .bind(minor)
+            .bind(patch)
+            .bind(ballast == Ballast::Archived)
+            .fetch_one(connection)
+            .await
+            .map_err(error("add_ballast: batch"))
+        });
+        let (number, position, start_tag): (i64, i64, i64) = batch.await?;
         let queue = queue(version, Stage::CircuitProof, MemoryClass::Light);
         let (table, status, columns, values) = match ballast {
             Ballast::Queued => (
@@ -68,9 +69,12 @@ impl JobStore {
              FROM generate_series(0, $7::int8 - 1) AS s"
         );
         let mut left = jobs;
-        let mut circuit = 1;
-        while left > 0 {
+        for circuit in 1.. {
             let count = left.min(JOBS_OF_A_CIRCUIT);
+            if count <= 0 {
+                break;
+            }
+            left -= count;
             let key = JobKey {
                 round: AggregationRound::BasicCircuits,
                 stage: Stage::CircuitProof,
@@ -79,34 +83,37 @@ impl JobStore {
                 sequence: 0,
             };
             let first = job_id(position, &key)?;
-            sqlx::query(sqlx::AssertSqlSafe(insert.as_str()))
-                .bind(first)
-                .bind(number)
-                .bind(circuit)
-                .bind(start_tag)
-                .bind(minor)
-                .bind(patch)
-                .bind(count)
-                .execute(&mut *transaction)
-                .await
-                .map_err(error("add_ballast: jobs"))?;
-            if ballast == Ballast::Archived {
-                sqlx::query(
-                    "INSERT INTO job_attempts (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome)
-                     SELECT $1 + s, 1, $2, $2, now(), now(), 'successful' FROM generate_series(0, $3::int8 - 1) AS s",
-                )
-                .bind(first)
-                .bind(uuid::Uuid::nil())
-                .bind(count)
-                .execute(&mut *transaction)
-                .await
-                .map_err(error("add_ballast: attempts"))?;
-            }
-            left -= count;
-            circuit += 1;
+            self.reports
+                .run("add_ballast", async |connection: &mut PgConnection| {
+                    sqlx::query(sqlx::AssertSqlSafe(insert.as_str()))
+                        .bind(first)
+                        .bind(number)
+                        .bind(circuit)
+                        .bind(start_tag)
+                        .bind(minor)
+                        .bind(patch)
+                        .bind(count)
+                        .execute(&mut *connection)
+                        .await
+                        .map_err(error("add_ballast: jobs"))?;
+                    if ballast == Ballast::Archived {
+                        sqlx::query(
+                            "INSERT INTO job_attempts
+                                 (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome)
+                             SELECT $1 + s, 1, $2, $2, now(), now(), 'successful' FROM generate_series(0, $3::int8 - 1) AS s",
+                        )
+                        .bind(first)
+                        .bind(uuid::Uuid::nil())
+                        .bind(count)
+                        .execute(connection)
+                        .await
+                        .map_err(error("add_ballast: attempts"))?;
+                    }
+                    Ok(())
+                })
+                .await?;
         }
-        transaction.commit().await.map_err(error("add_ballast"))
-}).await
+        Ok(())
     }
 
     /// Brings statistics and visibility up to date, as autovacuum would in time, and writes what is in memory to the disk.

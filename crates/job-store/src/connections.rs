@@ -11,7 +11,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 use std::{
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::Semaphore;
 
@@ -20,6 +20,9 @@ use tokio::sync::Semaphore;
 const OPERATION_LIMIT: Duration = Duration::from_secs(10);
 /// The same for reports and duties, which may read or move a whole batch.
 const REPORT_LIMIT: Duration = Duration::from_secs(120);
+
+/// An operation that takes more than this part of its limit is told.
+const SLOW_SHARE: u32 = 10;
 
 /// What a connection's commits wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +67,7 @@ pub(crate) struct Connections {
 
 /// How the connections for short statements are opened.
 pub(crate) fn options(url: &DatabaseUrl, durability: Durability) -> Result<PgConnectOptions, StoreError> {
-    let options = url.options()?.options(PLANS).options(LIVELINESS);
+    let options = url.options()?.disable_statement_logging().options(PLANS).options(LIVELINESS);
     Ok(match durability {
         Durability::Durable => options,
         Durability::Relaxed => options.options([("synchronous_commit", "off")]),
@@ -86,7 +89,7 @@ impl Connections {
 
     /// At most so many for reports and duties, planned as the server sees fit.
     pub(crate) fn for_reports(url: &DatabaseUrl, most: u32) -> Result<Self, StoreError> {
-        let options = url.options()?.options(LIVELINESS);
+        let options = url.options()?.disable_statement_logging().options(LIVELINESS);
         let places = Arc::new(Semaphore::new(most as usize));
         Ok(Self { options, limit: REPORT_LIMIT, idle: Arc::default(), places, most })
     }
@@ -114,11 +117,15 @@ impl Connections {
             }
             result
         };
+        let begun = Instant::now();
         let late = || StoreError::database(action)(sqlx::Error::Io(io::ErrorKind::TimedOut.into()));
         let result = tokio::time::timeout(self.limit, all).await.unwrap_or_else(|_| Err(late()));
         if matches!(result, Err(StoreError::Database { .. })) {
             // Where one broke, the others are no better: the next operations open new ones.
             self.idle().clear();
+        }
+        if begun.elapsed() * SLOW_SHARE > self.limit {
+            tracing::warn!(action, took = ?begun.elapsed(), "the database is slow");
         }
         result
     }

@@ -100,3 +100,26 @@ fn what_is_reserved_for_one_crate_is_named_by_no_other() {
         }
     }
 }
+
+/// Every test that `docs/faults.md` names.
+#[test]
+fn the_tests_that_the_fault_table_names_exist() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let table = std::fs::read_to_string(root.join("docs/faults.md")).unwrap();
+    let mut sources = String::new();
+    let mut folders = vec![root.join("crates")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources.push_str(&std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    // Test names have many words; flags and files in the text do not.
+    let names = table.split('`').skip(1).step_by(2).filter(|name| name.matches('_').count() >= 4);
+    let missing: Vec<&str> = names.filter(|name| !sources.contains(&format!("fn {name}("))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}

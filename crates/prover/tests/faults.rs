@@ -319,6 +319,24 @@ async fn a_network_that_stalls_resets_and_half_closes_costs_attempts_and_no_more
     });
 }
 
+/// Its machine loses power: nothing tells the server, which still has its transaction open, with the locks of a job that nobody works on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_loses_power_in_the_middle_of_a_commit_keeps_its_locks_for_seconds_only() {
+    let stage = Stage::new(MOCK).await;
+    tokio::task::block_in_place(|| {
+        let _rest = stage.start("rest", "witness-generator,compressor,prover-job-monitor");
+        let mut victim = stage.start_exposed("victim", "circuit-prover");
+        let closed = victim.proxy.trap(Target::Commit(COMPLETE), Moment::Before);
+        stage.insert(1);
+        closed.recv_timeout(SOON).unwrap();
+        victim.proxy.set_network(Network::Forgotten);
+        victim.process.kill();
+        let _successor = stage.start("successor", "circuit-prover");
+        let ends = stage.settle(1);
+        assert!(ends["worker_died"] >= 1 && ends.len() == 1, "{ends:?}");
+    });
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_store_that_refuses_says_nothing_cuts_or_truncates_is_waited_for() {
     let stage = Stage::new(MOCK).await;
