@@ -146,10 +146,12 @@ impl Allowance {
 }
 
 impl Reservation {
-    /// The most that the job was seen to take, in bytes; 0 where it was not seen at all.
+    /// The most that the job was seen to take, in bytes; 0 where it was not seen at all. Never more than the budget: the job ran in it,
+    /// whatever the measure says, and must be admitted to one like it again.
     #[must_use]
     pub fn peak(&self) -> u64 {
-        self.measured.peak.load(Ordering::Relaxed)
+        let total = self.shared.limit.as_ref().map_or(u64::MAX, |(grains, _)| grains * GRAIN);
+        self.measured.peak.load(Ordering::Relaxed).min(total)
     }
 }
 
@@ -279,6 +281,14 @@ mod tests {
         }
         assert!(job.peak() >= 60 << 20, "{}", job.peak());
         assert_eq!(held.iter().map(|byte| usize::from(*byte)).sum::<usize>(), 64 << 20);
+    }
+
+    #[test]
+    fn no_job_is_said_to_take_more_than_the_budget_that_it_ran_in() {
+        let budget = MemoryBudget::new(Some(2 * GRAIN));
+        let job = budget.reserve(budget.take_free(), GRAIN);
+        job.measured.peak.store(100 * GRAIN, Ordering::Relaxed);
+        assert_eq!(job.peak(), 2 * GRAIN);
     }
 
     #[test]
