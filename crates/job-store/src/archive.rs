@@ -93,10 +93,10 @@ impl JobStore {
                 let mut transaction = connection.begin().await.map_err(error("delete_archived_batch"))?;
                 let batch = sqlx::query!(
                     "UPDATE batches SET jobs_deleted_at = now() WHERE position = (
-                 SELECT position FROM batches
-                 WHERE archived_at <= now() - make_interval(secs => $1) AND jobs_deleted_at IS NULL
-                 ORDER BY archived_at LIMIT 1 FOR UPDATE SKIP LOCKED)
-             RETURNING chain_id, number, position",
+                         SELECT position FROM batches
+                         WHERE archived_at <= now() - make_interval(secs => $1) AND jobs_deleted_at IS NULL
+                         ORDER BY archived_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+                     RETURNING chain_id, number, position",
                     after.as_secs_f64()
                 )
                 .fetch_optional(&mut *transaction)

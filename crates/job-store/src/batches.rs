@@ -79,7 +79,7 @@ impl JobStore {
             .run("insert_protocol_version", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     "INSERT INTO protocol_versions (minor, patch, proof_system, verification_keys_digest)
-             VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+                     VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
                     i32::from(version.minor),
                     i32::from(version.patch),
                     proof_system,
@@ -132,7 +132,8 @@ impl JobStore {
     pub async fn insert_batch(&self, batch: &NewBatch) -> Result<InsertedBatch, StoreError> {
         let _timer = QueryTimer::start("insert_batch");
         let error = StoreError::database;
-        self.hot
+        let inserted = self
+            .hot
             .run("insert_batch", async |connection: &mut PgConnection| {
                 let mut transaction = connection.begin().await.map_err(error("insert_batch"))?;
                 let (chain_id, number) = (i64::from(batch.id.chain_id), i64::from(batch.id.number));
@@ -140,10 +141,10 @@ impl JobStore {
                 let start_tag = take_start_tag(&mut transaction, batch.id.chain_id, &chain).await?;
                 let position = sqlx::query_scalar!(
                     "INSERT INTO batches (chain_id, number, protocol_minor, protocol_patch, priority,
-                                  input_key, input_checksum, input_size_bytes, start_tag, deadline)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::timestamptz)
-             ON CONFLICT DO NOTHING
-             RETURNING position",
+                                          input_key, input_checksum, input_size_bytes, start_tag, deadline)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::timestamptz)
+                     ON CONFLICT DO NOTHING
+                     RETURNING position",
                     chain_id,
                     number,
                     i32::from(batch.version.minor),
@@ -170,36 +171,26 @@ impl JobStore {
                     }
                     _ => error("insert_batch")(e),
                 })?;
-                let Some(position) = position else {
-                    drop(transaction);
-                    let found = self.batch(batch.id).await?.ok_or(StoreError::NoSuchBatch(batch.id))?;
-                    if found.input.checksum == batch.input.checksum && found.version == batch.version {
-                        return Ok(InsertedBatch::AlreadyThere);
-                    }
-                    return Err(StoreError::Conflict(format!(
-                        "{} is there already, with another input or version; nothing was changed",
-                        batch.id
-                    )));
-                };
+                let Some(position) = position else { return Ok(InsertedBatch::AlreadyThere) };
                 sqlx::query!(
-            "INSERT INTO prover_jobs (id, chain_id, batch_number, aggregation_round, stage, circuit_id, depth,
-                 sequence_number, memory_class, priority, start_tag, protocol_minor, protocol_patch,
-                 expected_cost_ms, status, dependencies_left, queued_at, deadline, queue, turn)
-             VALUES ($1, $2, $3, $4, $5, 0, 0, 0, 'light', $6, $7, $8, $9, 0, 'queued', 0, now(),
-                     coalesce($10::text::timestamptz, 'infinity'), $11, $12)",
-            generator_id(position)?,
-            chain_id,
-            number,
-            GENERATOR.round.number(),
-            GENERATOR.stage.as_str(),
-            batch.priority,
-            start_tag,
-            i32::from(batch.version.minor),
-            i32::from(batch.version.patch),
-            batch.deadline,
-            queue(batch.version, GENERATOR.stage, MemoryClass::Light),
-            turn(GENERATOR.round, 0)
-        )
+                    "INSERT INTO prover_jobs (id, chain_id, batch_number, aggregation_round, stage, circuit_id, depth,
+                         sequence_number, memory_class, priority, start_tag, protocol_minor, protocol_patch,
+                         expected_cost_ms, status, dependencies_left, queued_at, deadline, queue, turn)
+                     VALUES ($1, $2, $3, $4, $5, 0, 0, 0, 'light', $6, $7, $8, $9, 0, 'queued', 0, now(),
+                             coalesce($10::text::timestamptz, 'infinity'), $11, $12)",
+                    generator_id(position)?,
+                    chain_id,
+                    number,
+                    GENERATOR.round.number(),
+                    GENERATOR.stage.as_str(),
+                    batch.priority,
+                    start_tag,
+                    i32::from(batch.version.minor),
+                    i32::from(batch.version.patch),
+                    batch.deadline,
+                    queue(batch.version, GENERATOR.stage, MemoryClass::Light),
+                    turn(GENERATOR.round, 0)
+                )
                 .execute(&mut *transaction)
                 .await
                 .map_err(error("insert_batch"))?;
@@ -207,10 +198,21 @@ impl JobStore {
                     arrange(&mut transaction, batch.id.chain_id).await?;
                 }
                 transaction.commit().await.map_err(error("insert_batch"))?;
-                self.waker.wake(Stage::WitnessGeneration);
                 Ok(InsertedBatch::New)
             })
-            .await
+            .await?;
+        if inserted == InsertedBatch::New {
+            self.waker.wake(Stage::WitnessGeneration);
+            return Ok(inserted);
+        }
+        let found = self.batch(batch.id).await?.ok_or(StoreError::NoSuchBatch(batch.id))?;
+        if found.input.checksum == batch.input.checksum && found.version == batch.version {
+            return Ok(inserted);
+        }
+        Err(StoreError::Conflict(format!(
+            "{} is there already, with another input or version; nothing was changed",
+            batch.id
+        )))
     }
 
     /// A batch's row.
@@ -224,11 +226,11 @@ impl JobStore {
             .run("batch", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     r#"SELECT chain_id, number, position, status, protocol_minor, protocol_patch,
-                      input_key, input_checksum, input_size_bytes,
-                      final_proof_key, final_proof_checksum, final_proof_size_bytes, error,
-                      EXTRACT(EPOCH FROM now() - created_at)::float8 AS "age_seconds!",
-                      EXTRACT(EPOCH FROM finished_at - created_at)::float8 AS duration_seconds
-               FROM batches WHERE chain_id = $1 AND number = $2"#,
+                              input_key, input_checksum, input_size_bytes,
+                              final_proof_key, final_proof_checksum, final_proof_size_bytes, error,
+                              EXTRACT(EPOCH FROM now() - created_at)::float8 AS "age_seconds!",
+                              EXTRACT(EPOCH FROM finished_at - created_at)::float8 AS duration_seconds
+                       FROM batches WHERE chain_id = $1 AND number = $2"#,
                     i64::from(id.chain_id),
                     i64::from(id.number)
                 )

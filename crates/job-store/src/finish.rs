@@ -44,15 +44,15 @@ impl JobStore {
                 let mut transaction = connection.begin().await.map_err(error("fail"))?;
                 let row = sqlx::query!(
                     r#"UPDATE prover_jobs SET
-                   status = CASE WHEN $3 OR failures + $4 >= $6 OR timeouts + $5 >= $7
-                                 THEN 'failed' ELSE 'queued' END,
-                   failures = failures + $4, timeouts = timeouts + $5, error = $8,
-                   queued_at = now(), finished_at = now(),
-                   not_before = now() + make_interval(
-                       secs => least($9 * power(2, least(failures + timeouts, 20)), $10)),
-                   worker_id = NULL, lease_token = NULL
-               WHERE id = $1 AND lease_token = $2
-               RETURNING status, failures, timeouts"#,
+                           status = CASE WHEN $3 OR failures + $4 >= $6 OR timeouts + $5 >= $7
+                                         THEN 'failed' ELSE 'queued' END,
+                           failures = failures + $4, timeouts = timeouts + $5, error = $8,
+                           queued_at = now(), finished_at = now(),
+                           not_before = now() + make_interval(
+                               secs => least($9 * power(2, least(failures + timeouts, 20)), $10)),
+                           worker_id = NULL, lease_token = NULL
+                       WHERE id = $1 AND lease_token = $2
+                       RETURNING status, failures, timeouts"#,
                     job.id,
                     job.token,
                     failure.kind == FailureKind::Fatal,
@@ -109,9 +109,9 @@ impl JobStore {
                 let mut transaction = connection.begin().await.map_err(error("release"))?;
                 let changed = sqlx::query!(
                     "UPDATE prover_jobs SET status = 'queued', queued_at = now(), progress = 0,
-                 not_before = now() + make_interval(secs => $3),
-                 worker_id = NULL, lease_token = NULL
-             WHERE id = $1 AND lease_token = $2",
+                         not_before = now() + make_interval(secs => $3),
+                         worker_id = NULL, lease_token = NULL
+                     WHERE id = $1 AND lease_token = $2",
                     job.id,
                     job.token,
                     rest.as_secs_f64()
@@ -157,10 +157,10 @@ impl JobStore {
                 };
                 if producers == 0 {
                     let is_held = sqlx::query_scalar!(
-                r#"SELECT EXISTS (SELECT FROM prover_jobs WHERE id = $1 AND lease_token = $2) AS "is_held!""#,
-                job.id,
-                job.token
-            )
+                        r#"SELECT EXISTS (SELECT FROM prover_jobs WHERE id = $1 AND lease_token = $2) AS "is_held!""#,
+                        job.id,
+                        job.token
+                    )
             .fetch_one(&mut *transaction)
             .await
             .map_err(error("lose_inputs"))?;
@@ -173,18 +173,18 @@ impl JobStore {
                     )));
                 }
                 let changed = sqlx::query!(
-            "UPDATE prover_jobs SET status = 'waiting_for_proofs', dependencies_left = $3, error = $4,
-                 worker_id = NULL, lease_token = NULL, progress = 0,
-                 input_key = CASE WHEN $5 THEN NULL ELSE input_key END,
-                 input_checksum = CASE WHEN $5 THEN NULL ELSE input_checksum END,
-                 input_size_bytes = CASE WHEN $5 THEN NULL ELSE input_size_bytes END
-             WHERE id = $1 AND lease_token = $2",
-            job.id,
-            job.token,
-            i32::try_from(producers).unwrap_or(i32::MAX),
-            reason,
-            is_own_input
-        )
+                    "UPDATE prover_jobs SET status = 'waiting_for_proofs', dependencies_left = $3, error = $4,
+                         worker_id = NULL, lease_token = NULL, progress = 0,
+                         input_key = CASE WHEN $5 THEN NULL ELSE input_key END,
+                         input_checksum = CASE WHEN $5 THEN NULL ELSE input_checksum END,
+                         input_size_bytes = CASE WHEN $5 THEN NULL ELSE input_size_bytes END
+                     WHERE id = $1 AND lease_token = $2",
+                    job.id,
+                    job.token,
+                    i32::try_from(producers).unwrap_or(i32::MAX),
+                    reason,
+                    is_own_input
+                )
                 .execute(&mut *transaction)
                 .await
                 .map_err(error("lose_inputs"))?

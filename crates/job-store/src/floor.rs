@@ -192,8 +192,8 @@ impl Floor {
             .run("floor: claim", async |connection: &mut PgConnection| {
                 sqlx::query_as(
                     "UPDATE floor_jobs SET status = 1, token = gen_random_uuid() WHERE id = ANY(ARRAY(
-                 SELECT id FROM floor_jobs WHERE status = 0 ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED))
-             RETURNING id, token",
+                         SELECT id FROM floor_jobs WHERE status = 0 ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED))
+                     RETURNING id, token",
                 )
                 .bind(i64::try_from(want).unwrap_or(i64::MAX))
                 .fetch_all(connection)

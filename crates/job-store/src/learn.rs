@@ -50,7 +50,7 @@ impl JobStore {
             .run("learned", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     "SELECT aggregation_round, circuit_id, peak_memory_bytes FROM learned_circuits
-             WHERE protocol_minor = $1 AND protocol_patch = $2",
+                     WHERE protocol_minor = $1 AND protocol_patch = $2",
                     version.0,
                     version.1
                 )

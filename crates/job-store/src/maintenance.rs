@@ -103,8 +103,8 @@ impl JobStore {
             .run("wake_rested", async |connection: &mut PgConnection| {
                 sqlx::query_scalar!(
                     "SELECT DISTINCT stage FROM prover_jobs
-             WHERE status = 'queued' AND not_before > queued_at
-               AND not_before <= now() AND not_before > now() - make_interval(secs => $1)",
+                     WHERE status = 'queued' AND not_before > queued_at
+                       AND not_before <= now() AND not_before > now() - make_interval(secs => $1)",
                     window.as_secs_f64()
                 )
                 .fetch_all(connection)

@@ -159,9 +159,9 @@ impl JobStore {
             .run("batch_report", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     r#"SELECT count(*) FILTER (WHERE a.outcome = 'worker_died') AS "deaths!",
-                      count(*) FILTER (WHERE a.outcome IN ('failed', 'timed_out')) AS "failed!",
-                      count(*) AS "attempts!"
-               FROM attempts a WHERE a.job_id >= $1 AND a.job_id < $2"#,
+                              count(*) FILTER (WHERE a.outcome IN ('failed', 'timed_out')) AS "failed!",
+                              count(*) AS "attempts!"
+                       FROM attempts a WHERE a.job_id >= $1 AND a.job_id < $2"#,
                     first,
                     end
                 )

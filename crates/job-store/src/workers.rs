@@ -65,8 +65,8 @@ impl JobStore {
             .run("stop_worker", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     "UPDATE workers SET expires_at = now(), stopped_at = CASE WHEN NOT EXISTS (
-                 SELECT FROM prover_jobs WHERE worker_id = $1 AND status = 'in_progress') THEN now() END
-             WHERE id = $1",
+                         SELECT FROM prover_jobs WHERE worker_id = $1 AND status = 'in_progress') THEN now() END
+                     WHERE id = $1",
                     id
                 )
                 .execute(&mut *connection)
@@ -105,8 +105,8 @@ impl JobStore {
             .run("bury_workers", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     "UPDATE workers w SET stopped_at = now()
-             WHERE stopped_at IS NULL AND expires_at < now() - make_interval(secs => $1) AND NOT EXISTS (
-                 SELECT FROM prover_jobs j WHERE j.worker_id = w.id AND j.status = 'in_progress')",
+                     WHERE stopped_at IS NULL AND expires_at < now() - make_interval(secs => $1) AND NOT EXISTS (
+                         SELECT FROM prover_jobs j WHERE j.worker_id = w.id AND j.status = 'in_progress')",
                     after.as_secs_f64()
                 )
                 .execute(&mut *connection)
@@ -128,13 +128,13 @@ impl JobStore {
                 sqlx::query_as!(
                     WorkerReport,
                     r#"SELECT id, component, host, pid,
-                      (SELECT count(*) FROM prover_jobs j WHERE j.worker_id = w.id) AS "jobs_held!",
-                      EXTRACT(EPOCH FROM now() - heartbeat_at)::float8 AS "heartbeat_age_seconds!",
-                      stopped_at IS NOT NULL AS "is_stopped!"
-               FROM workers w
-               WHERE heartbeat_at > now() - interval '1 day'
-               ORDER BY started_at DESC
-               LIMIT 1000"#
+                              (SELECT count(*) FROM prover_jobs j WHERE j.worker_id = w.id) AS "jobs_held!",
+                              EXTRACT(EPOCH FROM now() - heartbeat_at)::float8 AS "heartbeat_age_seconds!",
+                              stopped_at IS NOT NULL AS "is_stopped!"
+                       FROM workers w
+                       WHERE heartbeat_at > now() - interval '1 day'
+                       ORDER BY started_at DESC
+                       LIMIT 1000"#
                 )
                 .fetch_all(connection)
                 .await
