@@ -7,9 +7,10 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 use thiserror::Error;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// The right to finish one attempt of one job. Clones share one state.
@@ -36,8 +37,8 @@ impl Lease {
     /// The same lease with a time after which the runner gives the attempt up: its context is cancelled, and it fails with
     /// [`ExecuteError::TimedOut`]. An executor that never asks runs on beside the next, and its result goes nowhere.
     #[must_use]
-    pub fn with_deadline(mut self, deadline: Instant) -> Self {
-        self.deadline = Some(deadline);
+    pub fn with_deadline(mut self, deadline: impl Into<Instant>) -> Self {
+        self.deadline = Some(deadline.into());
         self
     }
 
@@ -156,8 +157,8 @@ impl<'a, M> JobContext<'a, M> {
 
     /// When the runner gives the attempt up, where that was said.
     #[must_use]
-    pub fn deadline(&self) -> Option<Instant> {
-        self.lease.deadline
+    pub fn deadline(&self) -> Option<std::time::Instant> {
+        self.lease.deadline.map(Instant::into_std)
     }
 }
 

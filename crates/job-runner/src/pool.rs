@@ -17,9 +17,12 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
-use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, mpsc},
+    time::Instant,
+};
 
 /// A job between picker and worker. Its slot is free again when its execution ends (or its result is saved, where the
 /// runner holds slots for so long), so `workers + prefetch` bounds the inputs in memory.
@@ -56,6 +59,44 @@ struct Current<E: Executor> {
     begun: Instant,
 }
 
+/// How long the executions of a simulation take.
+pub(crate) type Pace<E> = Arc<dyn Fn(&<E as Executor>::Metadata) -> Duration + Send + Sync>;
+
+/// What a worker does with a job from the queue.
+enum Taken<E: Executor> {
+    /// It executes it.
+    Up(TakenUp<E>),
+    /// It hands it back.
+    Back(Left<E>),
+    /// Its lease is gone, and so is the job.
+    Gone,
+}
+
+/// A job that a worker is about to execute.
+struct TakenUp<E: Executor> {
+    input: E::Input,
+    metadata: Arc<E::Metadata>,
+    lease: Lease,
+    abandoned: Arc<AtomicBool>,
+    span: tracing::Span,
+    begun: Instant,
+}
+
+impl<E: Executor> TakenUp<E> {
+    fn execute<S>(self, executor: &E, shared: &Shared<S>) -> Result<E::Output, ExecuteError> {
+        let workers = &RUNNER_METRICS.busy_workers[&shared.labels];
+        workers.inc_by(1);
+        let before = thread_cpu_time();
+        let result = execute(executor, self.input, &self.metadata, &self.lease, &self.abandoned);
+        let spent = thread_cpu_time().saturating_sub(before);
+        workers.dec_by(1);
+        let nanoseconds = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
+        shared.execute_cpu_nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+        RUNNER_METRICS.execute_cpu_time[&shared.labels].inc_by(spent.as_secs_f64());
+        result
+    }
+}
+
 /// A worker's place in the pool: its way to the saver, and its job. Whoever takes the job out answers for it.
 struct Seat<E: Executor> {
     results: mpsc::Sender<Left<E>>,
@@ -73,6 +114,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct Pool<E: Executor, S> {
     shared: Arc<Shared<S>>,
     executor: Arc<E>,
+    /// Of a simulation, whose workers are tasks.
+    pace: Option<Pace<E>>,
     jobs: crossbeam_channel::Receiver<Queued<E>>,
     chairs: Mutex<Vec<Chair<E>>>,
     /// When the supervisor looks next, in microseconds since `begun`; a job with an earlier deadline wakes it.
@@ -90,6 +133,7 @@ where
     pub(crate) fn start(
         shared: &Arc<Shared<S>>,
         executor: E,
+        pace: Option<Pace<E>>,
         workers: usize,
         jobs: crossbeam_channel::Receiver<Queued<E>>,
         results: &mpsc::Sender<Left<E>>,
@@ -97,6 +141,7 @@ where
         let pool = Arc::new(Self {
             shared: shared.clone(),
             executor: Arc::new(executor),
+            pace,
             jobs,
             chairs: Mutex::default(),
             next_look: AtomicU64::new(u64::MAX),
@@ -117,18 +162,32 @@ where
     /// Starts a worker.
     fn seat(self: &Arc<Self>, results: mpsc::Sender<Left<E>>) {
         let chair: Chair<E> = Arc::new(Mutex::new(Some(Seat { results, current: None })));
-        let (pool, own) = (self.clone(), chair.clone());
+        // Also after a panic that is not a job's: the results end with the last seat.
+        let (pool, leave) = (self.clone(), Leave(chair.clone()));
+        if let Some(pace) = self.pace.clone() {
+            tokio::spawn(async move { pool.work_as_task(&leave.0, pace).await });
+            lock(&self.chairs).push(chair);
+            return;
+        }
         // What an executor asks of the runtime, it asks of the one that the runner lives in.
         let runtime = tokio::runtime::Handle::current();
         let thread = std::thread::Builder::new().name(self.shared.name.clone());
         let started = thread.spawn(move || {
             let _context = runtime.enter();
-            // Also after a panic that is not a job's: the results end with the last seat.
-            let leave = Leave(own);
             while let Ok(queued) = pool.jobs.recv() {
-                if pool.work_on(queued, &leave.0).is_none() {
-                    return;
-                }
+                let left = match pool.take_up(queued, &leave.0) {
+                    None => return,
+                    Some(Taken::Gone) => continue,
+                    Some(Taken::Back(left)) => left,
+                    Some(Taken::Up(job)) => {
+                        let (span, begun) = (job.span.clone(), job.begun);
+                        let result = span.in_scope(|| job.execute(&*pool.executor, &pool.shared));
+                        let Some(left) = pool.put_down(&leave.0, begun, result) else { return };
+                        left
+                    }
+                };
+                let Some(results) = lock(&leave.0).as_ref().map(|seat| seat.results.clone()) else { return };
+                let _ = results.blocking_send(left);
             }
         });
         match started {
@@ -137,8 +196,37 @@ where
         }
     }
 
-    /// Works on one job, and hands on what came of it. `None` when the worker has lost its seat.
-    fn work_on(&self, queued: Queued<E>, chair: &Chair<E>) -> Option<()> {
+    /// A worker without a thread, for a runtime whose clock a test holds: each execution takes as long as it is told to, by that
+    /// clock, and happens at once in the end.
+    async fn work_as_task(&self, chair: &Chair<E>, pace: Pace<E>) {
+        loop {
+            let queued = match self.jobs.try_recv() {
+                Ok(queued) => queued,
+                Err(crossbeam_channel::TryRecvError::Empty) => {
+                    self.shared.queued.notified().await;
+                    continue;
+                }
+                Err(crossbeam_channel::TryRecvError::Disconnected) => return,
+            };
+            let left = match self.take_up(queued, chair) {
+                None => return,
+                Some(Taken::Gone) => continue,
+                Some(Taken::Back(left)) => left,
+                Some(Taken::Up(job)) => {
+                    tokio::time::sleep(pace(&job.metadata)).await;
+                    let (span, begun) = (job.span.clone(), job.begun);
+                    let result = span.in_scope(|| job.execute(&*self.executor, &self.shared));
+                    let Some(left) = self.put_down(chair, begun, result) else { return };
+                    left
+                }
+            };
+            let Some(results) = lock(chair).as_ref().map(|seat| seat.results.clone()) else { return };
+            let _ = results.send(left).await;
+        }
+    }
+
+    /// Takes a job up. `None` when the worker has lost its seat.
+    fn take_up(&self, queued: Queued<E>, chair: &Chair<E>) -> Option<Taken<E>> {
         let Queued { job, slot, since } = queued;
         let Picked { input, metadata, lease, .. } = job;
         let shared = &self.shared;
@@ -146,12 +234,10 @@ where
         let metadata = Arc::new(metadata);
         if lease.is_lost() {
             shared.count(JobOutcome::LeaseLost);
-            return Some(());
+            return Some(Taken::Gone);
         }
         if shared.stop.is_cancelled() {
-            let results = lock(chair).as_ref()?.results.clone();
-            let _ = results.blocking_send(Left::Unfinished(metadata));
-            return Some(());
+            return Some(Taken::Back(Left::Unfinished(metadata)));
         }
         let abandoned = Arc::new(AtomicBool::new(false));
         let span = metadata.span();
@@ -165,29 +251,23 @@ where
             begun,
         });
         self.note_deadline(&lease);
+        Some(Taken::Up(TakenUp { input, metadata, lease, abandoned, span, begun }))
+    }
 
-        let workers = &RUNNER_METRICS.busy_workers[&shared.labels];
-        workers.inc_by(1);
-        let before = thread_cpu_time();
-        let result = span.in_scope(|| execute(&*self.executor, input, &metadata, &lease, &abandoned));
-        let spent = thread_cpu_time().saturating_sub(before);
-        workers.dec_by(1);
-        let nanoseconds = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
-        shared.execute_cpu_nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
-        RUNNER_METRICS.execute_cpu_time[&shared.labels].inc_by(spent.as_secs_f64());
-
-        let (current, results) = {
-            let mut chair = lock(chair);
-            let seat = chair.as_mut()?;
-            (seat.current.take()?, seat.results.clone())
-        };
-        RUNNER_METRICS.execute_time[&shared.labels].observe(begun.elapsed());
+    /// What came of a job. `None` when the worker has lost its seat, and another has answered for the job.
+    fn put_down(
+        &self,
+        chair: &Chair<E>,
+        begun: Instant,
+        result: Result<E::Output, ExecuteError>,
+    ) -> Option<Left<E>> {
+        let current = lock(chair).as_mut()?.current.take()?;
+        RUNNER_METRICS.execute_time[&self.shared.labels].observe(begun.elapsed());
         let outcome = match result {
             Ok(output) => Outcome::Success(Some(output)),
             Err(error) => Outcome::Failure(error),
         };
-        let _ = results.blocking_send(Left::Finished(current.finish(shared, outcome)));
-        Some(())
+        Some(Left::Finished(current.finish(&self.shared, outcome)))
     }
 
     /// Wakes the supervisor where it would look too late.
@@ -246,7 +326,7 @@ where
             let next = self.next_look.load(Ordering::Acquire);
             let far = async {
                 match self.begun.checked_add(Duration::from_micros(next)) {
-                    Some(at) if next < u64::MAX => tokio::time::sleep_until(at.into()).await,
+                    Some(at) if next < u64::MAX => tokio::time::sleep_until(at).await,
                     _ => std::future::pending().await,
                 }
             };

@@ -2,18 +2,19 @@
 //! threads.
 
 use crate::metrics::{JobOutcome, OutcomeLabels, RUNNER_METRICS, RunnerLabels};
-use crate::pool::{Finished, Left, Pool, Queued};
+use crate::pool::{Finished, Left, Pace, Pool, Queued};
 use crate::{ExecuteError, Executor, JobContext, JobPicker, JobSaver, Outcome, PickError, Picked, SaveError};
 use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{Notify, Semaphore, mpsc},
     task::JoinSet,
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -69,6 +70,7 @@ pub struct JobRunner<P: JobPicker, S> {
     picker: P,
     executor: P::Executor,
     saver: Arc<S>,
+    pace: Option<Pace<P::Executor>>,
 }
 
 impl JobRunner<Unset, Unset> {
@@ -186,7 +188,7 @@ where
     #[must_use]
     pub fn build(self) -> JobRunner<P, S> {
         let Self { settings, picker, executor, saver } = self;
-        JobRunner { settings, picker, executor, saver: Arc::new(saver) }
+        JobRunner { settings, picker, executor, saver: Arc::new(saver), pace: None }
     }
 }
 
@@ -203,6 +205,8 @@ pub(crate) struct Shared<S> {
     pub(crate) stop: CancellationToken,
     /// The drain timeout is over: whatever still runs is released.
     pub(crate) give_up: CancellationToken,
+    /// Tells workers that are tasks that there is a job, or that there will be none.
+    pub(crate) queued: Notify,
 }
 
 impl<S> Shared<S> {
@@ -218,11 +222,22 @@ where
     P: JobPicker,
     S: JobSaver<Executor = P::Executor>,
 {
+    /// For a runtime whose clock a test holds: executions are no threads' work, and each takes as long as `pace` says, by that clock.
+    /// Everything else is as ever.
+    #[must_use]
+    pub fn simulated(
+        mut self,
+        pace: impl Fn(&<P::Executor as Executor>::Metadata) -> Duration + Send + Sync + 'static,
+    ) -> Self {
+        self.pace = Some(Arc::new(pace));
+        self
+    }
+
     /// Runs until the shutdown signal, or until the picker is closed; then drains and reports.
     ///
     /// Not cancelled half way: dropping the future leaves leases to expire.
     pub async fn run(self) -> RunnerReport {
-        let Self { settings, picker, executor, saver } = self;
+        let Self { settings, picker, executor, saver, pace } = self;
         let Settings { name, workers, prefetch, saves, drain_timeout, shutdown, holds_slots_until_saved } =
             settings;
         let shared = Arc::new(Shared {
@@ -234,6 +249,7 @@ where
             execute_cpu_nanoseconds: AtomicU64::new(0),
             stop: shutdown,
             give_up: CancellationToken::new(),
+            queued: Notify::new(),
         });
         let saves = saves.unwrap_or(workers);
         let slots = Arc::new(Semaphore::new(workers + prefetch));
@@ -244,7 +260,7 @@ where
         let (queue_sender, queue) = crossbeam_channel::bounded(workers + prefetch);
         // A worker that waits here is the back-pressure that bounds the results in memory.
         let (result_sender, results) = mpsc::channel(saves);
-        let pool = Pool::start(&shared, executor, workers, queue, &result_sender);
+        let pool = Pool::start(&shared, executor, pace, workers, queue, &result_sender);
         drop(result_sender);
         if pool.workers() == 0 {
             shared.stop.cancel();
@@ -352,8 +368,9 @@ async fn pick_all<P, S>(
                         continue;
                     }
                     let queued = Queued { job, slot, since: Instant::now() };
-                    if let Err(refused) = queue.try_send(queued) {
-                        release(&shared, &refused.into_inner().job.metadata).await;
+                    match queue.try_send(queued) {
+                        Ok(()) => shared.queued.notify_one(),
+                        Err(refused) => release(&shared, &refused.into_inner().job.metadata).await,
                     }
                 }
             }
@@ -371,6 +388,8 @@ async fn pick_all<P, S>(
             }
         }
     }
+    drop(queue);
+    shared.queued.notify_waiters();
     for job in picker.close().await {
         RUNNER_METRICS.in_flight[labels].inc_by(1);
         release(&shared, &job.metadata).await;

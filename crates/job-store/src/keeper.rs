@@ -17,9 +17,10 @@ use sqlx::{ConnectOptions, PgConnection};
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// The first half of the advisory locks' names; the second is the worker's number.
@@ -130,8 +131,8 @@ impl LeaseKeeper {
     }
 
     /// Takes a freshly picked job's lease into care. `asked` is when the pick was begun: the lease holds from there at least.
-    pub fn hold(&self, job: &LeasedJob, lease: &Lease, asked: Instant) {
-        self.hold_in_place(job, lease, asked, None);
+    pub fn hold(&self, job: &LeasedJob, lease: &Lease, asked: impl Into<Instant>) {
+        self.hold_in_place(job, lease, asked.into(), None);
     }
 
     /// The place of a suspect, where no other has it.

@@ -13,11 +13,9 @@ use job_runner::{
     Allowance, ExecuteError, Executor, JobMetadata, JobPicker, Lease, MemoryBudget, PickError, Picked,
     Reservation, SaveError,
 };
-use std::{
-    panic::AssertUnwindSafe,
-    time::{Duration, Instant},
-};
+use std::{panic::AssertUnwindSafe, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::Instant;
 
 /// How long a job rests that could not be worked on for a store's sake.
 const UNAVAILABLE_REST: Duration = Duration::from_secs(2);
