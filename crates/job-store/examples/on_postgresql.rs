@@ -16,7 +16,7 @@ use job_store::{
 use proving_model::{
     AggregationRound, ArtifactRef, BatchId, CircuitId, JobKey, MemoryClass, ProtocolVersion, Stage,
 };
-use std::{error::Error, os::unix::fs::PermissionsExt, time::Duration};
+use std::{error::Error, os::unix::fs::PermissionsExt, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 const VERSION: ProtocolVersion = ProtocolVersion { minor: 0, patch: 1 };
@@ -50,6 +50,7 @@ impl Executor for Square {
 
 /// Completes jobs. A real component writes its artifact first.
 struct Complete {
+    store: JobStore,
     worker: WorkerContext,
     last: CancellationToken,
 }
@@ -65,7 +66,7 @@ impl JobSaver for Complete {
                 let key = format!("square-{}", square.unwrap_or_default());
                 let output = ArtifactRef { key, checksum: [0; 32], size_bytes: 0 };
                 self.worker.complete(job, Some(&output)).await?;
-                let report = self.worker.store.queue_report().await;
+                let report = self.store.queue_report().await;
                 if report.is_ok_and(|left| left.is_empty()) {
                     self.last.cancel();
                 }
@@ -80,8 +81,7 @@ impl JobSaver for Complete {
 }
 
 /// Puts a batch's numbers into the queue, as a witness generator does with circuits: under the lease of its own job.
-async fn insert_numbers(worker: &WorkerContext) -> Result<(), Box<dyn Error>> {
-    let store = &worker.store;
+async fn insert_numbers(store: &JobStore, worker: &WorkerContext) -> Result<(), Box<dyn Error>> {
     store.insert_protocol_version(VERSION, "squares", "no keys").await?;
     let input = ArtifactRef { key: "numbers".to_owned(), checksum: [0; 32], size_bytes: 0 };
     store.insert_batch(&NewBatch::new(BATCH, VERSION, input.clone())).await?;
@@ -137,16 +137,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
         wake: WakeListener::start(&store).await?,
         keeper: LeaseKeeper::start(&store, &me, Duration::from_secs(5), Duration::from_secs(20)).await?,
         memory: MemoryBudget::new(None),
-        store: store.clone(),
+        store: Arc::new(store.clone()),
         poll_interval: Duration::from_secs(1),
         job_timeout: Duration::from_secs(60),
     };
-    insert_numbers(&worker).await?;
+    insert_numbers(&store, &worker).await?;
     let last = CancellationToken::new();
     let report = JobRunner::builder("square")
         .picker(QueuePicker::new(worker.clone(), filter(Stage::CircuitProof), Number))
         .executor(Square)
-        .saver(Complete { worker, last: last.clone() })
+        .saver(Complete { store: store.clone(), worker, last: last.clone() })
         .workers(4)
         .shutdown(last)
         .build()

@@ -7,9 +7,10 @@
 
 use crate::connections::LIVELINESS;
 use crate::metrics::{QueryTimer, STORE_METRICS};
-use crate::wake::Waker;
+use crate::wake::{Announcements, Waker};
 use crate::workers::register;
 use crate::{JobStore, LeasedJob, NewWorker, StoreError};
+use async_trait::async_trait;
 use job_runner::Lease;
 use proving_model::Stage;
 use sqlx::postgres::PgConnectOptions;
@@ -34,11 +35,11 @@ pub struct LeaseKeeper {
     worker: Uuid,
     /// The place of the one suspect that this process has at a time.
     suspect_place: Arc<Semaphore>,
-    waker: Waker,
+    announcements: Announcements,
 }
 
 /// A job and its token.
-type LeaseName = (i64, Uuid);
+pub(crate) type LeaseName = (i64, Uuid);
 
 #[derive(Debug, Clone)]
 struct Held {
@@ -50,17 +51,36 @@ struct Held {
     suspect_place: Option<Arc<OwnedSemaphorePermit>>,
 }
 
-/// What the thread works with.
-struct Heart {
-    options: PgConnectOptions,
-    connection: Option<PgConnection>,
-    worker: Uuid,
-    number: i32,
+/// What a heartbeat tells the store, and hears from it.
+#[async_trait]
+pub trait Pulse: Send + 'static {
+    /// Prolongs this worker's leases, from now on, by their whole duration; returns all that it has.
+    async fn prolong(&mut self) -> Result<Vec<LeaseName>, StoreError>;
+
+    /// Writes how far jobs are, where the lease still holds.
+    async fn tell_progress(&mut self, progress: &[(LeaseName, f32)]) -> Result<(), StoreError>;
+
+    /// Hands jobs back at no cost, where the lease still holds.
+    async fn hand_back(&mut self, strays: &[LeaseName]) -> Result<(), StoreError>;
+}
+
+/// What beats.
+struct Heart<P> {
+    pulse: P,
     interval: Duration,
     duration: Duration,
     held: Arc<Mutex<HashMap<LeaseName, Held>>>,
     /// Leases of this worker's that nobody in it knew of at the last beat.
     strays: HashSet<LeaseName>,
+}
+
+/// The pulse of a process on the database: a connection of its own, which is also its sign of life.
+struct Connected {
+    options: PgConnectOptions,
+    connection: Option<PgConnection>,
+    worker: Uuid,
+    number: i32,
+    duration: Duration,
     waker: Waker,
 }
 
@@ -90,38 +110,55 @@ impl LeaseKeeper {
         let relaxed = [("synchronous_commit", "off")];
         let options = store.url.options()?.disable_statement_logging().options(relaxed).options(LIVELINESS);
         let held: Arc<Mutex<HashMap<LeaseName, Held>>> = Arc::default();
-        let (alive, mut ended) = mpsc::channel::<()>(1);
+        let (alive, ended) = mpsc::channel::<()>(1);
         let (ready, started) = oneshot::channel();
         let (theirs, worker, waker) = (held.clone(), worker.clone(), store.waker.clone());
         let live = async move {
-            let born = Heart::start(options, &worker, interval, duration, theirs, waker).await;
-            let mut heart = match born {
-                Ok(heart) => {
-                    let _ = ready.send(Ok(heart.worker));
-                    heart
+            let pulse = match Connected::start(options, &worker, duration, waker).await {
+                Ok(pulse) => {
+                    let _ = ready.send(Ok(pulse.worker));
+                    pulse
                 }
                 Err(e) => {
                     let _ = ready.send(Err(e));
                     return;
                 }
             };
-            // A timeout is the next beat; the channel's end is the process's wish to stop.
-            while tokio::time::timeout(interval, ended.recv()).await.is_err() {
-                heart.beat_or_warn().await;
-            }
+            let heart = Heart { pulse, interval, duration, held: theirs, strays: HashSet::new() };
+            heart.live(ended).await;
         };
         let thread = std::thread::Builder::new().name("lease-keeper".to_owned());
         thread.spawn(move || runtime.block_on(live)).map_err(failed)?;
         let worker = started
             .await
             .map_err(|_| StoreError::Invalid("the heartbeat thread ended before it began".to_owned()))??;
-        Ok(Self {
-            held,
-            _alive: Arc::new(alive),
-            worker,
-            suspect_place: Arc::new(Semaphore::new(1)),
-            waker: store.waker.clone(),
-        })
+        Ok(Self::of(held, alive, worker, store.waker.announcements()))
+    }
+
+    /// One whose heart beats on the runtime at hand, by this pulse: for simulations, which hold the clock.
+    #[must_use]
+    pub fn with_pulse(
+        pulse: impl Pulse,
+        worker: Uuid,
+        announcements: Announcements,
+        interval: Duration,
+        duration: Duration,
+    ) -> Self {
+        let held: Arc<Mutex<HashMap<LeaseName, Held>>> = Arc::default();
+        let (alive, ended) = mpsc::channel::<()>(1);
+        let heart = Heart { pulse, interval, duration, held: held.clone(), strays: HashSet::new() };
+        tokio::spawn(heart.live(ended));
+        Self::of(held, alive, worker, announcements)
+    }
+
+    fn of(
+        held: Arc<Mutex<HashMap<LeaseName, Held>>>,
+        alive: mpsc::Sender<()>,
+        worker: Uuid,
+        announcements: Announcements,
+    ) -> Self {
+        let suspect_place = Arc::new(Semaphore::new(1));
+        Self { held, _alive: Arc::new(alive), worker, suspect_place, announcements }
     }
 
     /// This process's id in the store; it goes into every lease.
@@ -168,28 +205,24 @@ impl LeaseKeeper {
         drop(all);
         if gone.is_some_and(|held| held.suspect_place.is_some()) {
             // Another suspect may have waited in the queue for this one's place, and nobody else tells.
-            self.waker.wake_here();
+            self.announcements.announce_all();
         }
     }
 }
 
-impl Heart {
+impl Connected {
     async fn start(
         options: PgConnectOptions,
         worker: &NewWorker,
-        interval: Duration,
         duration: Duration,
-        held: Arc<Mutex<HashMap<LeaseName, Held>>>,
         waker: Waker,
     ) -> Result<Self, StoreError> {
         let mut connection = options.connect().await.map_err(StoreError::database("heartbeat: connect"))?;
         let (worker, number) = register(&mut connection, worker, duration).await?;
-        let strays = HashSet::new();
-        let mut heart =
-            Self { options, connection: None, worker, number, interval, duration, held, strays, waker };
-        heart.show_life(&mut connection).await?;
-        heart.connection = Some(connection);
-        Ok(heart)
+        let mut pulse = Self { options, connection: None, worker, number, duration, waker };
+        pulse.show_life(&mut connection).await?;
+        pulse.connection = Some(connection);
+        Ok(pulse)
     }
 
     /// Takes the lock. A connection that broke without the server's notice may still have it, and then stands for us.
@@ -208,38 +241,24 @@ impl Heart {
             .map_err(StoreError::database("heartbeat: lock"))
     }
 
-    async fn beat_or_warn(&mut self) {
-        let limit = self.duration.saturating_sub(self.interval);
-        match tokio::time::timeout(limit, self.beat()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(e)) => {
-                self.connection = None;
-                tracing::warn!("a heartbeat failed, leases run on until they expire: {e}");
-            }
-            Err(_) => {
-                self.connection = None;
-                tracing::warn!("a heartbeat had no answer within {limit:?}");
-            }
+    /// The connection, out of its place: what fails, or is given up half way, takes it along.
+    async fn take(&mut self) -> Result<PgConnection, StoreError> {
+        if let Some(connection) = self.connection.take() {
+            return Ok(connection);
         }
-        self.lose_expired();
+        let connected = self.options.connect().await;
+        let mut fresh = connected.map_err(StoreError::database("heartbeat: connect"))?;
+        self.show_life(&mut fresh).await?;
+        Ok(fresh)
     }
+}
 
-    async fn beat(&mut self) -> Result<(), StoreError> {
+#[async_trait]
+impl Pulse for Connected {
+    async fn prolong(&mut self) -> Result<Vec<LeaseName>, StoreError> {
         let _timer = QueryTimer::start("heartbeat");
         let error = StoreError::database;
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => {
-                let mut fresh = self.options.connect().await.map_err(error("heartbeat: connect"))?;
-                self.show_life(&mut fresh).await?;
-                fresh
-            }
-        };
-        let snapshot: Vec<(LeaseName, Held)> = {
-            let all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-            all.iter().map(|(name, held)| (*name, held.clone())).collect()
-        };
-        let asked = Instant::now();
+        let mut connection = self.take().await?;
         sqlx::query!(
             "UPDATE workers SET heartbeat_at = now(), expires_at = now() + make_interval(secs => $2), stopped_at = NULL
              WHERE id = $1",
@@ -249,39 +268,39 @@ impl Heart {
         .execute(&mut connection)
         .await
         .map_err(error("heartbeat"))?;
-        // After the prolongation: what is still held now is held for a whole duration from `asked` on.
-        let kept = sqlx::query!(
+        let leased = sqlx::query!(
             r#"SELECT id, lease_token AS "token!" FROM prover_jobs WHERE worker_id = $1 AND status = 'in_progress'"#,
             self.worker
         )
         .fetch_all(&mut connection)
         .await
         .map_err(error("heartbeat: look at the leases"))?;
-        let kept: HashSet<LeaseName> = kept.into_iter().map(|row| (row.id, row.token)).collect();
-        self.settle(&snapshot, &kept, asked);
-        self.hand_back_strays(&mut connection, kept).await?;
-        self.tell_progress(&mut connection, &snapshot).await?;
+        self.connection = Some(connection);
+        Ok(leased.into_iter().map(|row| (row.id, row.token)).collect())
+    }
+
+    async fn tell_progress(&mut self, progress: &[(LeaseName, f32)]) -> Result<(), StoreError> {
+        let mut connection = self.take().await?;
+        let (ids, tokens): (Vec<i64>, Vec<Uuid>) = progress.iter().map(|(name, _)| *name).unzip();
+        let fractions: Vec<f32> = progress.iter().map(|(_, fraction)| *fraction).collect();
+        sqlx::query!(
+            "UPDATE prover_jobs j SET progress = h.progress
+             FROM UNNEST($1::int8[], $2::uuid[], $3::float4[]) AS h (id, token, progress)
+             WHERE j.id = h.id AND j.lease_token = h.token",
+            &ids,
+            &tokens,
+            &fractions
+        )
+        .execute(&mut connection)
+        .await
+        .map_err(StoreError::database("heartbeat: progress"))?;
         self.connection = Some(connection);
         Ok(())
     }
 
-    /// Hands back what is leased to this worker and nobody in it knows of: the answer to its pick was lost, or its end could not be
-    /// written. This worker's life would keep it for ever. Only what was unknown one beat ago already: an answer may be on
-    /// its way.
-    async fn hand_back_strays(
-        &mut self,
-        connection: &mut PgConnection,
-        mut leased: HashSet<LeaseName>,
-    ) -> Result<(), StoreError> {
-        {
-            let all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-            leased.retain(|name| !all.contains_key(name));
-        }
-        let (ids, tokens): (Vec<i64>, Vec<Uuid>) = leased.intersection(&self.strays).copied().unzip();
-        self.strays = leased;
-        if ids.is_empty() {
-            return Ok(());
-        }
+    async fn hand_back(&mut self, strays: &[LeaseName]) -> Result<(), StoreError> {
+        let mut connection = self.take().await?;
+        let (ids, tokens): (Vec<i64>, Vec<Uuid>) = strays.iter().copied().unzip();
         let stages = sqlx::query_scalar!(
             r#"WITH strays AS (
                    SELECT j.id, j.attempts, j.worker_id, j.lease_token, j.started_at
@@ -303,13 +322,61 @@ impl Heart {
             &ids,
             &tokens
         )
-        .fetch_all(connection)
+        .fetch_all(&mut connection)
         .await
         .map_err(StoreError::database("heartbeat: hand back strays"))?;
+        self.connection = Some(connection);
         tracing::warn!(jobs = stages.len(), "leases that nobody knew of were handed back");
         let stages: BTreeSet<Stage> = stages.iter().filter_map(|stage| stage.parse().ok()).collect();
         stages.into_iter().for_each(|stage| self.waker.wake(stage));
         Ok(())
+    }
+}
+
+impl<P: Pulse> Heart<P> {
+    /// Beats until the other end of `ended` is dropped.
+    async fn live(mut self, mut ended: mpsc::Receiver<()>) {
+        // A timeout is the next beat; the channel's end is the process's wish to stop.
+        while tokio::time::timeout(self.interval, ended.recv()).await.is_err() {
+            self.beat_or_warn().await;
+        }
+    }
+
+    async fn beat_or_warn(&mut self) {
+        let limit = self.duration.saturating_sub(self.interval);
+        match tokio::time::timeout(limit, self.beat()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => tracing::warn!("a heartbeat failed, leases run on until they expire: {e}"),
+            Err(_) => tracing::warn!("a heartbeat had no answer within {limit:?}"),
+        }
+        self.lose_expired();
+    }
+
+    async fn beat(&mut self) -> Result<(), StoreError> {
+        let snapshot: Vec<(LeaseName, Held)> = {
+            let all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            all.iter().map(|(name, held)| (*name, held.clone())).collect()
+        };
+        let asked = Instant::now();
+        // What is still held after the prolongation is held for a whole duration from `asked` on.
+        let leased: HashSet<LeaseName> = self.pulse.prolong().await?.into_iter().collect();
+        self.settle(&snapshot, &leased, asked);
+        self.hand_back_strays(leased).await?;
+        self.tell_progress(&snapshot).await
+    }
+
+    /// Hands back what is leased to this worker and nobody in it knows of: the answer to its pick was lost, or its end could not be
+    /// written. This worker's life would keep it for ever. Only what was unknown one beat ago already: an answer may be on
+    /// its way.
+    async fn hand_back_strays(&mut self, mut leased: HashSet<LeaseName>) -> Result<(), StoreError> {
+        {
+            let all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            leased.retain(|name| !all.contains_key(name));
+        }
+        let mut strays: Vec<LeaseName> = leased.intersection(&self.strays).copied().collect();
+        strays.sort_unstable();
+        self.strays = leased;
+        if strays.is_empty() { Ok(()) } else { self.pulse.hand_back(&strays).await }
     }
 
     fn settle(&self, snapshot: &[(LeaseName, Held)], kept: &HashSet<LeaseName>, asked: Instant) {
@@ -328,31 +395,20 @@ impl Heart {
     }
 
     /// Writes the progress of those that made some since the last beat.
-    async fn tell_progress(
-        &self,
-        connection: &mut PgConnection,
-        snapshot: &[(LeaseName, Held)],
-    ) -> Result<(), StoreError> {
-        let news: Vec<_> = snapshot.iter().filter(|(_, held)| held.lease.progress() > held.told).collect();
+    async fn tell_progress(&mut self, snapshot: &[(LeaseName, Held)]) -> Result<(), StoreError> {
+        let news: Vec<(LeaseName, f32)> = snapshot
+            .iter()
+            .map(|(name, held)| (*name, held.lease.progress(), held.told))
+            .filter(|(_, progress, told)| progress > told)
+            .map(|(name, progress, _)| (name, progress))
+            .collect();
         if news.is_empty() {
             return Ok(());
         }
-        let (ids, tokens): (Vec<i64>, Vec<Uuid>) = news.iter().map(|(name, _)| *name).unzip();
-        let progress: Vec<f32> = news.iter().map(|(_, held)| held.lease.progress()).collect();
-        sqlx::query!(
-            "UPDATE prover_jobs j SET progress = h.progress
-             FROM UNNEST($1::int8[], $2::uuid[], $3::float4[]) AS h (id, token, progress)
-             WHERE j.id = h.id AND j.lease_token = h.token",
-            &ids,
-            &tokens,
-            &progress
-        )
-        .execute(connection)
-        .await
-        .map_err(StoreError::database("heartbeat: progress"))?;
+        self.pulse.tell_progress(&news).await?;
         let mut all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        for ((name, _), progress) in news.iter().zip(progress) {
-            if let Some(held) = all.get_mut(name) {
+        for (name, progress) in news {
+            if let Some(held) = all.get_mut(&name) {
                 held.told = progress;
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::pick::Room;
 use crate::{
-    AttemptFailure, FailureKind, JobStore, LeaseKeeper, LeasedJob, PickFilter, StoreError, WakeListener,
+    AttemptFailure, FailureKind, LeaseKeeper, LeasedJob, PickFilter, StoreError, WakeListener, WorkerStore,
 };
 use async_trait::async_trait;
 use futures::{
@@ -13,7 +13,7 @@ use job_runner::{
     Allowance, ExecuteError, Executor, JobMetadata, JobPicker, Lease, MemoryBudget, PickError, Picked,
     Reservation, SaveError,
 };
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 
@@ -30,7 +30,7 @@ impl JobMetadata for LeasedJob {
 #[derive(Debug, Clone)]
 pub struct WorkerContext {
     /// The store.
-    pub store: JobStore,
+    pub store: Arc<dyn WorkerStore>,
     /// Keeps leases alive.
     pub keeper: LeaseKeeper,
     /// Hears of new work.
@@ -188,7 +188,7 @@ impl<E, L> QueuePicker<E, L> {
             Admitted { job, reserved, suspect_place }
         };
         let Some(total) = memory.total() else {
-            let jobs = store.pick(&self.filter, want, keeper.worker()).await?;
+            let jobs = store.pick_into(&self.filter, want, keeper.worker(), Room::UNLIMITED).await?;
             return Ok(jobs.into_iter().map(|job| admit(job, memory.take_free(), None)).collect());
         };
         let mut leased = Vec::new();
@@ -252,7 +252,7 @@ impl WorkerContext {
         output: Option<&proving_model::ArtifactRef>,
     ) -> Result<(), SaveError> {
         let peak = self.keeper.peak_memory_bytes(job);
-        let result = self.store.complete_measured(job, output, peak).await;
+        let result = self.store.complete(job, output, peak).await;
         self.settle(job, result)
     }
 
@@ -263,12 +263,12 @@ impl WorkerContext {
     pub async fn fail(&self, job: &LeasedJob, error: &ExecuteError) -> Result<(), SaveError> {
         let (kind, text) = match error {
             ExecuteError::Cancelled => {
-                let result = self.store.release(job, Duration::ZERO).await;
+                let result = self.store.release(job, Duration::ZERO, None).await;
                 return self.settle(job, result);
             }
             ExecuteError::Unavailable(reason) => {
                 tracing::warn!("the attempt was cut short: {reason}");
-                let result = self.store.release_because(job, UNAVAILABLE_REST, Some(reason)).await;
+                let result = self.store.release(job, UNAVAILABLE_REST, Some(reason)).await;
                 return self.settle(job, result);
             }
             ExecuteError::Retryable(text) => (FailureKind::Retryable, text.clone()),
@@ -283,7 +283,7 @@ impl WorkerContext {
     /// Hands a job back, for savers; a failure to do so leaves it to the lease's expiry.
     pub async fn release(&self, job: &LeasedJob) {
         self.keeper.forget(job);
-        if let Err(e) = self.store.release(job, Duration::ZERO).await {
+        if let Err(e) = self.store.release(job, Duration::ZERO, None).await {
             tracing::warn!("the job could not be handed back, its lease will expire: {e}");
         }
     }
@@ -314,7 +314,7 @@ impl WorkerContext {
             LoadError::Unavailable(reason) => {
                 tracing::warn!(job = %job.key, batch = %job.batch, "the input cannot be loaded now: {reason}");
                 // Not the job's fault, hence no charge; the rest keeps a store that is away from being hammered.
-                self.store.release_because(job, UNAVAILABLE_REST, Some(&reason)).await
+                self.store.release(job, UNAVAILABLE_REST, Some(&reason)).await
             }
         };
         if let Err(e) = result {

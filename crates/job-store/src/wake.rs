@@ -30,9 +30,33 @@ enum Request {
 #[derive(Debug, Clone)]
 pub(crate) struct Waker {
     requests: mpsc::Sender<Request>,
-    /// Announcements so far, by stage, for the pickers of this process: they hear of this process's own at once, and of the
-    /// others' from the server.
+    /// For the pickers of this process: they hear of this process's own at once, and of the others' from the server.
+    announcements: Announcements,
+}
+
+/// What the pickers of a process hear. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Announcements {
+    /// How many so far, by stage.
     stages: Arc<[watch::Sender<u64>; Stage::ALL.len()]>,
+}
+
+impl Default for Announcements {
+    fn default() -> Self {
+        Self { stages: Arc::new([0; Stage::ALL.len()].map(watch::Sender::new)) }
+    }
+}
+
+impl Announcements {
+    /// Tells the pickers of a stage that there may be work.
+    pub fn announce(&self, stage: Stage) {
+        self.stages[stage as usize].send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Tells all pickers.
+    pub fn announce_all(&self) {
+        Stage::ALL.iter().for_each(|stage| self.announce(*stage));
+    }
 }
 
 impl Waker {
@@ -69,18 +93,18 @@ impl Waker {
                 }
             }
         });
-        Self { requests, stages: Arc::new([0; Stage::ALL.len()].map(watch::Sender::new)) }
+        Self { requests, announcements: Announcements::default() }
     }
 
     /// Asks for an announcement; never waits, and never fails: a full inbox already holds the same.
     pub(crate) fn wake(&self, stage: Stage) {
-        announce(&self.stages[stage as usize]);
+        self.announcements.announce(stage);
         let _ = self.requests.try_send(Request::Wake(stage));
     }
 
-    /// Has the pickers of this process look again, and no others.
-    pub(crate) fn wake_here(&self) {
-        self.stages.iter().for_each(announce);
+    /// Where this process's own are announced.
+    pub(crate) fn announcements(&self) -> Announcements {
+        self.announcements.clone()
     }
 
     /// Returns when everything asked for was announced.
@@ -96,8 +120,15 @@ impl Waker {
 /// Listens until the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct WakeListener {
-    stages: Arc<[watch::Sender<u64>; Stage::ALL.len()]>,
-    _alive: Arc<DropGuard>,
+    announcements: Announcements,
+    _alive: Option<Arc<DropGuard>>,
+}
+
+impl From<Announcements> for WakeListener {
+    /// One that hears of nothing but these.
+    fn from(announcements: Announcements) -> Self {
+        Self { announcements, _alive: None }
+    }
 }
 
 impl WakeListener {
@@ -106,28 +137,28 @@ impl WakeListener {
     /// # Errors
     /// [`StoreError::Database`] when the first connection cannot be made.
     pub async fn start(store: &JobStore) -> Result<Self, StoreError> {
-        let stages = store.waker.stages.clone();
+        let announcements = store.waker.announcements();
         let ended = CancellationToken::new();
         let mut connection = Self::connect(store).await?;
         let listening = {
-            let (stages, store) = (stages.clone(), store.clone());
+            let (announcements, store) = (announcements.clone(), store.clone());
             async move {
                 loop {
                     match connection.try_recv().await {
                         Ok(Some(message)) => {
                             STORE_METRICS.wake_ups_received.inc();
                             if let Ok(stage) = message.payload().parse::<Stage>() {
-                                announce(&stages[stage as usize]);
+                                announcements.announce(stage);
                             }
                         }
                         // The connection was lost and is being made again: what was announced meanwhile is unknown.
-                        Ok(None) => stages.iter().for_each(announce),
+                        Ok(None) => announcements.announce_all(),
                         Err(e) => {
                             tracing::warn!("the wake-up connection broke, pickers poll meanwhile: {e}");
                             tokio::time::sleep(RECONNECT_PAUSE).await;
                             if let Ok(fresh) = Self::connect(&store).await {
                                 connection = fresh;
-                                stages.iter().for_each(announce);
+                                announcements.announce_all();
                             }
                         }
                     }
@@ -136,7 +167,7 @@ impl WakeListener {
         };
         let end = ended.clone();
         tokio::spawn(async move { end.run_until_cancelled_owned(listening).await });
-        Ok(Self { stages, _alive: Arc::new(ended.drop_guard()) })
+        Ok(Self { announcements, _alive: Some(Arc::new(ended.drop_guard())) })
     }
 
     async fn connect(store: &JobStore) -> Result<PgListener, StoreError> {
@@ -151,10 +182,6 @@ impl WakeListener {
 
     /// The announcements of a stage, for one picker.
     pub(crate) fn announcements(&self, stage: Stage) -> watch::Receiver<u64> {
-        self.stages[stage as usize].subscribe()
+        self.announcements.stages[stage as usize].subscribe()
     }
-}
-
-fn announce(stage: &watch::Sender<u64>) {
-    stage.send_modify(|count| *count = count.wrapping_add(1));
 }

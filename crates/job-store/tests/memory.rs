@@ -9,7 +9,7 @@ use job_store::{
     QueuePicker, Room, WakeListener, WorkerContext,
 };
 use proving_model::{AggregationRound, BatchId, CircuitId, JobKey, MemoryClass, Stage};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use test_support::{VERSION, artifact, store};
 
 const MEGABYTE: i64 = 1 << 20;
@@ -104,7 +104,7 @@ impl Loader for Nothing {
 
 async fn context(store: &JobStore, budget_megabytes: u64, heartbeat: Duration) -> WorkerContext {
     WorkerContext {
-        store: store.clone(),
+        store: Arc::new(store.clone()),
         keeper: LeaseKeeper::start(store, &me(), heartbeat, Duration::from_secs(600)).await.unwrap(),
         wake: WakeListener::start(store).await.unwrap(),
         memory: MemoryBudget::new(Some(budget_megabytes << 20)),

@@ -304,7 +304,7 @@ pub(crate) async fn run_plan(
     let context = ComponentContext {
         worker: WorkerContext {
             wake: WakeListener::start(&ground.store).await?,
-            store: ground.store.clone(),
+            store: Arc::new(ground.store.clone()),
             // Also here, so that its lock outlives the components: their end is not the process's death.
             keeper: keeper.clone(),
             memory: MemoryBudget::new(plan.memory_budget),
@@ -316,7 +316,7 @@ pub(crate) async fn run_plan(
         drain_timeout: Duration::from_secs(plan.pace.drain_timeout_seconds),
         shutdown: shutdown.clone(),
     };
-    let mut running = start(plan, &context);
+    let mut running = start(plan, &context, &ground.store);
     drop(context);
     phase.send_replace(Phase::Running);
     tracing::info!(%worker, "running");
@@ -343,7 +343,7 @@ pub(crate) async fn run_plan(
 }
 
 /// Starts every component of the plan on a task of its own.
-fn start(plan: &Plan, context: &ComponentContext) -> JoinSet<Vec<RunnerReport>> {
+fn start(plan: &Plan, context: &ComponentContext, store: &JobStore) -> JoinSet<Vec<RunnerReport>> {
     let mut running = JoinSet::new();
     if plan.has(Component::WitnessGenerator) {
         let (context, config) = (context.clone(), plan.generator.clone());
@@ -357,7 +357,7 @@ fn start(plan: &Plan, context: &ComponentContext) -> JoinSet<Vec<RunnerReport>> 
         running.spawn(async move { vec![proof_compressor::run(context).await] });
     }
     if plan.has(Component::ProverJobMonitor) {
-        let (store, config, stop) = (context.worker.store.clone(), plan.monitor, context.shutdown.clone());
+        let (store, config, stop) = (store.clone(), plan.monitor, context.shutdown.clone());
         running.spawn(async move {
             job_monitor::run(store, config, stop).await;
             Vec::new()

@@ -7,7 +7,7 @@
 use artifact_store::{ArtifactError, ArtifactStore, job_artifact_key};
 use async_trait::async_trait;
 use job_runner::{ExecuteError, Executor, JobContext, JobSaver, Lease, Outcome, SaveError};
-use job_store::{JobStore, LeasedJob, LoadError, WorkerContext};
+use job_store::{LeasedJob, LoadError, WorkerContext, WorkerStore};
 use proof_system::{CircuitType, Control, ProofSystemError};
 use proving_model::{ArtifactKind, ArtifactRef};
 use std::{marker::PhantomData, sync::Arc, time::Duration};
@@ -61,7 +61,7 @@ pub fn execute_error(error: ProofSystemError) -> ExecuteError {
 /// Reads the artifacts of jobs. One that is missing or corrupt becomes [`LoadError::Lost`], which has it made again.
 #[derive(Debug, Clone)]
 pub struct ArtifactReader {
-    store: JobStore,
+    store: Arc<dyn WorkerStore>,
     artifacts: ArtifactStore,
 }
 

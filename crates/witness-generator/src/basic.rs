@@ -2,7 +2,7 @@
 
 use artifact_store::{ArtifactStore, job_artifact_key};
 use job_runner::ExecuteError;
-use job_store::{Extension, JobStore, LeasedJob, NewJob, StoreError};
+use job_store::{Extension, LeasedJob, NewJob, StoreError, WorkerStore};
 use proof_system::tree::{AggregationTree, Group, TreeNode};
 use proof_system::{BasicCircuit, CircuitType, Control, ProofSystem, ProofSystemError};
 use proving_component::{ComponentContext, execute_error};
@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 const CIRCUITS_PER_EXTENSION: usize = 16;
 
 pub(crate) struct BasicGenerator {
-    store: JobStore,
+    store: Arc<dyn WorkerStore>,
     artifacts: ArtifactStore,
     system: Arc<dyn ProofSystem>,
     /// The generator runs on a blocking thread and reaches the store through the runtime.

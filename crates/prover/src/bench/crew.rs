@@ -61,7 +61,7 @@ pub(crate) async fn register(
     };
     Ok(WorkerContext {
         memory: MemoryBudget::new(None),
-        store: store.clone(),
+        store: Arc::new(store.clone()),
         keeper: LeaseKeeper::start(store, &worker, lease / 4, lease).await?,
         wake: WakeListener::start(store).await?,
         poll_interval: POLL_INTERVAL,
@@ -101,8 +101,12 @@ pub(crate) struct OpenBatch {
 }
 
 impl OpenBatch {
-    pub(crate) async fn insert(context: &WorkerContext, number: u32) -> anyhow::Result<Self> {
-        let store = context.store.clone();
+    pub(crate) async fn insert(
+        store: &JobStore,
+        context: &WorkerContext,
+        number: u32,
+    ) -> anyhow::Result<Self> {
+        let store = store.clone();
         let id = BatchId { chain_id: 0, number };
         store.insert_batch(&NewBatch::new(id, VERSION, nothing())).await?;
         let asked = Instant::now();

@@ -75,7 +75,8 @@ async fn measure(args: &DispatchArgs, ground: &Ground) -> anyhow::Result<Figures
     let shutdown = CancellationToken::new();
     // Inserted as another process would: its wake-ups come by way of the server.
     let elsewhere = JobStore::connect(&url).await?;
-    let batch = OpenBatch::insert(&crew::register(&elsewhere, 1, LEASE_DURATION).await?, 1).await?;
+    let batch =
+        OpenBatch::insert(&elsewhere, &crew::register(&elsewhere, 1, LEASE_DURATION).await?, 1).await?;
     let running = {
         let (crew, context, shutdown) = (crew.clone(), context.clone(), shutdown.clone());
         let (filter, workers) = (crew::filter(Stage::CircuitProof), args.workers);

@@ -190,7 +190,7 @@ async fn go_through(ground: &Ground, jobs: u32) -> anyhow::Result<Vec<Bloat>> {
     let mut bloat = Vec::new();
     let mut done = 0;
     for number in 1..=10 {
-        let batch = OpenBatch::insert(&context, number).await?;
+        let batch = OpenBatch::insert(&store, &context, number).await?;
         for first in (0..of_a_batch).step_by(QUEUED_AT_ONCE) {
             batch.queue(first..(first + QUEUED_AT_ONCE).min(of_a_batch), None).await?;
         }

@@ -69,7 +69,7 @@ async fn times(args: &HandoverArgs, ground: &Ground, is_apart: bool) -> anyhow::
     let (started, mut starts) = mpsc::unbounded_channel();
     let crew = Crew { started: Some(started), ..Crew::idle() };
     let shutdown = CancellationToken::new();
-    let batch = OpenBatch::insert(&children, 1).await?;
+    let batch = OpenBatch::insert(&store, &children, 1).await?;
     let running = {
         let (crew, shutdown) = (crew.clone(), shutdown.clone());
         // Parents are witness generations, children circuit proofs.

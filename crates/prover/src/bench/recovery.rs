@@ -115,7 +115,7 @@ async fn measure(args: &RecoveryArgs, ground: &Ground) -> anyhow::Result<Figures
     let config = MonitorConfig { rescue_interval: RESCUE_INTERVAL, ..MonitorConfig::default() };
     let monitor = tokio::spawn(job_monitor::run(store.clone(), config, shutdown.clone()));
     let holder = crew::register(&store, 1, LEASE_DURATION).await?;
-    let batch = OpenBatch::insert(&holder, 1).await?;
+    let batch = OpenBatch::insert(&store, &holder, 1).await?;
     let (mut kills, mut freezes, mut cuts) = (Vec::new(), Vec::new(), Vec::new());
     let mut job = 0;
     let kill = |worker: &Worker| worker.signal(Signal::KILL);

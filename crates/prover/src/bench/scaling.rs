@@ -72,7 +72,7 @@ async fn measure(args: &ScalingArgs, ground: &Ground) -> anyhow::Result<Vec<Figu
         for workers in &args.workers {
             let each = usize::try_from(args.jobs)? * if work.is_zero() { 100 } else { 1 };
             let jobs = workers * each;
-            let batch = OpenBatch::insert(&context, u32::try_from(figures.len())?).await?;
+            let batch = OpenBatch::insert(&store, &context, u32::try_from(figures.len())?).await?;
             for first in (0..jobs).step_by(1_000) {
                 batch.queue(first..jobs.min(first + 1_000), None).await?;
             }

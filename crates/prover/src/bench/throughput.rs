@@ -6,7 +6,7 @@ use crate::bench::{median, print};
 use anyhow::Context;
 use artifact_store::ArtifactStore;
 use clap::Args;
-use job_store::{DatabaseUrl, Floor, WorkerContext};
+use job_store::{DatabaseUrl, Floor, JobStore, WorkerContext};
 use proving_model::{ArtifactRef, Stage};
 use serde::Serialize;
 use std::{
@@ -118,7 +118,7 @@ async fn measure(args: &ThroughputArgs, ground: &Ground) -> anyhow::Result<Figur
         }
         for figure in &mut ours {
             number += 1;
-            queue(&context, number, jobs, &input).await?;
+            queue(&store, &context, number, jobs, &input).await?;
             let folder = figure.artifacts.then_some(artifacts.as_str());
             let took = if figure.processes == 1 {
                 in_this_process(&context, figure.workers, args.prefetch, folder, jobs).await?
@@ -148,12 +148,18 @@ async fn measure(args: &ThroughputArgs, ground: &Ground) -> anyhow::Result<Figur
     Ok(Figures { jobs: args.jobs, floor: floors, roundhouse: ours })
 }
 
-async fn queue(context: &WorkerContext, number: u32, jobs: usize, input: &ArtifactRef) -> anyhow::Result<()> {
-    let batch = OpenBatch::insert(context, number).await?;
+async fn queue(
+    store: &JobStore,
+    context: &WorkerContext,
+    number: u32,
+    jobs: usize,
+    input: &ArtifactRef,
+) -> anyhow::Result<()> {
+    let batch = OpenBatch::insert(store, context, number).await?;
     for first in (0..jobs).step_by(QUEUED_AT_ONCE) {
         batch.queue(first..jobs.min(first + QUEUED_AT_ONCE), Some(input)).await?;
     }
-    Ok(context.store.analyze().await?)
+    Ok(store.analyze().await?)
 }
 
 async fn in_this_process(
