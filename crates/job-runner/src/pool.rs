@@ -296,6 +296,7 @@ where
             self.hand_back_queued().await;
         };
         tokio::select! {
+            biased;
             () = stop => {}
             () = self.keep_deadlines() => {}
         }
@@ -331,6 +332,7 @@ where
                 }
             };
             tokio::select! {
+                biased;
                 () = far => {}
                 () = self.look.notified() => {}
             }

@@ -284,6 +284,7 @@ where
         };
         tokio::pin!(drained);
         let drain_timed_out = tokio::select! {
+            biased;
             () = &mut drained => false,
             () = deadline => {
                 shared.give_up.cancel();
@@ -348,6 +349,7 @@ async fn pick_all<P, S>(
                     drop(free);
                     let begun = Instant::now();
                     tokio::select! {
+                        biased;
                         () = picker.wait() => {}
                         () = shared.stop.cancelled() => break,
                     }
@@ -382,6 +384,7 @@ async fn pick_all<P, S>(
                 RUNNER_METRICS.pick_errors[labels].inc();
                 tracing::warn!(runner = shared.name, errors, "cannot pick, next try in {pause:?}: {reason}");
                 tokio::select! {
+                    biased;
                     () = tokio::time::sleep(pause) => {}
                     () = shared.stop.cancelled() => break,
                 }
@@ -469,6 +472,7 @@ where
                 RUNNER_METRICS.save_errors[labels].inc();
                 tracing::warn!(runner = shared.name, errors, "cannot save, next try in {pause:?}: {reason}");
                 tokio::select! {
+                    biased;
                     () = tokio::time::sleep(pause) => {}
                     () = lease.lost() => {}
                     () = shared.give_up.cancelled() => {

@@ -16,7 +16,7 @@ use proving_model::Stage;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgConnection};
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -30,7 +30,7 @@ pub(crate) const ALIVE_LOCKS: i32 = 0x726f_756e;
 /// The leases of this process. Clones share them; the thread ends when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct LeaseKeeper {
-    held: Arc<Mutex<HashMap<LeaseName, Held>>>,
+    held: Arc<Mutex<BTreeMap<LeaseName, Held>>>,
     _alive: Arc<mpsc::Sender<()>>,
     worker: Uuid,
     /// The place of the one suspect that this process has at a time.
@@ -69,7 +69,7 @@ struct Heart<P> {
     pulse: P,
     interval: Duration,
     duration: Duration,
-    held: Arc<Mutex<HashMap<LeaseName, Held>>>,
+    held: Arc<Mutex<BTreeMap<LeaseName, Held>>>,
     /// Leases of this worker's that nobody in it knew of at the last beat.
     strays: HashSet<LeaseName>,
 }
@@ -109,7 +109,7 @@ impl LeaseKeeper {
         // A heartbeat that a crash of the server forgets is followed by another.
         let relaxed = [("synchronous_commit", "off")];
         let options = store.url.options()?.disable_statement_logging().options(relaxed).options(LIVELINESS);
-        let held: Arc<Mutex<HashMap<LeaseName, Held>>> = Arc::default();
+        let held: Arc<Mutex<BTreeMap<LeaseName, Held>>> = Arc::default();
         let (alive, ended) = mpsc::channel::<()>(1);
         let (ready, started) = oneshot::channel();
         let (theirs, worker, waker) = (held.clone(), worker.clone(), store.waker.clone());
@@ -144,7 +144,7 @@ impl LeaseKeeper {
         interval: Duration,
         duration: Duration,
     ) -> Self {
-        let held: Arc<Mutex<HashMap<LeaseName, Held>>> = Arc::default();
+        let held: Arc<Mutex<BTreeMap<LeaseName, Held>>> = Arc::default();
         let (alive, ended) = mpsc::channel::<()>(1);
         let heart = Heart { pulse, interval, duration, held: held.clone(), strays: HashSet::new() };
         tokio::spawn(heart.live(ended));
@@ -152,7 +152,7 @@ impl LeaseKeeper {
     }
 
     fn of(
-        held: Arc<Mutex<HashMap<LeaseName, Held>>>,
+        held: Arc<Mutex<BTreeMap<LeaseName, Held>>>,
         alive: mpsc::Sender<()>,
         worker: Uuid,
         announcements: Announcements,

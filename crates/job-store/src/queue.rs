@@ -162,6 +162,7 @@ where
         };
         // The poll covers what is never announced: a rest that ends, and an announcement that was lost.
         tokio::select! {
+            biased;
             allowance = room => {
                 self.waited_for = Some(allowance);
                 self.needed = None;

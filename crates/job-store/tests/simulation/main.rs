@@ -9,6 +9,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod fleet;
 mod model;
 
 use fastrand::Rng;
@@ -120,6 +121,11 @@ fn lost_or<T>(result: Result<T, StoreError>) -> Result<T, Lost> {
         Err(StoreError::LeaseLost { .. }) => Err(Lost),
         Err(e) => panic!("{e}"),
     }
+}
+
+/// The model's answer in the store's words.
+fn lost_or_error<T>(result: Result<T, Lost>, job: &LeasedJob) -> Result<T, StoreError> {
+    result.map_err(|Lost| StoreError::LeaseLost { job_id: job.id })
 }
 
 impl Simulation {
@@ -489,8 +495,8 @@ impl Simulation {
     }
 }
 
-fn seeds() -> std::ops::RangeInclusive<u64> {
-    let given = std::env::var("SIMULATION_SEEDS").unwrap_or_else(|_| "1-50".to_owned());
+fn seeds(usual: &str) -> std::ops::RangeInclusive<u64> {
+    let given = std::env::var("SIMULATION_SEEDS").unwrap_or_else(|_| usual.to_owned());
     let (first, last) = given.split_once('-').unwrap_or((&given, &given));
     first.parse().expect("SIMULATION_SEEDS=FIRST-LAST")..=last.parse().expect("SIMULATION_SEEDS=FIRST-LAST")
 }
@@ -518,7 +524,7 @@ async fn the_store_does_what_the_model_does_whatever_happens() {
     let store = JobStore::connect(&url).await.unwrap().with_retry_policy(POLICY);
     store.migrate().await.unwrap();
     store.insert_protocol_version(VERSION, "mock", "digest").await.unwrap();
-    for seed in seeds() {
+    for seed in seeds("1-50") {
         let _named = Named(seed);
         let mut connection = PgConnection::connect(url.expose()).await.unwrap();
         sqlx::raw_sql("TRUNCATE prover_jobs, prover_jobs_archive, job_attempts, workers, batches, chains RESTART IDENTITY")
@@ -541,4 +547,28 @@ async fn the_store_does_what_the_model_does_whatever_happens() {
         }
         simulation.run_out().await;
     }
+}
+
+/// Each seed on a thread of its own runtime; what a seed does is the same whenever it is run.
+#[test]
+fn a_fleet_under_faults_proves_every_batch_whatever_happens() {
+    let seeds = seeds("1-1000");
+    let next = std::sync::atomic::AtomicU64::new(*seeds.start());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    if !seeds.contains(&seed) {
+                        return;
+                    }
+                    let _named = Named(seed);
+                    let trace = fleet::run(seed);
+                    if seed % 100 == 1 {
+                        assert_eq!(fleet::run(seed), trace, "a seed replays");
+                    }
+                }
+            });
+        }
+    });
 }
