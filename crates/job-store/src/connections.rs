@@ -112,7 +112,11 @@ impl Connections {
                 None => self.options.connect().await.map_err(StoreError::database(action))?,
             };
             let result = work(&mut connection).await;
-            if !matches!(result, Err(StoreError::Database { .. })) {
+            // A transaction that was left on the way is rolled back by the connection's next statement, which may be long in
+            // coming; what is not sent yet is sent now.
+            let is_sound = !matches!(result, Err(StoreError::Database { .. }))
+                && (!connection.should_flush() || connection.flush().await.is_ok());
+            if is_sound {
                 self.idle().push(connection);
             }
             result

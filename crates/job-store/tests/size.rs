@@ -227,6 +227,31 @@ async fn what_is_not_proven_is_not_archived_however_old() {
     assert_eq!(store.requeue_failed(job.batch).await.unwrap().jobs, 1, "and can be requeued");
 }
 
+/// The server would end the session of one that is left open, and the next operation would find that out.
+#[tokio::test]
+async fn no_operation_leaves_a_transaction_open() {
+    let (store, mut connection) = fresh().await;
+    let jobs = proven(&store).await;
+    assert_eq!(store.archive_batch(Duration::from_secs(60)).await.unwrap(), None);
+    assert!(store.release(&jobs[0], Duration::ZERO).await.is_err());
+    store.insert_batch(&NewBatch::new(BATCH, VERSION, artifact("input"))).await.unwrap();
+    let begun = Instant::now();
+    loop {
+        let open: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity
+             WHERE datname = current_database() AND state LIKE 'idle in transaction%'",
+        )
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+        if open == 0 {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5), "{open} transactions are open");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test]
 async fn workers_that_stopped_long_ago_are_forgotten_and_others_are_not() {
     let store = store().await;
