@@ -29,55 +29,43 @@ impl JobStore {
     pub async fn archive_batch(&self, after: Duration) -> Result<Option<Moved>, StoreError> {
         let _timer = QueryTimer::start("archive_batch");
         let error = StoreError::database;
-        self.reports.run("archive_batch", async |connection: &mut PgConnection| {
- let mut transaction = connection.begin().await.map_err(error("archive_batch"))?;
-        let batch = sqlx::query!(
-            "UPDATE batches SET archived_at = now() WHERE position = (
-                 SELECT position FROM batches b
-                 WHERE archived_at IS NULL AND status IN ('successful', 'cancelled')
-                   AND finished_at <= now() - make_interval(secs => $1)
-                   -- A generator that makes a lost circuit again may end after its batch.
-                   AND NOT EXISTS (
-                       SELECT FROM prover_jobs j
-                       WHERE j.id >= b.position << $2 AND j.id < (b.position + 1) << $2
-                         AND j.status IN ('waiting_for_proofs', 'queued', 'in_progress'))
-                 ORDER BY finished_at LIMIT 1 FOR UPDATE SKIP LOCKED)
-             RETURNING chain_id, number, position",
-            after.as_secs_f64(),
-            i32::try_from(PLACE_BITS).unwrap_or(i32::MAX)
-        )
-        .fetch_optional(&mut *transaction)
-        .await
-        .map_err(error("archive_batch: find one"))?;
-        let Some(batch) = batch else { return Ok(None) };
-        let (first, end) = ids_of_batch(batch.position);
-        let jobs = sqlx::query!(
-            "WITH moved AS (DELETE FROM prover_jobs WHERE id >= $1 AND id < $2 RETURNING *)
-             INSERT INTO prover_jobs_archive (
-                 id, chain_id, batch_number, aggregation_round, stage, circuit_id, depth, sequence_number,
-                 memory_class, priority, deadline, start_tag, protocol_minor, protocol_patch, expected_cost_ms,
-                 status, successor_id, predecessor_ids, dependencies_left, not_before, attempts, failures,
-                 worker_deaths, timeouts, regenerations, worker_id, lease_token, progress, input_key,
-                 input_checksum, input_size_bytes, output_key, output_checksum, output_size_bytes, error,
-                 created_at, queued_at, started_at, finished_at)
-             SELECT
-                 id, chain_id, batch_number, aggregation_round, stage, circuit_id, depth, sequence_number,
-                 memory_class, priority, deadline, start_tag, protocol_minor, protocol_patch, expected_cost_ms,
-                 status, successor_id, predecessor_ids, dependencies_left, not_before, attempts, failures,
-                 worker_deaths, timeouts, regenerations, worker_id, lease_token, progress, input_key,
-                 input_checksum, input_size_bytes, output_key, output_checksum, output_size_bytes, error,
-                 created_at, queued_at, started_at, finished_at
-             FROM moved",
-            first,
-            end
-        )
-        .execute(&mut *transaction)
-        .await
-        .map_err(error("archive_batch: move the jobs"))?
-        .rows_affected();
-        transaction.commit().await.map_err(error("archive_batch"))?;
-        Ok(Some(Moved { batch: batch_id(batch.chain_id, batch.number)?, jobs }))
-}).await
+        self.reports
+            .run("archive_batch", async |connection: &mut PgConnection| {
+                let mut transaction = connection.begin().await.map_err(error("archive_batch"))?;
+                let batch = sqlx::query!(
+                    "UPDATE batches SET archived_at = now() WHERE position = (
+                         SELECT position FROM batches b
+                         WHERE archived_at IS NULL AND status IN ('successful', 'cancelled')
+                           AND finished_at <= now() - make_interval(secs => $1)
+                           -- A generator that makes a lost circuit again may end after its batch.
+                           AND NOT EXISTS (
+                               SELECT FROM prover_jobs j
+                               WHERE j.id >= b.position << $2 AND j.id < (b.position + 1) << $2
+                                 AND j.status IN ('waiting_for_proofs', 'queued', 'in_progress'))
+                         ORDER BY finished_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+                     RETURNING chain_id, number, position",
+                    after.as_secs_f64(),
+                    i32::try_from(PLACE_BITS).unwrap_or(i32::MAX)
+                )
+                .fetch_optional(&mut *transaction)
+                .await
+                .map_err(error("archive_batch: find one"))?;
+                let Some(batch) = batch else { return Ok(None) };
+                let (first, end) = ids_of_batch(batch.position);
+                let jobs = sqlx::query!(
+                    "WITH moved AS (DELETE FROM prover_jobs WHERE id >= $1 AND id < $2 RETURNING *)
+                     INSERT INTO prover_jobs_archive SELECT * FROM moved",
+                    first,
+                    end
+                )
+                .execute(&mut *transaction)
+                .await
+                .map_err(error("archive_batch: move the jobs"))?
+                .rows_affected();
+                transaction.commit().await.map_err(error("archive_batch"))?;
+                Ok(Some(Moved { batch: batch_id(batch.chain_id, batch.number)?, jobs }))
+            })
+            .await
     }
 
     /// Deletes the jobs of one batch, and their attempts, from the archive: of the one that has been there for longest, if that is

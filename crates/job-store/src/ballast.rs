@@ -32,10 +32,12 @@ impl JobStore {
         let (minor, patch) = (i32::from(version.minor), i32::from(version.patch));
         let batch = self.reports.run("add_ballast", async |connection: &mut PgConnection| {
             sqlx::query_as(
-                "INSERT INTO batches (chain_id, number, status, protocol_minor, protocol_patch, input_key, input_checksum,
+                "INSERT INTO batches (chain_id, number, status, protocol_minor, protocol_patch, input_key,
+                                      input_checksum,
                                       input_size_bytes, start_tag, started_at, archived_at)
                  SELECT 4294967295, (SELECT count(*) FROM batches), 'in_progress', $1, $2, 'ballast',
-                        decode(repeat('00', 32), 'hex'), 0, (SELECT coalesce(max(start_tag), 0) FROM batches) + 1, now(),
+                        decode(repeat('00', 32), 'hex'), 0, 
+                        (SELECT coalesce(max(start_tag), 0) FROM batches) + 1, now(),
                         CASE WHEN $3 THEN now() END
                  RETURNING number, position, start_tag",
             )
@@ -48,24 +50,25 @@ impl JobStore {
         });
         let (number, position, start_tag): (i64, i64, i64) = batch.await?;
         let queue = queue(version, Stage::CircuitProof, MemoryClass::Light);
-        let (table, status, columns, values) = match ballast {
-            Ballast::Queued => (
-                "prover_jobs",
-                "queued",
-                ", queue, turn",
-                format!(", {queue}, {} - s % 7", turn(AggregationRound::BasicCircuits, 0)),
-            ),
-            Ballast::Archived => ("prover_jobs_archive", "successful", "", String::new()),
+        let turn = turn(AggregationRound::BasicCircuits, 0);
+        let (table, status, completed) = match ballast {
+            Ballast::Queued => ("prover_jobs", "queued", "NULL"),
+            Ballast::Archived => {
+                ("prover_jobs_archive", "successful", "'00000000-0000-0000-0000-000000000000'::uuid")
+            }
         };
         // All parts are this module's own.
         let insert = format!(
-            "INSERT INTO {table} (id, chain_id, batch_number, aggregation_round, stage, circuit_id, depth, sequence_number,
-                 memory_class, priority, deadline, start_tag, protocol_minor, protocol_patch, expected_cost_ms, status,
+            "INSERT INTO {table} (id, chain_id, batch_number, aggregation_round, stage, circuit_id, depth,
+                 sequence_number, memory_class, priority, deadline, start_tag, protocol_minor, protocol_patch,
+                 expected_cost_ms, status,
                  dependencies_left, attempts, input_key, input_checksum, input_size_bytes, queued_at,
-                 not_before, failures, worker_deaths, timeouts, regenerations, progress, created_at, predecessor_ids{columns})
-             SELECT $1 + s, 4294967295, $2, 0, 'circuit_proof', $3, 0, s, 'light', 0, 'infinity', $4, $5, $6, s % 7, '{status}',
-                    0, 0, 'ballast', decode(repeat('00', 32), 'hex'), 1000, now(),
-                    now(), 0, 0, 0, 0, 0, now(), '{{}}'{values}
+                 queue, turn, not_before, failures, worker_deaths, timeouts, regenerations, progress, created_at,
+                 predecessor_ids, peak_memory_bytes, completed_by, completed_token)
+             SELECT $1 + s, 4294967295, $2, 0, 'circuit_proof', $3, 0, s, 'light', 0, 'infinity', $4, $5,
+                    $6, s % 7, '{status}',
+                    0, 0, 'ballast', decode(repeat('00', 32), 'hex'), 1000, now(), {queue}, {turn} - s % 7,
+                    now(), 0, 0, 0, 0, 0, now(), '{{}}', 0, {completed}, {completed}
              FROM generate_series(0, $7::int8 - 1) AS s"
         );
         let mut left = jobs;
@@ -96,19 +99,6 @@ impl JobStore {
                         .execute(&mut *connection)
                         .await
                         .map_err(error("add_ballast: jobs"))?;
-                    if ballast == Ballast::Archived {
-                        sqlx::query(
-                            "INSERT INTO job_attempts
-                                 (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome)
-                             SELECT $1 + s, 1, $2, $2, now(), now(), 'successful' FROM generate_series(0, $3::int8 - 1) AS s",
-                        )
-                        .bind(first)
-                        .bind(uuid::Uuid::nil())
-                        .bind(count)
-                        .execute(connection)
-                        .await
-                        .map_err(error("add_ballast: attempts"))?;
-                    }
                     Ok(())
                 })
                 .await?;

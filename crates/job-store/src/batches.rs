@@ -104,20 +104,28 @@ impl JobStore {
         keys_digest: &str,
     ) -> Result<(), StoreError> {
         let _timer = QueryTimer::start("check_protocol_version");
-        let row = self.reports.run("check_protocol_version", async |connection: &mut PgConnection| { sqlx::query!(
-            "SELECT proof_system, verification_keys_digest FROM protocol_versions WHERE minor = $1 AND patch = $2",
-            i32::from(version.minor),
-            i32::from(version.patch)
-        )
-        .fetch_optional(connection).await.map_err(StoreError::database("check_protocol_version")) }).await?;
+        let row = self
+            .reports
+            .run("check_protocol_version", async |connection: &mut PgConnection| {
+                sqlx::query!(
+                    "SELECT proof_system, verification_keys_digest FROM protocol_versions
+                     WHERE minor = $1 AND patch = $2",
+                    i32::from(version.minor),
+                    i32::from(version.patch)
+                )
+                .fetch_optional(connection)
+                .await
+                .map_err(StoreError::database("check_protocol_version"))
+            })
+            .await?;
         match row {
             None => Err(StoreError::Invalid(format!(
                 "protocol version {version} is not known to the database: run `prover_cli insert-version`"
             ))),
             Some(row) if row.proof_system != proof_system || row.verification_keys_digest != keys_digest => {
                 Err(StoreError::Conflict(format!(
-                    "protocol version {version} stands for keys {} of {} in the database, and this program has \
-                     {keys_digest} of {proof_system}",
+                    "protocol version {version} stands for keys {} of {} in the database, and this program \
+                     has {keys_digest} of {proof_system}",
                     row.verification_keys_digest, row.proof_system
                 )))
             }
@@ -173,8 +181,9 @@ impl JobStore {
                 })?;
                 let Some(position) = position else { return Ok(InsertedBatch::AlreadyThere) };
                 sqlx::query!(
-                    "INSERT INTO prover_jobs (id, chain_id, batch_number, aggregation_round, stage, circuit_id, depth,
-                         sequence_number, memory_class, priority, start_tag, protocol_minor, protocol_patch,
+                    "INSERT INTO prover_jobs (id, chain_id, batch_number, aggregation_round, stage,
+                         circuit_id, depth, sequence_number, memory_class, priority, start_tag,
+                         protocol_minor, protocol_patch,
                          expected_cost_ms, status, dependencies_left, queued_at, deadline, queue, turn)
                      VALUES ($1, $2, $3, $4, $5, 0, 0, 0, 'light', $6, $7, $8, $9, 0, 'queued', 0, now(),
                              coalesce($10::text::timestamptz, 'infinity'), $11, $12)",

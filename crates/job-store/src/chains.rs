@@ -47,23 +47,26 @@ impl JobStore {
             return Err(StoreError::Invalid(format!("a chain's share is 1 to 1,000, not {share}")));
         }
         let error = StoreError::database;
-        self.hot.run("set_chain", async |connection: &mut PgConnection| {
-        let mut transaction = connection.begin().await.map_err(error("set_chain"))?;
-        lock_chain(&mut transaction, chain_id).await?;
-        sqlx::query!(
-            "UPDATE chains SET head_of_chain = coalesce($2, head_of_chain), share = coalesce($3, share) WHERE chain_id = $1",
+        self.hot
+            .run("set_chain", async |connection: &mut PgConnection| {
+                let mut transaction = connection.begin().await.map_err(error("set_chain"))?;
+                lock_chain(&mut transaction, chain_id).await?;
+                sqlx::query!(
+            "UPDATE chains SET head_of_chain = coalesce($2, head_of_chain), share = coalesce($3, share)
+             WHERE chain_id = $1",
             i64::from(chain_id),
             settings.head_of_chain.map(HeadOfChain::as_str),
             settings.share.map(i32::from)
         )
-        .execute(&mut *transaction)
-        .await
-        .map_err(error("set_chain"))?;
-        arrange(&mut transaction, chain_id).await?;
-        transaction.commit().await.map_err(error("set_chain"))?;
-        self.waker.wake(Stage::WitnessGeneration);
-        Ok(())
-        }).await
+                .execute(&mut *transaction)
+                .await
+                .map_err(error("set_chain"))?;
+                arrange(&mut transaction, chain_id).await?;
+                transaction.commit().await.map_err(error("set_chain"))?;
+                self.waker.wake(Stage::WitnessGeneration);
+                Ok(())
+            })
+            .await
     }
 }
 
@@ -154,7 +157,8 @@ pub(crate) async fn arrange(transaction: &mut Transaction<'_>, chain_id: u32) ->
          FROM (SELECT position, start_tag,
                       (SELECT head_of_chain = 'strict' FROM chains WHERE chain_id = $1)
                       AND number > (SELECT min(number) FROM batches
-                                    WHERE chain_id = $1 AND status IN ('queued', 'in_progress', 'failed')) AS is_held
+                                    WHERE chain_id = $1 AND status IN ('queued', 'in_progress',
+                                    'failed')) AS is_held
                FROM batches WHERE chain_id = $1 AND status = 'queued') AS b
          WHERE j.id = b.position << $2::int4 AND j.status IN ('queued', 'waiting_for_proofs')
            AND (j.start_tag <> b.start_tag OR (j.status = 'waiting_for_proofs') <> b.is_held)",

@@ -11,9 +11,9 @@ use crate::model::{GENERATOR, ids_of_batch, position_of, size};
 use crate::pick::begin_batches;
 use crate::wake::Waker;
 use crate::{JobStore, LeasedJob, StoreError};
-use proving_model::{ArtifactRef, JobStatus, Stage};
+use proving_model::{ArtifactRef, BatchId, JobKey, JobStatus, Stage};
 use sqlx::{Connection, PgConnection};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -29,11 +29,16 @@ const COMMITS_AT_ONCE: usize = 2;
 pub(crate) type Transaction<'a> = sqlx::Transaction<'a, sqlx::Postgres>;
 
 struct Completion {
-    job: LeasedJob,
+    attempt: Attempt,
+    batch: BatchId,
+    key: JobKey,
     output: Option<ArtifactRef>,
     peak_memory_bytes: Option<u64>,
     answer: oneshot::Sender<Result<(), StoreError>>,
 }
+
+/// One attempt of one job: the job's id, the lease's token.
+type Attempt = (i64, Uuid);
 
 /// The task that commits.
 #[derive(Debug, Clone)]
@@ -86,7 +91,14 @@ impl JobStore {
             return Err(StoreError::Invalid("a compression completes with a final proof".to_owned()));
         }
         let (answer, answered) = oneshot::channel();
-        let completion = Completion { job: job.clone(), output: output.cloned(), peak_memory_bytes, answer };
+        let completion = Completion {
+            attempt: (job.id, job.token),
+            batch: job.batch,
+            key: job.key,
+            output: output.cloned(),
+            peak_memory_bytes,
+            answer,
+        };
         let closed = || StoreError::database("complete")(sqlx::Error::PoolClosed);
         self.committer.inbox.send(completion).await.map_err(|_| closed())?;
         answered.await.map_err(|_| closed())?
@@ -97,20 +109,16 @@ impl JobStore {
 async fn commit(hot: &Connections, waker: &Waker, mut all: Vec<Completion>) {
     let _timer = QueryTimer::start("complete");
     // Rows are locked in the order of their ids, here as in `extend_batch`: two that meet wait, and do not deadlock.
-    all.sort_unstable_by_key(|completion| completion.job.id);
+    all.sort_unstable_by_key(|completion| completion.attempt);
     let together =
         hot.run("complete", async |connection: &mut PgConnection| in_one_transaction(connection, &all).await);
     match together.await {
         Ok(Committed { done, woken }) => {
             woken.into_iter().for_each(|stage| waker.wake(stage));
-            for completion in all {
-                let job_id = completion.job.id;
-                let is_done = done.contains(&(job_id, completion.job.token));
-                let _ = completion.answer.send(if is_done {
-                    Ok(())
-                } else {
-                    Err(StoreError::LeaseLost { job_id })
-                });
+            for Completion { attempt, answer, .. } in all {
+                let is_done = done.as_ref().is_none_or(|done| done.contains_key(&attempt));
+                let lost = StoreError::LeaseLost { job_id: attempt.0 };
+                let _ = answer.send(if is_done { Ok(()) } else { Err(lost) });
             }
         }
         Err(error) => {
@@ -121,11 +129,9 @@ async fn commit(hot: &Connections, waker: &Waker, mut all: Vec<Completion>) {
     }
 }
 
-/// One attempt of one job.
-type Attempt = (i64, Uuid);
-
 struct Committed {
-    done: HashSet<Attempt>,
+    /// Those that are completed, and whether by this transaction; `None` is all of them, by this one.
+    done: Option<HashMap<Attempt, bool>>,
     woken: BTreeSet<Stage>,
 }
 
@@ -135,50 +141,45 @@ async fn in_one_transaction(
 ) -> Result<Committed, StoreError> {
     let error = StoreError::database;
     let mut transaction = connection.begin().await.map_err(error("complete: begin"))?;
-    let successors = mark_successful(&mut transaction, all).await?;
-    let mut done = HashSet::new();
-    // An attempt that is there twice is completed once, and both hear of it.
-    let (fresh, missed): (Vec<_>, Vec<_>) = all.iter().partition(|completion| {
-        let attempt = (completion.job.id, completion.job.token);
-        successors.contains_key(&attempt) && done.insert(attempt)
-    });
-    // In the order of their ids, and each once.
-    let mut unlocks: HashMap<i64, i32> = HashMap::new();
-    for successor in successors.into_values().flatten() {
-        *unlocks.entry(successor).or_default() += 1;
-    }
-    let mut woken = unlock(&mut transaction, unlocks).await?;
-    for Completion { job, output, .. } in &fresh {
-        if let (Stage::Compression, Some(output)) = (job.key.stage, output) {
-            finish_batch(&mut transaction, job, output).await?;
-            if release_next(&mut transaction, job.batch.chain_id).await? {
+    let Marked { jobs, successors } = mark_successful(&mut transaction, all).await?;
+    let done = if jobs == all.len() { None } else { Some(look_for(&mut transaction, all).await?) };
+    let mut woken = unlock(&mut transaction, &successors).await?;
+    let is_fresh = |attempt| done.as_ref().is_none_or(|done| done.get(&attempt) == Some(&true));
+    for Completion { attempt, batch, key, output, .. } in all.iter().filter(|c| is_fresh(c.attempt)) {
+        if let (Stage::Compression, Some(output)) = (key.stage, output) {
+            finish_batch(&mut transaction, *batch, output).await?;
+            if release_next(&mut transaction, batch.chain_id).await? {
                 woken.insert(Stage::WitnessGeneration);
             }
         }
-        if job.key == GENERATOR {
+        if *key == GENERATOR {
             // Its pick says so as well, and may have been cut short.
-            begin_batches(&mut *transaction, &[job.batch]).await?;
-            woken.extend(requeue_if_circuits_are_missing(&mut transaction, job).await?);
+            begin_batches(&mut *transaction, &[*batch]).await?;
+            woken.extend(requeue_if_circuits_are_missing(&mut transaction, attempt.0).await?);
         }
     }
-    done.extend(already_done(&mut transaction, &missed).await?);
     transaction.commit().await.map_err(error("complete: commit"))?;
     Ok(Committed { done, woken })
 }
 
-/// Marks those whose lease holds; returns them and their successors.
+struct Marked {
+    /// How many leases held.
+    jobs: usize,
+    /// Whom they were for, and how many of them, in the order of the ids.
+    successors: Vec<(i64, i32)>,
+}
+
+/// Marks those whose lease holds. Their rows keep what the books know of the attempt.
 async fn mark_successful(
     transaction: &mut Transaction<'_>,
     all: &[Completion],
-) -> Result<HashMap<Attempt, Option<i64>>, StoreError> {
-    let ids: Vec<i64> = all.iter().map(|completion| completion.job.id).collect();
-    let tokens: Vec<Uuid> = all.iter().map(|completion| completion.job.token).collect();
-    let workers: Vec<Uuid> = all.iter().map(|completion| completion.job.worker).collect();
-    let output = |completion: &Completion| completion.output.clone();
-    let keys: Vec<Option<String>> = all.iter().map(|c| output(c).map(|artifact| artifact.key)).collect();
-    let checksums: Vec<Option<Vec<u8>>> =
-        all.iter().map(|c| output(c).map(|artifact| artifact.checksum.to_vec())).collect();
-    let sizes: Vec<Option<i64>> = all.iter().map(|c| c.output.as_ref().map(size)).collect();
+) -> Result<Marked, StoreError> {
+    let (ids, tokens): (Vec<i64>, Vec<Uuid>) = all.iter().map(|completion| completion.attempt).unzip();
+    let outputs = || all.iter().map(|completion| completion.output.as_ref());
+    let keys: Vec<Option<&str>> = outputs().map(|output| output.map(|o| o.key.as_str())).collect();
+    let checksums: Vec<Option<&[u8]>> =
+        outputs().map(|output| output.map(|o| o.checksum.as_slice())).collect();
+    let sizes: Vec<Option<i64>> = outputs().map(|output| output.map(size)).collect();
     let peaks: Vec<Option<i64>> =
         all.iter().map(|c| c.peak_memory_bytes.map(|peak| i64::try_from(peak).unwrap_or(i64::MAX))).collect();
     let rows = sqlx::query!(
@@ -187,30 +188,30 @@ async fn mark_successful(
         r#"WITH done AS (
                UPDATE prover_jobs j SET
                    status = 'successful', finished_at = now(), progress = 1, error = NULL,
+                   completed_by = worker_id, completed_token = lease_token, measured_memory_bytes = c.peak,
                    worker_id = NULL, lease_token = NULL,
                    output_key = c.key, output_checksum = c.checksum, output_size_bytes = c.size
-               FROM UNNEST($1::int8[], $2::uuid[], $3::uuid[], $4::text[], $5::bytea[], $6::int8[], $7::int8[])
-                        AS c (id, token, worker, key, checksum, size, peak)
+               FROM UNNEST($1::int8[], $2::uuid[], $3::text[], $4::bytea[], $5::int8[], $6::int8[])
+                        AS c (id, token, key, checksum, size, peak)
                WHERE j.id = c.id AND j.lease_token = c.token
-               RETURNING j.id, j.attempts, j.started_at, c.worker, c.token, j.successor_id, c.peak
-           ), recorded AS (
-               INSERT INTO job_attempts
-                   (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome, peak_memory_bytes)
-               SELECT id, attempts, worker, token, started_at, now(), 'successful', peak FROM done
+               RETURNING j.successor_id
            )
-           SELECT id AS "id!", token AS "token!", successor_id FROM done"#,
+           SELECT successor_id, count(*)::int4 AS "count!" FROM done
+           GROUP BY successor_id ORDER BY successor_id"#,
         &ids,
         &tokens,
-        &workers,
-        &keys as &[Option<String>],
-        &checksums as &[Option<Vec<u8>>],
+        &keys as &[Option<&str>],
+        &checksums as &[Option<&[u8]>],
         &sizes as &[Option<i64>],
         &peaks as &[Option<i64>]
     )
     .fetch_all(&mut **transaction)
     .await
     .map_err(StoreError::database("complete"))?;
-    Ok(rows.into_iter().map(|row| ((row.id, row.token), row.successor_id)).collect())
+    Ok(Marked {
+        jobs: rows.iter().map(|row| usize::try_from(row.count).unwrap_or(0)).sum(),
+        successors: rows.into_iter().filter_map(|row| Some((row.successor_id?, row.count))).collect(),
+    })
 }
 
 /// So many proofs less for each to wait for. Returns the stages of those that miss nothing now.
@@ -219,14 +220,12 @@ async fn mark_successful(
 /// meanwhile is not in the snapshot of the statement that waited for it.
 async fn unlock(
     transaction: &mut Transaction<'_>,
-    unlocks: HashMap<i64, i32>,
+    successors: &[(i64, i32)],
 ) -> Result<BTreeSet<Stage>, StoreError> {
-    if unlocks.is_empty() {
+    if successors.is_empty() {
         return Ok(BTreeSet::new());
     }
-    let mut unlocks: Vec<(i64, i32)> = unlocks.into_iter().collect();
-    unlocks.sort_unstable();
-    let (successors, counts): (Vec<i64>, Vec<i32>) = unlocks.into_iter().unzip();
+    let (successors, counts): (Vec<i64>, Vec<i32>) = successors.iter().copied().unzip();
     let stages = sqlx::query_scalar!(
         r#"UPDATE prover_jobs s SET
                dependencies_left = dependencies_left - done.count,
@@ -248,15 +247,15 @@ async fn unlock(
 
 async fn finish_batch(
     transaction: &mut Transaction<'_>,
-    job: &LeasedJob,
+    batch: BatchId,
     output: &ArtifactRef,
 ) -> Result<(), StoreError> {
     sqlx::query!(
         "UPDATE batches SET status = 'successful', finished_at = now(), error = NULL,
              final_proof_key = $3, final_proof_checksum = $4, final_proof_size_bytes = $5
          WHERE chain_id = $1 AND number = $2",
-        i64::from(job.batch.chain_id),
-        i64::from(job.batch.number),
+        i64::from(batch.chain_id),
+        i64::from(batch.number),
         output.key,
         output.checksum.as_slice(),
         size(output)
@@ -271,16 +270,29 @@ async fn finish_batch(
 /// the generator runs again at once.
 async fn requeue_if_circuits_are_missing(
     transaction: &mut Transaction<'_>,
-    job: &LeasedJob,
+    generator_id: i64,
 ) -> Result<Option<Stage>, StoreError> {
-    let (first, end) = ids_of_batch(position_of(job.id));
+    let (first, end) = ids_of_batch(position_of(generator_id));
     let requeued = sqlx::query!(
-        "UPDATE prover_jobs SET status = 'queued', queued_at = now(), finished_at = NULL, progress = 0
-         WHERE id = $1 AND EXISTS (
-             SELECT 1 FROM prover_jobs c
-             WHERE c.id >= $2 AND c.id < $3 AND c.aggregation_round = 0
-               AND c.stage = 'circuit_proof' AND c.status = 'waiting_for_proofs' AND c.input_key IS NULL)",
-        job.id,
+        "WITH again AS (
+             SELECT g.* FROM prover_jobs g
+             WHERE g.id = $1 AND g.status = 'successful' AND EXISTS (
+                 SELECT 1 FROM prover_jobs c
+                 WHERE c.id >= $2 AND c.id < $3 AND c.aggregation_round = 0
+                   AND c.stage = 'circuit_proof' AND c.status = 'waiting_for_proofs'
+                   AND c.input_key IS NULL)
+         ), booked AS (
+             INSERT INTO job_attempts
+                 (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome,
+                  peak_memory_bytes)
+             SELECT id, attempts, completed_by, completed_token, started_at, finished_at, 'successful',
+                    measured_memory_bytes
+             FROM again
+         )
+         UPDATE prover_jobs j SET status = 'queued', queued_at = now(), finished_at = NULL, progress = 0,
+             completed_by = NULL, completed_token = NULL, measured_memory_bytes = NULL
+         FROM again WHERE j.id = again.id",
+        generator_id,
         first,
         end
     )
@@ -290,25 +302,25 @@ async fn requeue_if_circuits_are_missing(
     Ok((requeued.rows_affected() == 1).then_some(Stage::WitnessGeneration))
 }
 
-/// Those that were completed by the very same attempt before: its answer was lost, and it is asked again.
-async fn already_done(
+/// Which of these attempts are completed, and whether by this transaction: not all leases held. An attempt that was completed before
+/// lost its answer, and asks again; its job may have been queued again since.
+async fn look_for(
     transaction: &mut Transaction<'_>,
-    missed: &[&Completion],
-) -> Result<Vec<Attempt>, StoreError> {
-    if missed.is_empty() {
-        return Ok(Vec::new());
-    }
-    let ids: Vec<i64> = missed.iter().map(|completion| completion.job.id).collect();
-    let tokens: Vec<Uuid> = missed.iter().map(|completion| completion.job.token).collect();
+    all: &[Completion],
+) -> Result<HashMap<Attempt, bool>, StoreError> {
+    let (ids, tokens): (Vec<i64>, Vec<Uuid>) = all.iter().map(|completion| completion.attempt).unzip();
     let rows = sqlx::query!(
-        "SELECT a.job_id, a.lease_token FROM UNNEST($1::int8[], $2::uuid[]) AS asked (id, token)
-         JOIN job_attempts a ON a.job_id = asked.id AND a.lease_token = asked.token
-         WHERE a.outcome = 'successful'",
+        r#"SELECT a.job_id AS "id!", a.lease_token AS "token!",
+                  EXISTS (SELECT FROM prover_jobs j WHERE j.id = a.job_id AND j.completed_token = a.lease_token
+                          AND j.xmin = pg_current_xact_id()::xid) AS "is_fresh!"
+           FROM UNNEST($1::int8[], $2::uuid[]) AS asked (id, token)
+           JOIN attempts a ON a.job_id = asked.id AND a.lease_token = asked.token
+           WHERE a.outcome = 'successful'"#,
         &ids,
         &tokens
     )
     .fetch_all(&mut **transaction)
     .await
     .map_err(StoreError::database("complete: look for lost answers"))?;
-    Ok(rows.into_iter().map(|row| (row.job_id, row.lease_token)).collect())
+    Ok(rows.into_iter().map(|row| ((row.id, row.token), row.is_fresh)).collect())
 }

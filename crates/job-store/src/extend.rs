@@ -115,8 +115,10 @@ async fn insert_jobs(
                   CASE WHEN n.input_key IS NOT NULL THEN now() END, n.peak,
                   n.queue, n.turn
            FROM UNNEST($3::int8[], $4::int2[], $5::text[], $6::int2[], $7::int2[], $8::int4[], $9::text[],
-                       $10::int8[], $11::text[], $12::bytea[], $13::int8[], $14::int8[], $15::int8[], $16::int8[])
-                    AS n (id, round, stage, circuit, depth, sequence, class, cost, input_key, checksum, size, peak,
+                       $10::int8[], $11::text[], $12::bytea[], $13::int8[], $14::int8[], $15::int8[],
+                       $16::int8[])
+                    AS n (id, round, stage, circuit, depth, sequence, class, cost, input_key, checksum,
+                          size, peak,
                           queue, turn),
                 prover_jobs g
            WHERE g.id = $1 AND g.lease_token = $2
@@ -125,7 +127,8 @@ async fn insert_jobs(
                input_key = excluded.input_key, input_checksum = excluded.input_checksum,
                input_size_bytes = excluded.input_size_bytes,
                status = 'queued', dependencies_left = 0, queued_at = now()
-           WHERE job.status = 'waiting_for_proofs' AND job.input_key IS NULL AND excluded.input_key IS NOT NULL
+           WHERE job.status = 'waiting_for_proofs' AND job.input_key IS NULL
+             AND excluded.input_key IS NOT NULL
            RETURNING id, xmax = 0 AND status = 'waiting_for_proofs' AS "is_new_and_waits!""#,
         generator.id,
         generator.token,

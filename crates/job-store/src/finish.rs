@@ -157,13 +157,14 @@ impl JobStore {
                 };
                 if producers == 0 {
                     let is_held = sqlx::query_scalar!(
-                        r#"SELECT EXISTS (SELECT FROM prover_jobs WHERE id = $1 AND lease_token = $2) AS "is_held!""#,
+                        r#"SELECT EXISTS (
+                               SELECT FROM prover_jobs WHERE id = $1 AND lease_token = $2) AS "is_held!""#,
                         job.id,
                         job.token
                     )
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(error("lose_inputs"))?;
+                    .fetch_one(&mut *transaction)
+                    .await
+                    .map_err(error("lose_inputs"))?;
                     if !is_held {
                         return Err(StoreError::LeaseLost { job_id: job.id });
                     }
@@ -173,7 +174,8 @@ impl JobStore {
                     )));
                 }
                 let changed = sqlx::query!(
-                    "UPDATE prover_jobs SET status = 'waiting_for_proofs', dependencies_left = $3, error = $4,
+                    "UPDATE prover_jobs SET status = 'waiting_for_proofs', dependencies_left = $3,
+                         error = $4,
                          worker_id = NULL, lease_token = NULL, progress = 0,
                          input_key = CASE WHEN $5 THEN NULL ELSE input_key END,
                          input_checksum = CASE WHEN $5 THEN NULL ELSE input_checksum END,
@@ -210,11 +212,24 @@ impl JobStore {
         reason: &str,
     ) -> Result<usize, StoreError> {
         let requeued = sqlx::query!(
-            "UPDATE prover_jobs SET status = 'queued', queued_at = now(), not_before = now(),
-                 finished_at = NULL, progress = 0, regenerations = regenerations + 1, error = $3,
+            "WITH lost AS (
+                 SELECT * FROM prover_jobs
+                 WHERE id = ANY((SELECT predecessor_ids FROM prover_jobs WHERE id = $1)::int8[])
+                   AND output_key = ANY($2) AND status = 'successful' AND regenerations < $4
+                 ORDER BY id FOR UPDATE
+             ), booked AS (
+                 INSERT INTO job_attempts
+                     (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome,
+                      peak_memory_bytes)
+                 SELECT id, attempts, completed_by, completed_token, started_at, finished_at, 'successful',
+                        measured_memory_bytes
+                 FROM lost
+             )
+             UPDATE prover_jobs j SET status = 'queued', queued_at = now(), not_before = now(),
+                 finished_at = NULL, progress = 0, regenerations = j.regenerations + 1, error = $3,
+                 completed_by = NULL, completed_token = NULL, measured_memory_bytes = NULL,
                  output_key = NULL, output_checksum = NULL, output_size_bytes = NULL
-             WHERE id = ANY((SELECT predecessor_ids FROM prover_jobs WHERE id = $1)::int8[])
-               AND output_key = ANY($2) AND status = 'successful' AND regenerations < $4",
+             FROM lost WHERE j.id = lost.id",
             job.id,
             lost_keys,
             reason,
@@ -235,10 +250,23 @@ impl JobStore {
         reason: &str,
     ) -> Result<usize, StoreError> {
         let row = sqlx::query!(
-            r#"UPDATE prover_jobs SET
-                   status = CASE WHEN status = 'successful' THEN 'queued' ELSE status END,
-                   queued_at = now(), finished_at = NULL, regenerations = regenerations + 1, error = $2
-               WHERE id = $1 AND regenerations < $3 AND status IN ('successful', 'queued', 'in_progress')"#,
+            "WITH generator AS (
+                 SELECT * FROM prover_jobs
+                 WHERE id = $1 AND regenerations < $3 AND status IN ('successful', 'queued', 'in_progress')
+                 FOR UPDATE
+             ), booked AS (
+                 INSERT INTO job_attempts
+                     (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome,
+                      peak_memory_bytes)
+                 SELECT id, attempts, completed_by, completed_token, started_at, finished_at, 'successful',
+                        measured_memory_bytes
+                 FROM generator WHERE status = 'successful'
+             )
+             UPDATE prover_jobs j SET
+                 status = CASE WHEN j.status = 'successful' THEN 'queued' ELSE j.status END,
+                 queued_at = now(), finished_at = NULL, regenerations = j.regenerations + 1, error = $2,
+                 completed_by = NULL, completed_token = NULL, measured_memory_bytes = NULL
+             FROM generator WHERE j.id = generator.id",
             generator_id(position_of(job.id))?,
             reason,
             self.policy.regenerations_max
@@ -258,7 +286,8 @@ async fn record_attempt(
     error: Option<&str>,
 ) -> Result<(), StoreError> {
     sqlx::query!(
-        "INSERT INTO job_attempts (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome, error)
+        "INSERT INTO job_attempts (job_id, attempt, worker_id, lease_token, started_at, finished_at,
+             outcome, error)
          SELECT id, $2, $3, $4, started_at, now(), $5, $6 FROM prover_jobs WHERE id = $1",
         job.id,
         job.attempt,

@@ -192,7 +192,8 @@ impl Floor {
             .run("floor: claim", async |connection: &mut PgConnection| {
                 sqlx::query_as(
                     "UPDATE floor_jobs SET status = 1, token = gen_random_uuid() WHERE id = ANY(ARRAY(
-                         SELECT id FROM floor_jobs WHERE status = 0 ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED))
+                         SELECT id FROM floor_jobs WHERE status = 0
+                         ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED))
                      RETURNING id, token",
                 )
                 .bind(i64::try_from(want).unwrap_or(i64::MAX))
@@ -205,13 +206,21 @@ impl Floor {
 
     async fn complete(&self, claims: &[Claim]) -> Result<usize, StoreError> {
         let (ids, tokens): (Vec<i64>, Vec<Uuid>) = claims.iter().copied().unzip();
-        let done = self.durable.run("floor: complete", async |connection: &mut PgConnection| { sqlx::query(
-            "UPDATE floor_jobs j SET status = 2, token = NULL FROM UNNEST($1::int8[], $2::uuid[]) AS d (id, token)
-             WHERE j.id = d.id AND j.token = d.token AND j.status = 1",
-        )
-        .bind(ids)
-        .bind(tokens)
-        .execute(connection).await.map_err(StoreError::database("floor: complete")) }).await?;
+        let done = self
+            .durable
+            .run("floor: complete", async |connection: &mut PgConnection| {
+                sqlx::query(
+                    "UPDATE floor_jobs j SET status = 2, token = NULL
+                     FROM UNNEST($1::int8[], $2::uuid[]) AS d (id, token)
+                     WHERE j.id = d.id AND j.token = d.token AND j.status = 1",
+                )
+                .bind(ids)
+                .bind(tokens)
+                .execute(connection)
+                .await
+                .map_err(StoreError::database("floor: complete"))
+            })
+            .await?;
         Ok(usize::try_from(done.rows_affected()).unwrap_or(usize::MAX))
     }
 

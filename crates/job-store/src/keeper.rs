@@ -260,7 +260,8 @@ impl Pulse for Connected {
         let error = StoreError::database;
         let mut connection = self.take().await?;
         sqlx::query!(
-            "UPDATE workers SET heartbeat_at = now(), expires_at = now() + make_interval(secs => $2), stopped_at = NULL
+            "UPDATE workers SET heartbeat_at = now(), expires_at = now() + make_interval(secs => $2),
+                 stopped_at = NULL
              WHERE id = $1",
             self.worker,
             self.duration.as_secs_f64()
@@ -269,7 +270,8 @@ impl Pulse for Connected {
         .await
         .map_err(error("heartbeat"))?;
         let leased = sqlx::query!(
-            r#"SELECT id, lease_token AS "token!" FROM prover_jobs WHERE worker_id = $1 AND status = 'in_progress'"#,
+            r#"SELECT id, lease_token AS "token!" FROM prover_jobs
+               WHERE worker_id = $1 AND status = 'in_progress'"#,
             self.worker
         )
         .fetch_all(&mut connection)
@@ -315,7 +317,8 @@ impl Pulse for Connected {
                           'the worker never heard that it had the job, or could not write its end'
                    FROM strays
                )
-               UPDATE prover_jobs j SET status = 'queued', queued_at = now(), progress = 0, not_before = now(),
+               UPDATE prover_jobs j SET status = 'queued', queued_at = now(), progress = 0,
+                   not_before = now(),
                    worker_id = NULL, lease_token = NULL
                FROM strays s WHERE j.id = s.id
                RETURNING j.stage"#,

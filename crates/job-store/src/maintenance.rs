@@ -127,20 +127,22 @@ impl JobStore {
         let (chain_id, number) = (i64::from(batch.chain_id), i64::from(batch.number));
         let found = self.batch(batch).await?.ok_or(StoreError::NoSuchBatch(batch))?;
         let (first, end) = ids_of_batch(found.position);
-        self.hot.run("requeue_failed", async |connection: &mut PgConnection| {
-        let mut transaction = connection.begin().await.map_err(error("requeue_failed"))?;
-        let jobs = sqlx::query!(
-            "UPDATE prover_jobs SET status = 'queued', queued_at = now(), not_before = now(), finished_at = NULL,
-                 failures = 0, worker_deaths = 0, timeouts = 0, regenerations = 0, progress = 0
-             WHERE id >= $1 AND id < $2 AND status = 'failed' AND dependencies_left = 0",
-            first,
-            end
-        )
-        .execute(&mut *transaction)
-        .await
-        .map_err(error("requeue_failed"))?
-        .rows_affected();
-        sqlx::query!(
+        self.hot
+            .run("requeue_failed", async |connection: &mut PgConnection| {
+                let mut transaction = connection.begin().await.map_err(error("requeue_failed"))?;
+                let jobs = sqlx::query!(
+                    "UPDATE prover_jobs SET status = 'queued', queued_at = now(), not_before = now(),
+                         finished_at = NULL,
+                         progress = 0, failures = 0, worker_deaths = 0, timeouts = 0, regenerations = 0
+                     WHERE id >= $1 AND id < $2 AND status = 'failed' AND dependencies_left = 0",
+                    first,
+                    end
+                )
+                .execute(&mut *transaction)
+                .await
+                .map_err(error("requeue_failed"))?
+                .rows_affected();
+                sqlx::query!(
             "UPDATE batches SET status = CASE WHEN status = 'failed' THEN 'in_progress' ELSE status END,
                  error = CASE WHEN status = 'failed' THEN NULL ELSE error END,
                  finished_at = CASE WHEN status = 'failed' THEN NULL ELSE finished_at END
@@ -148,12 +150,13 @@ impl JobStore {
             chain_id,
             number
         )
-        .execute(&mut *transaction)
-        .await
-        .map_err(error("requeue_failed"))?;
-        transaction.commit().await.map_err(error("requeue_failed"))?;
-        Stage::ALL.iter().for_each(|stage| self.waker.wake(*stage));
-        Ok(RetriedBatch { jobs })
-        }).await
+                .execute(&mut *transaction)
+                .await
+                .map_err(error("requeue_failed"))?;
+                transaction.commit().await.map_err(error("requeue_failed"))?;
+                Stage::ALL.iter().for_each(|stage| self.waker.wake(*stage));
+                Ok(RetriedBatch { jobs })
+            })
+            .await
     }
 }

@@ -80,6 +80,9 @@ const SEQUENCE_BITS: u32 = 20;
 const DEPTH_BITS: u32 = 5;
 const CIRCUIT_BITS: u32 = 8;
 const LANE_BITS: u32 = 4;
+/// Lanes: the witness generation of each round, then the proofs of each round, then the batch's compression.
+const PROOF_LANES: i16 = 5;
+const COMPRESSION_LANE: i16 = 10;
 /// Bits of the place within the batch; the position takes the rest.
 pub(crate) const PLACE_BITS: u32 = SEQUENCE_BITS + DEPTH_BITS + CIRCUIT_BITS + LANE_BITS;
 
@@ -91,8 +94,8 @@ pub(crate) const PLACE_BITS: u32 = SEQUENCE_BITS + DEPTH_BITS + CIRCUIT_BITS + L
 pub(crate) fn job_id(position: i64, key: &JobKey) -> Result<i64, StoreError> {
     let lane = match key.stage {
         Stage::WitnessGeneration => key.round.number(),
-        Stage::CircuitProof => 5 + key.round.number(),
-        Stage::Compression => 10,
+        Stage::CircuitProof => PROOF_LANES + key.round.number(),
+        Stage::Compression => COMPRESSION_LANE,
     };
     let parts = [
         (i64::from(lane), LANE_BITS),
@@ -129,6 +132,11 @@ pub(crate) fn queue(version: ProtocolVersion, stage: Stage, class: MemoryClass) 
     i64::from(version.minor) << 24 | i64::from(version.patch) << 8 | stage | class
 }
 
+/// The memory class that a `queue` tells.
+pub(crate) fn memory_class(queue: i64) -> MemoryClass {
+    if queue & 1 == 0 { MemoryClass::Light } else { MemoryClass::Heavy }
+}
+
 /// The column `turn`: a job's turn among those of its batch, the round nearest to the final proof first, then the longest.
 pub(crate) fn turn(round: AggregationRound, expected_cost_ms: i64) -> i64 {
     let last = AggregationRound::Scheduler.number() - round.number();
@@ -159,18 +167,28 @@ pub(crate) const GENERATOR: JobKey = JobKey {
     sequence: 0,
 };
 
-/// The key columns of a row.
-pub(crate) fn job_key(
-    round: i16,
-    stage: &str,
-    circuit_id: i16,
-    depth: i16,
-    sequence: i32,
-) -> Result<JobKey, StoreError> {
-    let round = AggregationRound::from_number(round)
-        .ok_or_else(|| StoreError::Schema(format!("a row has aggregation round {round}")))?;
-    let stage = stage.parse::<Stage>().map_err(|e| StoreError::Schema(e.to_string()))?;
-    Ok(JobKey { round, stage, circuit_id: CircuitId(circuit_id), depth, sequence })
+/// The place within its batch that a job's id tells.
+///
+/// # Errors
+/// [`StoreError::Schema`] for an id that [`job_id`] does not make.
+pub(crate) fn job_key(id: i64) -> Result<JobKey, StoreError> {
+    let bad = || StoreError::Schema(format!("a row has the id {id}, which is no job's"));
+    let mut rest = id;
+    let mut part = |bits: u32| {
+        let part = rest & ((1 << bits) - 1);
+        rest >>= bits;
+        i32::try_from(part).map_err(|_| bad())
+    };
+    let sequence = part(SEQUENCE_BITS)?;
+    let (depth, circuit, lane) = (part(DEPTH_BITS)?, part(CIRCUIT_BITS)?, part(LANE_BITS)?);
+    let narrow = |part: i32| i16::try_from(part).map_err(|_| bad());
+    let (stage, round) = match narrow(lane)? {
+        COMPRESSION_LANE => (Stage::Compression, AggregationRound::Scheduler.number()),
+        lane if lane >= PROOF_LANES => (Stage::CircuitProof, lane - PROOF_LANES),
+        lane => (Stage::WitnessGeneration, lane),
+    };
+    let round = AggregationRound::from_number(round).ok_or_else(bad)?;
+    Ok(JobKey { round, stage, circuit_id: CircuitId(narrow(circuit)?), depth: narrow(depth)?, sequence })
 }
 
 /// The batch columns of a row.
@@ -224,9 +242,26 @@ mod tests {
                         let id = job_id(position, &key).expect("within the limits");
                         assert!(ids.insert(id), "{key}");
                         assert!((first..end).contains(&id) && position_of(id) == position, "{key}");
+                        assert_eq!(job_key(id).expect("made above"), key);
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn ids_of_no_job_are_refused() {
+        for lane in 11..16 {
+            let id = 1 << PLACE_BITS | lane << (SEQUENCE_BITS + DEPTH_BITS + CIRCUIT_BITS);
+            assert!(matches!(job_key(id), Err(StoreError::Schema(_))), "lane {lane}");
+        }
+    }
+
+    #[test]
+    fn a_queue_tells_its_memory_class() {
+        for class in MemoryClass::ALL {
+            let queue = queue(ProtocolVersion { minor: 29, patch: 1 }, Stage::CircuitProof, *class);
+            assert_eq!(memory_class(queue), *class);
         }
     }
 

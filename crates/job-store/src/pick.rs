@@ -1,8 +1,8 @@
 //! Picking: the one statement that hands out leases.
 
 use crate::metrics::QueryTimer;
-use crate::model::{GENERATOR, artifact, batch_id, job_key, queue};
-use crate::{JobStore, LeasedJob, StoreError};
+use crate::model::{GENERATOR, artifact, batch_id, job_key, memory_class, queue};
+use crate::{JobStore, LeasedJob, Predecessor, StoreError};
 use proving_model::{AggregationRound, BatchId, MemoryClass, ProtocolVersion, Stage};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -104,12 +104,12 @@ impl JobStore {
                                ORDER BY priority DESC, deadline, start_tag, turn, id
                                LIMIT $5 FOR UPDATE SKIP LOCKED) AS others
                            LIMIT $5))
-                         AND peak_memory_bytes <= $8 AND (SELECT expires_at > now() FROM workers WHERE id = $1)
-                       RETURNING id, chain_id, batch_number, aggregation_round AS round, stage, circuit_id, depth,
-                           sequence_number AS sequence, attempts AS attempt, memory_class,
+                         AND peak_memory_bytes <= $8
+                         AND (SELECT expires_at > now() FROM workers WHERE id = $1)
+                       RETURNING id, chain_id, batch_number, attempts AS attempt,
                            input_key, input_checksum, input_size_bytes, queue, priority,
-                           EXTRACT(EPOCH FROM deadline)::float8 AS "deadline!", start_tag, turn, peak_memory_bytes,
-                           worker_deaths"#,
+                           date_part('epoch', deadline) AS "deadline!", start_tag, turn,
+                           peak_memory_bytes, worker_deaths"#,
                     worker,
                     queues.next(),
                     queues.next(),
@@ -141,8 +141,8 @@ impl JobStore {
                 Ok(LeasedJob {
                     id: row.id,
                     batch: batch_id(row.chain_id, row.batch_number)?,
-                    key: job_key(row.round, &row.stage, row.circuit_id, row.depth, row.sequence)?,
-                    memory_class: row.memory_class.parse().map_err(|e| StoreError::Schema(format!("{e}")))?,
+                    key: job_key(row.id)?,
+                    memory_class: memory_class(row.queue),
                     version: filter.version,
                     worker,
                     token,
@@ -182,20 +182,25 @@ impl JobStore {
         let _timer = QueryTimer::start("next_peak_memory");
         let rounds: Vec<i16> = filter.rounds.iter().map(|round| round.number()).collect();
         for class in &filter.memory_classes {
-            let next = self.relaxed.run("next_peak_memory", async |connection: &mut PgConnection| { sqlx::query_scalar!(
-                r#"SELECT peak_memory_bytes AS "peak!" FROM prover_jobs
-                   WHERE status = 'queued' AND queue = $1 AND aggregation_round = ANY($2) AND not_before <= now()
-                     AND peak_memory_bytes <= $3 AND worker_deaths < $4
-                   ORDER BY priority DESC, deadline, start_tag, turn, id
-                   LIMIT 1"#,
-                queue(filter.version, filter.stage, *class),
-                &rounds,
-                room.total,
-                room.deaths_limit()
-            )
-            .fetch_optional(&mut *connection)
-            .await
-            .map_err(StoreError::database("next_peak_memory")) }).await?;
+            let next = self
+                .relaxed
+                .run("next_peak_memory", async |connection: &mut PgConnection| {
+                    sqlx::query_scalar!(
+                        r#"SELECT peak_memory_bytes AS "peak!" FROM prover_jobs
+                           WHERE status = 'queued' AND queue = $1 AND aggregation_round = ANY($2)
+                             AND not_before <= now() AND peak_memory_bytes <= $3 AND worker_deaths < $4
+                           ORDER BY priority DESC, deadline, start_tag, turn, id
+                           LIMIT 1"#,
+                        queue(filter.version, filter.stage, *class),
+                        &rounds,
+                        room.total,
+                        room.deaths_limit()
+                    )
+                    .fetch_optional(connection)
+                    .await
+                    .map_err(StoreError::database("next_peak_memory"))
+                })
+                .await?;
             if next.is_some() {
                 return Ok(next);
             }
@@ -207,32 +212,31 @@ impl JobStore {
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn predecessors(&self, job: &LeasedJob) -> Result<Vec<crate::Predecessor>, StoreError> {
+    pub async fn predecessors(&self, job: &LeasedJob) -> Result<Vec<Predecessor>, StoreError> {
         let _timer = QueryTimer::start("predecessors");
-        let rows = self.hot.run("predecessors", async |connection: &mut PgConnection| { sqlx::query!(
-            r#"SELECT j.aggregation_round, j.stage, j.circuit_id, j.depth, j.sequence_number,
-                      j.output_key, j.output_checksum, j.output_size_bytes
-               FROM UNNEST((SELECT predecessor_ids FROM prover_jobs WHERE id = $1)::int8[]) WITH ORDINALITY AS p (id, place)
-               JOIN prover_jobs j ON j.id = p.id
-               WHERE j.status = 'successful'
-               ORDER BY p.place"#,
-            job.id
-        )
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(StoreError::database("predecessors")) }).await?;
+        let rows = self
+            .hot
+            .run("predecessors", async |connection: &mut PgConnection| {
+                sqlx::query!(
+                    r#"SELECT j.id, j.output_key, j.output_checksum, j.output_size_bytes
+                       FROM UNNEST((SELECT predecessor_ids FROM prover_jobs WHERE id = $1)::int8[])
+                                WITH ORDINALITY AS p (id, place)
+                       JOIN prover_jobs j ON j.id = p.id
+                       WHERE j.status = 'successful'
+                       ORDER BY p.place"#,
+                    job.id
+                )
+                .fetch_all(connection)
+                .await
+                .map_err(StoreError::database("predecessors"))
+            })
+            .await?;
         rows.into_iter()
             .map(|row| {
-                let key = job_key(
-                    row.aggregation_round,
-                    &row.stage,
-                    row.circuit_id,
-                    row.depth,
-                    row.sequence_number,
-                )?;
+                let key = job_key(row.id)?;
                 let output = artifact(row.output_key, row.output_checksum, row.output_size_bytes)?
                     .ok_or_else(|| StoreError::Schema(format!("the successful job {key} names no output")))?;
-                Ok(crate::Predecessor { key, output })
+                Ok(Predecessor { key, output })
             })
             .collect()
     }

@@ -114,39 +114,47 @@ impl JobStore {
         let batch = self.batch(id).await?.ok_or(StoreError::NoSuchBatch(id))?;
         let _timer = QueryTimer::start("batch_report");
         let (first, end) = ids_of_batch(batch.position);
-        let counts = self.reports.run("batch_report", async |connection: &mut PgConnection| { sqlx::query_as!(
-            JobCount,
-            r#"SELECT aggregation_round AS "round!", stage AS "stage!", circuit_id AS "circuit_id!", status AS "status!",
-                      count(*) AS "count!"
-               FROM jobs WHERE id >= $1 AND id < $2
-               GROUP BY 1, 2, 3, 4 ORDER BY 1, 2 DESC, 3, 4"#,
-            first,
-            end
-        )
-        .fetch_all(connection).await.map_err(StoreError::database("batch_report: counts")) }).await?;
-        let rows = self.reports.run("batch_report", async |connection: &mut PgConnection| { sqlx::query!(
-            r#"SELECT id AS "id!", aggregation_round AS "aggregation_round!", stage AS "stage!", circuit_id AS "circuit_id!",
-                      depth AS "depth!", sequence_number AS "sequence_number!", status AS "status!",
-                      attempts AS "attempts!", failures AS "failures!", worker_deaths AS "worker_deaths!", error
-               FROM jobs
-               WHERE id >= $1 AND id < $2 AND error IS NOT NULL
-               ORDER BY status = 'failed' DESC, id LIMIT $3"#,
-            first,
-            end,
-            STUCK_MAX
-        )
-        .fetch_all(connection).await.map_err(StoreError::database("batch_report: stuck")) }).await?;
+        let counts = self
+            .reports
+            .run("batch_report", async |connection: &mut PgConnection| {
+                sqlx::query_as!(
+                    JobCount,
+                    r#"SELECT aggregation_round AS "round!", stage AS "stage!",
+                                  circuit_id AS "circuit_id!", status AS "status!", count(*) AS "count!"
+                           FROM jobs WHERE id >= $1 AND id < $2
+                           GROUP BY 1, 2, 3, 4 ORDER BY 1, 2 DESC, 3, 4"#,
+                    first,
+                    end
+                )
+                .fetch_all(connection)
+                .await
+                .map_err(StoreError::database("batch_report: counts"))
+            })
+            .await?;
+        let rows = self
+            .reports
+            .run("batch_report", async |connection: &mut PgConnection| {
+                sqlx::query!(
+                    r#"SELECT id AS "id!", status AS "status!",
+                              attempts AS "attempts!", failures AS "failures!",
+                              worker_deaths AS "worker_deaths!", error
+                       FROM jobs
+                       WHERE id >= $1 AND id < $2 AND error IS NOT NULL
+                       ORDER BY status = 'failed' DESC, id LIMIT $3"#,
+                    first,
+                    end,
+                    STUCK_MAX
+                )
+                .fetch_all(connection)
+                .await
+                .map_err(StoreError::database("batch_report: stuck"))
+            })
+            .await?;
         let mut stuck = Vec::with_capacity(rows.len());
         for row in rows {
             stuck.push(StuckJob {
                 id: row.id,
-                key: job_key(
-                    row.aggregation_round,
-                    &row.stage,
-                    row.circuit_id,
-                    row.depth,
-                    row.sequence_number,
-                )?,
+                key: job_key(row.id)?,
                 status: row.status.parse().map_err(|e| StoreError::Schema(format!("{e}")))?,
                 attempts: row.attempts,
                 failures: row.failures,
@@ -188,20 +196,28 @@ impl JobStore {
         let batch = self.batch(id).await?.ok_or(StoreError::NoSuchBatch(id))?;
         let (first, end) = ids_of_batch(batch.position);
         let _timer = QueryTimer::start("troubled_attempts");
-        self.reports.run("troubled_attempts", async |connection: &mut PgConnection| { sqlx::query_as!(
-            AttemptReport,
-            r#"SELECT a.job_id AS "job_id!", a.attempt AS "attempt!", coalesce(w.component, 'unknown') AS "component!",
-                      coalesce(w.host, 'unknown') AS "host!", coalesce(w.pid, 0) AS "pid!", a.outcome, a.error,
-                      EXTRACT(EPOCH FROM coalesce(a.finished_at, now()) - a.started_at)::float8 AS "seconds!"
-               FROM attempts a
-               -- A worker that is long gone is forgotten before its last attempts are.
-               LEFT JOIN workers w ON w.id = a.worker_id
-               WHERE a.job_id >= $1 AND a.job_id < $2 AND a.outcome IS DISTINCT FROM 'successful'
-               ORDER BY a.started_at LIMIT 100"#,
-            first,
-            end
-        )
-        .fetch_all(connection).await.map_err(StoreError::database("troubled_attempts")) }).await
+        self.reports
+            .run("troubled_attempts", async |connection: &mut PgConnection| {
+                sqlx::query_as!(
+                    AttemptReport,
+                    r#"SELECT a.job_id AS "job_id!", a.attempt AS "attempt!", a.outcome, a.error,
+                              coalesce(w.component, 'unknown') AS "component!",
+                              coalesce(w.host, 'unknown') AS "host!", coalesce(w.pid, 0) AS "pid!",
+                              EXTRACT(EPOCH FROM coalesce(a.finished_at, now()) - a.started_at)::float8
+                                  AS "seconds!"
+                       FROM attempts a
+                       -- A worker that is long gone is forgotten before its last attempts are.
+                       LEFT JOIN workers w ON w.id = a.worker_id
+                       WHERE a.job_id >= $1 AND a.job_id < $2 AND a.outcome IS DISTINCT FROM 'successful'
+                       ORDER BY a.started_at LIMIT 100"#,
+                    first,
+                    end
+                )
+                .fetch_all(connection)
+                .await
+                .map_err(StoreError::database("troubled_attempts"))
+            })
+            .await
     }
 
     /// Unfinished jobs by version, chain, stage, round, memory class and state.
@@ -210,15 +226,22 @@ impl JobStore {
     /// [`StoreError::Database`].
     pub async fn queue_report(&self) -> Result<Vec<QueueCount>, StoreError> {
         let _timer = QueryTimer::start("queue_report");
-        self.reports.run("queue_report", async |connection: &mut PgConnection| { sqlx::query_as!(
-            QueueCount,
-            r#"SELECT protocol_minor, protocol_patch, chain_id, stage, aggregation_round AS round, memory_class,
-                      status, count(*) AS "count!",
-                      max(EXTRACT(EPOCH FROM now() - coalesce(queued_at, created_at)))::float8 AS "oldest_seconds!"
-               FROM prover_jobs
-               WHERE status IN ('waiting_for_proofs', 'queued', 'in_progress', 'failed')
-               GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY 1, 2, 3, 4 DESC, 5, 6, 7"#
-        )
-        .fetch_all(connection).await.map_err(StoreError::database("queue_report")) }).await
+        self.reports
+            .run("queue_report", async |connection: &mut PgConnection| {
+                sqlx::query_as!(
+                    QueueCount,
+                    r#"SELECT protocol_minor, protocol_patch, chain_id, stage, aggregation_round AS round,
+                              memory_class, status, count(*) AS "count!",
+                              max(EXTRACT(EPOCH FROM now() - coalesce(queued_at, created_at)))::float8
+                                  AS "oldest_seconds!"
+                       FROM prover_jobs
+                       WHERE status IN ('waiting_for_proofs', 'queued', 'in_progress', 'failed')
+                       GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY 1, 2, 3, 4 DESC, 5, 6, 7"#
+                )
+                .fetch_all(connection)
+                .await
+                .map_err(StoreError::database("queue_report"))
+            })
+            .await
     }
 }

@@ -65,7 +65,8 @@ impl JobStore {
             .run("stop_worker", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     "UPDATE workers SET expires_at = now(), stopped_at = CASE WHEN NOT EXISTS (
-                         SELECT FROM prover_jobs WHERE worker_id = $1 AND status = 'in_progress') THEN now() END
+                         SELECT FROM prover_jobs WHERE worker_id = $1
+                           AND status = 'in_progress') THEN now() END
                      WHERE id = $1",
                     id
                 )
@@ -84,13 +85,19 @@ impl JobStore {
     /// [`StoreError::Database`].
     pub async fn give_up_worker(&self, number: i32) -> Result<bool, StoreError> {
         let _timer = QueryTimer::start("give_up_worker");
-        let given_up = self.hot.run("give_up_worker", async |connection: &mut PgConnection| { sqlx::query!(
-            "UPDATE workers SET expires_at = now() WHERE number = $1 AND stopped_at IS NULL AND expires_at > now()",
-            number
-        )
-        .execute(&mut *connection)
-        .await
-        .map_err(StoreError::database("give_up_worker")) }).await?;
+        let given_up = self
+            .hot
+            .run("give_up_worker", async |connection: &mut PgConnection| {
+                sqlx::query!(
+                    "UPDATE workers SET expires_at = now()
+                     WHERE number = $1 AND stopped_at IS NULL AND expires_at > now()",
+                    number
+                )
+                .execute(&mut *connection)
+                .await
+                .map_err(StoreError::database("give_up_worker"))
+            })
+            .await?;
         Ok(given_up.rows_affected() == 1)
     }
 
@@ -105,7 +112,8 @@ impl JobStore {
             .run("bury_workers", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     "UPDATE workers w SET stopped_at = now()
-                     WHERE stopped_at IS NULL AND expires_at < now() - make_interval(secs => $1) AND NOT EXISTS (
+                     WHERE stopped_at IS NULL AND expires_at < now() - make_interval(secs => $1)
+                       AND NOT EXISTS (
                          SELECT FROM prover_jobs j WHERE j.worker_id = w.id AND j.status = 'in_progress')",
                     after.as_secs_f64()
                 )
@@ -152,8 +160,8 @@ pub(crate) async fn register(
 ) -> Result<(Uuid, i32), StoreError> {
     let _timer = QueryTimer::start("register_worker");
     let row = sqlx::query!(
-        "INSERT INTO workers (id, component, host, pid, capacity, protocol_minor, protocol_patch, expires_at,
-                              memory_budget_bytes)
+        "INSERT INTO workers (id, component, host, pid, capacity, protocol_minor, protocol_patch,
+                              expires_at, memory_budget_bytes)
          VALUES (gen_random_uuid(), $1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7), $8)
          RETURNING id, number",
         worker.component,

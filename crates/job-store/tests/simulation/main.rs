@@ -414,7 +414,7 @@ impl Simulation {
             .collect();
         assert_eq!(batches, expected, "batches");
         let mut attempts: Vec<(Uuid, i32, String)> =
-            sqlx::query_as("SELECT lease_token, attempt, outcome FROM job_attempts")
+            sqlx::query_as("SELECT lease_token, attempt, outcome FROM attempts WHERE outcome IS NOT NULL")
                 .fetch_all(&mut self.connection)
                 .await
                 .unwrap();
