@@ -30,6 +30,7 @@ mod job;
 mod memory;
 mod metrics;
 mod pool;
+mod queue;
 mod runner;
 
 pub use chain::{ChainPicker, ChainSender, Closed, chain};

@@ -8,6 +8,7 @@
 
 use crate::job::JobContext;
 use crate::metrics::{JobOutcome, RUNNER_METRICS};
+use crate::queue::Queue;
 use crate::runner::Shared;
 use crate::{ExecuteError, Executor, JobMetadata, JobSaver, Lease, Outcome, Picked};
 use std::{
@@ -116,7 +117,7 @@ pub(crate) struct Pool<E: Executor, S> {
     executor: Arc<E>,
     /// Of a simulation, whose workers are tasks.
     pace: Option<Pace<E>>,
-    jobs: crossbeam_channel::Receiver<Queued<E>>,
+    jobs: Arc<Queue<Queued<E>>>,
     chairs: Mutex<Vec<Chair<E>>>,
     /// When the supervisor looks next, in microseconds since `begun`; a job with an earlier deadline wakes it.
     next_look: AtomicU64,
@@ -135,7 +136,7 @@ where
         executor: E,
         pace: Option<Pace<E>>,
         workers: usize,
-        jobs: crossbeam_channel::Receiver<Queued<E>>,
+        jobs: Arc<Queue<Queued<E>>>,
         results: &mpsc::Sender<Left<E>>,
     ) -> Arc<Self> {
         let pool = Arc::new(Self {
@@ -174,7 +175,7 @@ where
         let thread = std::thread::Builder::new().name(self.shared.name.clone());
         let started = thread.spawn(move || {
             let _context = runtime.enter();
-            while let Ok(queued) = pool.jobs.recv() {
+            while let Some(queued) = pool.jobs.take() {
                 let left = match pool.take_up(queued, &leave.0) {
                     None => return,
                     Some(Taken::Gone) => continue,
@@ -200,13 +201,12 @@ where
     /// clock, and happens at once in the end.
     async fn work_as_task(&self, chair: &Chair<E>, pace: Pace<E>) {
         loop {
-            let queued = match self.jobs.try_recv() {
-                Ok(queued) => queued,
-                Err(crossbeam_channel::TryRecvError::Empty) => {
-                    self.shared.queued.notified().await;
-                    continue;
+            let Some(queued) = self.jobs.try_take() else {
+                if self.jobs.is_over() {
+                    return;
                 }
-                Err(crossbeam_channel::TryRecvError::Disconnected) => return,
+                self.shared.queued.notified().await;
+                continue;
             };
             let left = match self.take_up(queued, chair) {
                 None => return,
@@ -311,7 +311,7 @@ where
     }
 
     async fn hand_back_queued(&self) {
-        while let Ok(queued) = self.jobs.try_recv() {
+        while let Some(queued) = self.jobs.try_take() {
             let results =
                 lock(&self.chairs).iter().find_map(|chair| Some(lock(chair).as_ref()?.results.clone()));
             let Some(results) = results else { return };

@@ -3,6 +3,7 @@
 
 use crate::metrics::{JobOutcome, OutcomeLabels, RUNNER_METRICS, RunnerLabels};
 use crate::pool::{Finished, Left, Pace, Pool, Queued};
+use crate::queue::{QueueSender, queue};
 use crate::{ExecuteError, Executor, JobContext, JobPicker, JobSaver, Outcome, PickError, Picked, SaveError};
 use std::{
     sync::{
@@ -256,8 +257,7 @@ where
         // Half of what is held ready is picked at a time: the other half keeps the workers busy meanwhile, and a queue is asked
         // for many jobs once and not for one many times.
         let least = u32::try_from(prefetch.div_ceil(2)).unwrap_or(u32::MAX).max(1);
-        // As many places as slots: sending never waits, since a slot is taken before a job is picked.
-        let (queue_sender, queue) = crossbeam_channel::bounded(workers + prefetch);
+        let (queue_sender, queue) = queue();
         // A worker that waits here is the back-pressure that bounds the results in memory.
         let (result_sender, results) = mpsc::channel(saves);
         let pool = Pool::start(&shared, executor, pace, workers, queue, &result_sender);
@@ -318,7 +318,7 @@ async fn pick_all<P, S>(
     mut picker: P,
     slots: Arc<Semaphore>,
     least: u32,
-    queue: crossbeam_channel::Sender<Queued<P::Executor>>,
+    queue: QueueSender<Queued<P::Executor>>,
 ) where
     P: JobPicker,
     S: JobSaver<Executor = P::Executor>,
@@ -369,11 +369,8 @@ async fn pick_all<P, S>(
                         release(&shared, &job.metadata).await;
                         continue;
                     }
-                    let queued = Queued { job, slot, since: Instant::now() };
-                    match queue.try_send(queued) {
-                        Ok(()) => shared.queued.notify_one(),
-                        Err(refused) => release(&shared, &refused.into_inner().job.metadata).await,
-                    }
+                    queue.send(Queued { job, slot, since: Instant::now() });
+                    shared.queued.notify_one();
                 }
             }
             Err(PickError::Closed) => break,
