@@ -7,7 +7,7 @@
 //! who answers for the job and seats another thread; whatever the old one still makes goes nowhere, and it ends with its job.
 
 use crate::job::JobContext;
-use crate::metrics::{JobOutcome, RUNNER_METRICS};
+use crate::metrics::JobOutcome;
 use crate::queue::Queue;
 use crate::runner::Shared;
 use crate::{ExecuteError, Executor, JobMetadata, JobSaver, Lease, Outcome, Picked};
@@ -85,7 +85,7 @@ struct TakenUp<E: Executor> {
 
 impl<E: Executor> TakenUp<E> {
     fn execute<S>(self, executor: &E, shared: &Shared<S>) -> Result<E::Output, ExecuteError> {
-        let workers = &RUNNER_METRICS.busy_workers[&shared.labels];
+        let workers = &shared.metrics.busy_workers;
         workers.inc_by(1);
         let before = thread_cpu_time();
         let result = execute(executor, self.input, &self.metadata, &self.lease, &self.abandoned);
@@ -93,7 +93,7 @@ impl<E: Executor> TakenUp<E> {
         workers.dec_by(1);
         let nanoseconds = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
         shared.execute_cpu_nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
-        RUNNER_METRICS.execute_cpu_time[&shared.labels].inc_by(spent.as_secs_f64());
+        shared.metrics.execute_cpu_time.inc_by(spent.as_secs_f64());
         result
     }
 }
@@ -230,7 +230,7 @@ where
         let Queued { job, slot, since } = queued;
         let Picked { input, metadata, lease, .. } = job;
         let shared = &self.shared;
-        RUNNER_METRICS.queue_time[&shared.labels].observe(since.elapsed());
+        shared.metrics.queue_time.observe(since.elapsed());
         let metadata = Arc::new(metadata);
         if lease.is_lost() {
             shared.count(JobOutcome::LeaseLost);
@@ -262,7 +262,7 @@ where
         result: Result<E::Output, ExecuteError>,
     ) -> Option<Left<E>> {
         let current = lock(chair).as_mut()?.current.take()?;
-        RUNNER_METRICS.execute_time[&self.shared.labels].observe(begun.elapsed());
+        self.shared.metrics.execute_time.observe(begun.elapsed());
         let outcome = match result {
             Ok(output) => Outcome::Success(Some(output)),
             Err(error) => Outcome::Failure(error),
@@ -363,7 +363,7 @@ where
             if let Some(current) = current {
                 current.abandoned.store(true, Ordering::Release);
                 let took = current.begun.elapsed();
-                RUNNER_METRICS.execute_time[&self.shared.labels].observe(took);
+                self.shared.metrics.execute_time.observe(took);
                 let outcome = Outcome::Failure(ExecuteError::TimedOut(took));
                 let _ = results.send(Left::Finished(current.finish(&self.shared, outcome))).await;
             }

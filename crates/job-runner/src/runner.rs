@@ -1,7 +1,7 @@
 //! The runner: the picker's task, a pool of threads, and the saver's task, with a bounded channel before and after the
 //! threads.
 
-use crate::metrics::{JobOutcome, OutcomeLabels, RUNNER_METRICS, RunnerLabels};
+use crate::metrics::{JobOutcome, RUNNER_METRICS, RunnerLabels, RunnerMetrics};
 use crate::pool::{Finished, Left, Pace, Pool, Queued};
 use crate::queue::{QueueSender, queue};
 use crate::{ExecuteError, Executor, JobContext, JobPicker, JobSaver, Outcome, PickError, Picked, SaveError};
@@ -196,7 +196,7 @@ where
 /// What all parts of a runner share.
 pub(crate) struct Shared<S> {
     pub(crate) name: String,
-    pub(crate) labels: RunnerLabels,
+    pub(crate) metrics: &'static RunnerMetrics,
     pub(crate) holds_slots_until_saved: bool,
     saver: Arc<S>,
     counts: [AtomicU64; 4],
@@ -213,8 +213,8 @@ pub(crate) struct Shared<S> {
 impl<S> Shared<S> {
     pub(crate) fn count(&self, outcome: JobOutcome) {
         self.counts[outcome as usize].fetch_add(1, Ordering::Relaxed);
-        RUNNER_METRICS.jobs[&OutcomeLabels { runner: self.name.clone(), outcome }].inc();
-        RUNNER_METRICS.in_flight[&self.labels].dec_by(1);
+        self.metrics.jobs[&outcome].inc();
+        self.metrics.in_flight.dec_by(1);
     }
 }
 
@@ -242,7 +242,7 @@ where
         let Settings { name, workers, prefetch, saves, drain_timeout, shutdown, holds_slots_until_saved } =
             settings;
         let shared = Arc::new(Shared {
-            labels: RunnerLabels { runner: name.clone() },
+            metrics: &RUNNER_METRICS[&RunnerLabels { runner: name.clone() }],
             name,
             holds_slots_until_saved,
             saver,
@@ -323,7 +323,6 @@ async fn pick_all<P, S>(
     P: JobPicker,
     S: JobSaver<Executor = P::Executor>,
 {
-    let labels = &shared.labels;
     let mut errors = 0;
     while !shared.stop.is_cancelled() {
         let first = tokio::select! {
@@ -353,13 +352,13 @@ async fn pick_all<P, S>(
                         () = picker.wait() => {}
                         () = shared.stop.cancelled() => break,
                     }
-                    RUNNER_METRICS.wait_time[labels].observe(begun.elapsed());
+                    shared.metrics.wait_time.observe(begun.elapsed());
                     continue;
                 }
-                RUNNER_METRICS.pick_time[labels].observe(begun.elapsed());
+                shared.metrics.pick_time.observe(begun.elapsed());
                 for job in jobs {
-                    RUNNER_METRICS.load_time[labels].observe(job.load_time);
-                    RUNNER_METRICS.in_flight[labels].inc_by(1);
+                    shared.metrics.load_time.observe(job.load_time);
+                    shared.metrics.in_flight.inc_by(1);
                     let Some(slot) = free.pop() else {
                         release(&shared, &job.metadata).await;
                         continue;
@@ -378,7 +377,7 @@ async fn pick_all<P, S>(
                 drop(free);
                 let pause = backoff(errors);
                 errors += 1;
-                RUNNER_METRICS.pick_errors[labels].inc();
+                shared.metrics.pick_errors.inc();
                 tracing::warn!(runner = shared.name, errors, "cannot pick, next try in {pause:?}: {reason}");
                 tokio::select! {
                     biased;
@@ -391,7 +390,7 @@ async fn pick_all<P, S>(
     drop(queue);
     shared.queued.notify_waiters();
     for job in picker.close().await {
-        RUNNER_METRICS.in_flight[labels].inc_by(1);
+        shared.metrics.in_flight.inc_by(1);
         release(&shared, &job.metadata).await;
     }
 }
@@ -436,7 +435,6 @@ where
 {
     // Its slot, where it has one still, is free when this ends.
     let Finished { metadata, lease, mut outcome, _slot, .. } = finished;
-    let labels = &shared.labels;
     let begun = Instant::now();
     let is_success = matches!(outcome, Outcome::Success(_));
     let mut errors = 0;
@@ -466,7 +464,7 @@ where
             Err(SaveError::Unavailable(reason)) => {
                 let pause = backoff(errors);
                 errors += 1;
-                RUNNER_METRICS.save_errors[labels].inc();
+                shared.metrics.save_errors.inc();
                 tracing::warn!(runner = shared.name, errors, "cannot save, next try in {pause:?}: {reason}");
                 tokio::select! {
                     biased;
@@ -480,5 +478,5 @@ where
             }
         }
     }
-    RUNNER_METRICS.save_time[labels].observe(begun.elapsed());
+    shared.metrics.save_time.observe(begun.elapsed());
 }

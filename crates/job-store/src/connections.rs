@@ -21,6 +21,10 @@ const OPERATION_LIMIT: Duration = Duration::from_secs(10);
 /// The same for reports and duties, which may read or move a whole batch.
 const REPORT_LIMIT: Duration = Duration::from_secs(120);
 
+/// How long a connection uses the plans that it made. A plan is kept until the server hears of other statistics, which may take a minute; one that
+/// was made while the table held ten rows reads the whole of it then, whatever it has grown to.
+const PLANS_LAST: Duration = Duration::from_secs(1);
+
 /// An operation that takes more than this part of its limit is told.
 const SLOW_SHARE: u32 = 10;
 
@@ -60,9 +64,17 @@ const PLANS: [(&str, &str); 6] = [
 pub(crate) struct Connections {
     options: PgConnectOptions,
     limit: Duration,
-    idle: Arc<Mutex<Vec<PgConnection>>>,
+    idle: Arc<Mutex<Vec<Idle>>>,
     places: Arc<Semaphore>,
     most: u32,
+}
+
+/// A connection that nobody uses.
+#[derive(Debug)]
+struct Idle {
+    connection: PgConnection,
+    /// Its plans are not older than this.
+    planned: Instant,
 }
 
 /// How the connections for short statements are opened.
@@ -107,17 +119,25 @@ impl Connections {
             let closed = |_| StoreError::database(action)(sqlx::Error::PoolClosed);
             let _place = self.places.acquire().await.map_err(closed)?;
             let idle = self.idle().pop();
-            let mut connection = match idle {
-                Some(connection) => connection,
-                None => self.options.connect().await.map_err(StoreError::database(action))?,
+            let Idle { mut connection, mut planned } = match idle {
+                Some(idle) => idle,
+                None => {
+                    let connection = self.options.connect().await.map_err(StoreError::database(action))?;
+                    Idle { connection, planned: Instant::now() }
+                }
             };
+            if planned.elapsed() > PLANS_LAST {
+                let discarded = sqlx::raw_sql("DISCARD PLANS").execute(&mut connection).await;
+                discarded.map_err(StoreError::database(action))?;
+                planned = Instant::now();
+            }
             let result = work(&mut connection).await;
             // A transaction that was left on the way is rolled back by the connection's next statement, which may be long in
             // coming; what is not sent yet is sent now.
             let is_sound = !matches!(result, Err(StoreError::Database { .. }))
                 && (!connection.should_flush() || connection.flush().await.is_ok());
             if is_sound {
-                self.idle().push(connection);
+                self.idle().push(Idle { connection, planned });
             }
             result
         };
@@ -134,7 +154,7 @@ impl Connections {
         result
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<PgConnection>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -143,8 +163,8 @@ impl Connections {
         let _ = self.places.acquire_many(self.most).await;
         self.places.close();
         let idle = std::mem::take(&mut *self.idle());
-        for connection in idle {
-            let _ = connection.close().await;
+        for idle in idle {
+            let _ = idle.connection.close().await;
         }
     }
 }

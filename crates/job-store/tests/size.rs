@@ -120,6 +120,37 @@ async fn no_statement_of_a_job_reads_more_than_its_rows_at_any_size_or_limit() {
     }
 }
 
+/// A store that lives through it all plans its statements while the table is empty, and the server is told that it is.
+#[tokio::test]
+async fn a_plan_made_for_an_empty_table_is_gone_when_the_table_has_grown() {
+    let url = empty_database().await;
+    let mut connection = PgConnection::connect(url.expose()).await.unwrap();
+    let store = migrated(&url).await;
+    let worker = worker(&store).await;
+    let complete = async |jobs: Vec<LeasedJob>| {
+        let proof = artifact("proof");
+        let completed = jobs.iter().map(|job| store.complete(job, Some(&proof))).collect::<Vec<_>>();
+        for completed in futures::future::join_all(completed).await {
+            completed.unwrap();
+        }
+    };
+    store.add_ballast(VERSION, 3, Ballast::Queued).await.unwrap();
+    sqlx::raw_sql("VACUUM ANALYZE prover_jobs").execute(&mut connection).await.unwrap();
+    complete(pick(&store, Stage::CircuitProof, 1, worker).await).await;
+
+    store.add_ballast(VERSION, 20_000, Ballast::Queued).await.unwrap();
+    // The last rows of the table are the first to be picked.
+    let last = "UPDATE prover_jobs SET priority = 1 WHERE id IN (SELECT id FROM prover_jobs ORDER BY id DESC LIMIT 64)";
+    sqlx::raw_sql(last).execute(&mut connection).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let before = reads(&mut connection).await.1;
+    let jobs = pick(&store, Stage::CircuitProof, 64, worker).await;
+    assert_eq!(jobs.len(), 64);
+    complete(jobs).await;
+    let read = settled_reads(store, &mut connection).await.1 - before;
+    assert!(read <= 64 * 12 + 200, "{read} rows read");
+}
+
 async fn migrated(url: &DatabaseUrl) -> JobStore {
     let store = JobStore::connect(url).await.unwrap();
     store.migrate().await.unwrap();
