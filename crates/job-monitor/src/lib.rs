@@ -26,16 +26,18 @@ pub struct MonitorConfig {
     pub delete_after: Option<Duration>,
 }
 
-impl Default for MonitorConfig {
-    fn default() -> Self {
-        Self {
-            rescue_interval: Duration::from_secs(1),
-            retry_interval: Duration::from_millis(500),
-            // Long enough for whoever looks at a batch right after its end; short enough that the table stays small.
-            archive_after: Duration::from_secs(3_600),
-            delete_after: Some(Duration::from_secs(30 * 24 * 3_600)),
-        }
-    }
+/// Days that the archive keeps a batch's jobs, unless it is told otherwise.
+pub const DELETE_AFTER_DAYS: u64 = 30;
+
+impl MonitorConfig {
+    /// What holds where nothing is said.
+    pub const DEFAULT: Self = Self {
+        rescue_interval: Duration::from_secs(1),
+        retry_interval: Duration::from_millis(500),
+        // Long enough for whoever looks at a batch right after its end; short enough that the table stays small.
+        archive_after: Duration::from_secs(3_600),
+        delete_after: Some(Duration::from_secs(DELETE_AFTER_DAYS * 24 * 3_600)),
+    };
 }
 
 /// Runs all duties until the shutdown signal.

@@ -1,7 +1,7 @@
 //! A budget of memory that the runners of a process share.
 //!
 //! A picker takes a job only when the job's expected peak fits what is left ([`MemoryBudget::take_free`],
-//! [`Allowance::into_reservation`]); the reservation travels with the job's [`Lease`](crate::Lease) and ends with it. A job that is
+//! [`MemoryBudget::reserve`]); the reservation travels with the job's [`Lease`](crate::Lease) and ends with it. A job that is
 //! next and does not fit is waited for ([`MemoryBudget::wait_for`]): nothing smaller overtakes it in this process, or a stream of
 //! small jobs would keep it out for ever.
 //!

@@ -5,7 +5,7 @@ use anyhow::Context;
 use artifact_store::ArtifactStore;
 use circuit_prover::Layout;
 use clap::{Args, ValueEnum};
-use job_monitor::MonitorConfig;
+use job_monitor::{DELETE_AFTER_DAYS, MonitorConfig};
 use job_runner::{MemoryBudget, RunnerReport};
 use job_store::{JobStore, LeaseKeeper, NewWorker, WakeListener, WorkerContext};
 use launch::{BadInput, DatabaseArgs, ObjectStoreArgs, ProofSystemArgs, load_keys};
@@ -131,18 +131,25 @@ struct CircuitProverArgs {
 #[command(next_help_heading = "Prover job monitor")]
 struct MonitorArgs {
     /// Milliseconds between two looks for expired leases.
-    #[arg(long, default_value_t = 1_000, value_parser = positive(), env = "ROUNDHOUSE_RESCUE_INTERVAL_MS")]
+    #[arg(long, default_value_t = milliseconds(MonitorConfig::DEFAULT.rescue_interval), value_parser = positive(),
+          env = "ROUNDHOUSE_RESCUE_INTERVAL_MS")]
     rescue_interval_ms: u64,
     /// Milliseconds between two looks for failed jobs whose rest is over.
-    #[arg(long, default_value_t = 500, value_parser = positive(), env = "ROUNDHOUSE_RETRY_INTERVAL_MS")]
+    #[arg(long, default_value_t = milliseconds(MonitorConfig::DEFAULT.retry_interval), value_parser = positive(),
+          env = "ROUNDHOUSE_RETRY_INTERVAL_MS")]
     retry_interval_ms: u64,
     /// Seconds after its end when the jobs of a proven batch go into the archive.
-    #[arg(long, default_value_t = 3_600, env = "ROUNDHOUSE_ARCHIVE_AFTER_SECONDS")]
+    #[arg(long, default_value_t = MonitorConfig::DEFAULT.archive_after.as_secs(),
+          env = "ROUNDHOUSE_ARCHIVE_AFTER_SECONDS")]
     archive_after_seconds: u64,
     /// Days that jobs and their attempts stay in the archive before they are deleted; 0 keeps them for ever. The batch itself,
     /// and where its final proof is, stay.
-    #[arg(long, default_value_t = 30, env = "ROUNDHOUSE_DELETE_AFTER_DAYS")]
+    #[arg(long, default_value_t = DELETE_AFTER_DAYS, env = "ROUNDHOUSE_DELETE_AFTER_DAYS")]
     delete_after_days: u64,
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn positive() -> clap::builder::RangedU64ValueParser {
@@ -191,7 +198,7 @@ impl Plan {
             monitor: MonitorConfig {
                 rescue_interval: interval,
                 retry_interval: interval,
-                ..MonitorConfig::default()
+                ..MonitorConfig::DEFAULT
             },
             pace: PaceArgs { drain_timeout_seconds, ..PaceArgs::DEFAULT },
             memory_budget: usual_memory_budget(),

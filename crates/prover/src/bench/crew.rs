@@ -152,8 +152,9 @@ impl OpenBatch {
         };
         let extension = Extension { jobs: vec![last], links: vec![(basic(0), compression)] };
         self.store.extend_batch(&self.generator, &extension).await?;
+        self.store.complete(&self.generator, None).await?;
         self.context.keeper.forget(&self.generator);
-        Ok(self.store.complete(&self.generator, None).await?)
+        Ok(())
     }
 
     /// Queues children, and a parent that waits for them.

@@ -112,7 +112,7 @@ async fn measure(args: &RecoveryArgs, ground: &Ground) -> anyhow::Result<Figures
     }
     let (url, store) = crew::fresh_store(ground).await?;
     let shutdown = CancellationToken::new();
-    let config = MonitorConfig { rescue_interval: RESCUE_INTERVAL, ..MonitorConfig::default() };
+    let config = MonitorConfig { rescue_interval: RESCUE_INTERVAL, ..MonitorConfig::DEFAULT };
     let monitor = tokio::spawn(job_monitor::run(store.clone(), config, shutdown.clone()));
     let holder = crew::register(&store, 1, LEASE_DURATION).await?;
     let batch = OpenBatch::insert(&store, &holder, 1).await?;
@@ -268,7 +268,7 @@ async fn watch_cost(ground: &Ground, workers: u32) -> anyhow::Result<Option<Watc
     let config = MonitorConfig {
         rescue_interval: Duration::from_secs(3_600),
         retry_interval: Duration::from_secs(3_600),
-        ..MonitorConfig::default()
+        ..MonitorConfig::DEFAULT
     };
     let monitor = tokio::spawn(job_monitor::run(store.clone(), config, shutdown.clone()));
     while load().processes < with_workers.processes + usize::try_from(workers)? {

@@ -32,8 +32,9 @@ pub(crate) struct ThroughputArgs {
     /// Processes that share the workers; more than one figure with commas.
     #[arg(long, value_delimiter = ',', default_value = "1,4")]
     processes: Vec<usize>,
-    /// Jobs that each process holds ready beside those it works on.
-    #[arg(long, default_value_t = 256)]
+    /// Jobs that each process holds ready beside those it works on. The default is what serves jobs without work best; a prover,
+    /// whose jobs take seconds, holds a few.
+    #[arg(long, default_value_t = 4_096)]
     prefetch: usize,
     /// Leaves out the measurements in which each job reads an artifact of 1 kB and writes one.
     #[arg(long)]
