@@ -1,6 +1,8 @@
 //! `prover_cli`, the admin tool. Data goes to standard output, words to standard error.
 
 mod batch;
+mod job;
+mod operate;
 mod proof;
 mod status;
 mod version;
@@ -43,6 +45,14 @@ enum Command {
         #[command(subcommand)]
         command: status::StatusCommand,
     },
+    /// Why a job, or a batch, does not run; or where it does.
+    Why(job::WhyArgs),
+    /// Every attempt of a job: who ran it, where, how long, how it ended.
+    Attempts(job::AttemptsArgs),
+    /// Give the failed jobs of a batch new budgets, and queue them again.
+    Requeue(operate::RequeueArgs),
+    /// Stop a batch for good: what waits will not run, what runs is told to stop.
+    Cancel(operate::CancelArgs),
     /// Final proofs.
     Proof {
         #[command(subcommand)]
@@ -64,6 +74,10 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::InsertBatch(args) => batch::insert(&url, args, output).await,
         Command::SetChain(args) => batch::set_chain(&url, args, output).await,
         Command::Status { command } => status::show(&url, command, output).await,
+        Command::Why(args) => job::why(&url, args, output).await,
+        Command::Attempts(args) => job::attempts(&url, args, output).await,
+        Command::Requeue(args) => operate::requeue(&url, args, output).await,
+        Command::Cancel(args) => operate::cancel(&url, args, output).await,
         Command::Proof { command: proof::ProofCommand::Fetch(args) } => {
             proof::fetch(&url, args, output).await
         }

@@ -47,6 +47,38 @@ async fn a_batch_from_insertion_to_its_proof() {
 }
 
 #[tokio::test]
+async fn why_says_what_a_job_waits_for_and_cancel_asks_first() {
+    let scene = Scene::mock("[[circuit]]\ncount = 2\n").await;
+    scene.write("in.mock", "mock one");
+    scene.run_cli(&["insert-batch", "--number=3", "--input=in.mock"]);
+    snapshot!(scene.run_cli(&["why", "--number=3"]));
+    snapshot!(scene.run_cli(&["--json", "why", "--number=3"]));
+    let job = serde_json::from_str::<serde_json::Value>(&scene.run_cli(&["--json", "why", "--number=3"]))
+        .unwrap()["jobs"][0]["job_id"]
+        .to_string();
+    snapshot!(scene.run_cli(&["why", &job]));
+    snapshot!(scene.run_cli(&["attempts", &job]));
+    snapshot!(scene.run_cli(&["cancel", "--number=3", "--dry-run"]));
+    for (call, words) in [
+        (vec!["cancel", "--number=3"], "Nobody is there to ask"),
+        (vec!["cancel", "--number=4", "--yes"], "there is no batch 4 of chain 0"),
+        (vec!["why", "--number=4"], "there is no batch 4 of chain 0"),
+        (vec!["why", "12345"], "there is no job 12345"),
+        (vec!["attempts", "12345"], "there is no job 12345"),
+        (vec!["why"], "required"),
+        (vec!["why", "1", "--number=3"], "cannot be used with"),
+    ] {
+        let refused = output(scene.program("prover_cli").args(&call));
+        assert_eq!(refused.status.code(), Some(2), "{call:?}");
+        assert!(stderr(&refused).contains(words), "{call:?}: {}", stderr(&refused));
+    }
+    snapshot!(scene.run_cli(&["--json", "cancel", "--number=3", "--yes"]));
+    snapshot!(scene.run_cli(&["cancel", "--number=3", "--yes"]));
+    snapshot!(scene.run_cli(&["why", "--number=3"]));
+    snapshot!(scene.run_cli(&["why", &job]));
+}
+
+#[tokio::test]
 async fn a_batch_that_fails_says_why() {
     let scene = Scene::mock(POISONOUS).await;
     scene.write("in.mock", "mock one");
@@ -55,10 +87,19 @@ async fn a_batch_that_fails_says_why() {
     assert_eq!(scene.until_ended(9, 1, LONG)["status"], "failed");
     assert_eq!(all.terminate(), 0);
     snapshot!(scene.run_cli(&["status", "batch", "--chain-id=9", "--number=1"]));
+    snapshot!(scene.run_cli(&["why", "--chain-id=9", "--number=1"]));
+    let why = scene.run_cli(&["why", "--chain-id=9", "--number=1", "--json"]);
+    let failed = serde_json::from_str::<serde_json::Value>(&why).unwrap()["jobs"][0]["job_id"].to_string();
+    snapshot!(scene.run_cli(&["attempts", &failed]));
     snapshot!(scene.run_cli(&["status", "queue"]));
     let fetch = output(scene.program("prover_cli").args(["proof", "fetch", "-c9", "-n1"]));
     assert_eq!(fetch.status.code(), Some(1));
     snapshot!(stderr(&fetch));
+    snapshot!(scene.run_cli(&["requeue", "--chain-id=9", "--number=1", "--dry-run"]));
+    assert!(scene.run_cli(&["why", &failed]).contains("failed for good"), "nothing was changed");
+    snapshot!(scene.run_cli(&["--json", "requeue", "--chain-id=9", "--number=1"]));
+    assert!(scene.run_cli(&["why", &failed]).contains("is queued"));
+    snapshot!(scene.run_cli(&["requeue", "--chain-id=9", "--number=1"]));
 }
 
 #[tokio::test]

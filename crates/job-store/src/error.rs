@@ -16,6 +16,9 @@ pub enum StoreError {
     /// There is no such batch.
     #[error("there is no {0}")]
     NoSuchBatch(BatchId),
+    /// There is no such job.
+    #[error("there is no job {0}")]
+    NoSuchJob(i64),
     /// What was to be inserted is there, and is different.
     #[error("{0}")]
     Conflict(String),

@@ -64,6 +64,15 @@ pub trait Pulse: Send + 'static {
     async fn hand_back(&mut self, strays: &[LeaseName]) -> Result<(), StoreError>;
 }
 
+/// Why a heart beats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beat {
+    /// It is time.
+    Regular,
+    /// Somebody took leases from their workers: which of them are this process's?
+    Extra,
+}
+
 /// What beats.
 struct Heart<P> {
     pulse: P,
@@ -72,6 +81,7 @@ struct Heart<P> {
     held: Arc<Mutex<BTreeMap<LeaseName, Held>>>,
     /// Leases of this worker's that nobody in it knew of at the last beat.
     strays: HashSet<LeaseName>,
+    announcements: Announcements,
 }
 
 /// The pulse of a process on the database: a connection of its own, which is also its sign of life.
@@ -113,6 +123,7 @@ impl LeaseKeeper {
         let (alive, ended) = mpsc::channel::<()>(1);
         let (ready, started) = oneshot::channel();
         let (theirs, worker, waker) = (held.clone(), worker.clone(), store.waker.clone());
+        let announcements = waker.announcements();
         let live = async move {
             let pulse = match Connected::start(options, &worker, duration, waker).await {
                 Ok(pulse) => {
@@ -124,8 +135,8 @@ impl LeaseKeeper {
                     return;
                 }
             };
-            let heart = Heart { pulse, interval, duration, held: theirs, strays: HashSet::new() };
-            heart.live(ended).await;
+            let strays = HashSet::new();
+            Heart { pulse, interval, duration, held: theirs, strays, announcements }.live(ended).await;
         };
         let thread = std::thread::Builder::new().name("lease-keeper".to_owned());
         thread.spawn(move || runtime.block_on(live)).map_err(failed)?;
@@ -146,7 +157,9 @@ impl LeaseKeeper {
     ) -> Self {
         let held: Arc<Mutex<BTreeMap<LeaseName, Held>>> = Arc::default();
         let (alive, ended) = mpsc::channel::<()>(1);
-        let heart = Heart { pulse, interval, duration, held: held.clone(), strays: HashSet::new() };
+        let (theirs, strays) = (held.clone(), HashSet::new());
+        let heart =
+            Heart { pulse, interval, duration, held: theirs, strays, announcements: announcements.clone() };
         tokio::spawn(heart.live(ended));
         Self::of(held, alive, worker, announcements)
     }
@@ -339,15 +352,24 @@ impl Pulse for Connected {
 impl<P: Pulse> Heart<P> {
     /// Beats until the other end of `ended` is dropped.
     async fn live(mut self, mut ended: mpsc::Receiver<()>) {
-        // A timeout is the next beat; the channel's end is the process's wish to stop.
-        while tokio::time::timeout(self.interval, ended.recv()).await.is_err() {
-            self.beat_or_warn().await;
+        let mut next = Instant::now() + self.interval;
+        loop {
+            tokio::select! {
+                biased;
+                // The channel's end is the process's wish to stop.
+                _ = ended.recv() => return,
+                () = tokio::time::sleep_until(next) => {
+                    self.beat_or_warn(Beat::Regular).await;
+                    next = Instant::now() + self.interval;
+                }
+                () = self.announcements.revocation() => self.beat_or_warn(Beat::Extra).await,
+            }
         }
     }
 
-    async fn beat_or_warn(&mut self) {
+    async fn beat_or_warn(&mut self, kind: Beat) {
         let limit = self.duration.saturating_sub(self.interval);
-        match tokio::time::timeout(limit, self.beat()).await {
+        match tokio::time::timeout(limit, self.beat(kind)).await {
             Ok(Ok(())) => {}
             Ok(Err(e)) => tracing::warn!("a heartbeat failed, leases run on until they expire: {e}"),
             Err(_) => tracing::warn!("a heartbeat had no answer within {limit:?}"),
@@ -355,7 +377,7 @@ impl<P: Pulse> Heart<P> {
         self.lose_expired();
     }
 
-    async fn beat(&mut self) -> Result<(), StoreError> {
+    async fn beat(&mut self, kind: Beat) -> Result<(), StoreError> {
         let snapshot: Vec<(LeaseName, Held)> = {
             let all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
             all.iter().map(|(name, held)| (*name, held.clone())).collect()
@@ -364,6 +386,10 @@ impl<P: Pulse> Heart<P> {
         // What is still held after the prolongation is held for a whole duration from `asked` on.
         let leased: HashSet<LeaseName> = self.pulse.prolong().await?.into_iter().collect();
         self.settle(&snapshot, &leased, asked);
+        if kind == Beat::Extra {
+            // Strays are those of two regular beats: between this one and the next an answer may still be on its way.
+            return Ok(());
+        }
         self.hand_back_strays(leased).await?;
         self.tell_progress(&snapshot).await
     }

@@ -2,7 +2,7 @@
 
 use crate::finish::fail_batch;
 use crate::metrics::{QueryTimer, STORE_METRICS};
-use crate::model::{batch_id, ids_of_batch};
+use crate::model::batch_id;
 use crate::{JobStore, StoreError};
 use proving_model::{BatchId, JobStatus, Stage};
 use sqlx::{Connection, PgConnection};
@@ -21,13 +21,6 @@ pub struct Rescued {
     pub status: JobStatus,
     /// How many workers died with it so far.
     pub worker_deaths: i32,
-}
-
-/// A batch that an operator gave new life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RetriedBatch {
-    /// Failed jobs that are queued again.
-    pub jobs: u64,
 }
 
 impl JobStore {
@@ -115,48 +108,5 @@ impl JobStore {
         let stages: Vec<Stage> = stages.iter().filter_map(|stage| stage.parse().ok()).collect();
         stages.iter().for_each(|stage| self.waker.wake(*stage));
         Ok(stages)
-    }
-
-    /// Gives the failed jobs of a batch new budgets and queues them again.
-    ///
-    /// # Errors
-    /// [`StoreError::NoSuchBatch`].
-    pub async fn requeue_failed(&self, batch: BatchId) -> Result<RetriedBatch, StoreError> {
-        let _timer = QueryTimer::start("requeue_failed");
-        let error = StoreError::database;
-        let (chain_id, number) = (i64::from(batch.chain_id), i64::from(batch.number));
-        let found = self.batch(batch).await?.ok_or(StoreError::NoSuchBatch(batch))?;
-        let (first, end) = ids_of_batch(found.position);
-        self.hot
-            .run("requeue_failed", async |connection: &mut PgConnection| {
-                let mut transaction = connection.begin().await.map_err(error("requeue_failed"))?;
-                let jobs = sqlx::query!(
-                    "UPDATE prover_jobs SET status = 'queued', queued_at = now(), not_before = now(),
-                         finished_at = NULL,
-                         progress = 0, failures = 0, worker_deaths = 0, timeouts = 0, regenerations = 0
-                     WHERE id >= $1 AND id < $2 AND status = 'failed' AND dependencies_left = 0",
-                    first,
-                    end
-                )
-                .execute(&mut *transaction)
-                .await
-                .map_err(error("requeue_failed"))?
-                .rows_affected();
-                sqlx::query!(
-            "UPDATE batches SET status = CASE WHEN status = 'failed' THEN 'in_progress' ELSE status END,
-                 error = CASE WHEN status = 'failed' THEN NULL ELSE error END,
-                 finished_at = CASE WHEN status = 'failed' THEN NULL ELSE finished_at END
-             WHERE chain_id = $1 AND number = $2",
-            chain_id,
-            number
-        )
-                .execute(&mut *transaction)
-                .await
-                .map_err(error("requeue_failed"))?;
-                transaction.commit().await.map_err(error("requeue_failed"))?;
-                Stage::ALL.iter().for_each(|stage| self.waker.wake(*stage));
-                Ok(RetriedBatch { jobs })
-            })
-            .await
     }
 }

@@ -86,6 +86,8 @@ pub struct QueuePicker<E, L> {
     announced: watch::Receiver<u64>,
     /// What the next job in the queue needs and did not find free, and the place in the row of those who wait for memory.
     needed: Option<(i64, BoxFuture<'static, Allowance>)>,
+    /// Whether the store knows what is picked here.
+    is_announced: bool,
     /// What was waited for, until the next pick.
     waited_for: Option<Allowance>,
     _executor: std::marker::PhantomData<fn() -> E>,
@@ -107,6 +109,7 @@ impl<E, L> QueuePicker<E, L> {
             loader,
             announced,
             needed: None,
+            is_announced: false,
             waited_for: None,
             _executor: std::marker::PhantomData,
         }
@@ -122,6 +125,13 @@ where
     type Executor = E;
 
     async fn pick(&mut self, want: usize) -> Result<Vec<Picked<E>>, PickError> {
+        if !self.is_announced {
+            // For those who ask why a job does not run; a picker that cannot say what it takes cannot take anything either.
+            let announced =
+                self.context.store.announce_filter(self.context.keeper.worker(), &self.filter).await;
+            announced.map_err(|e| PickError::Unavailable(e.to_string()))?;
+            self.is_announced = true;
+        }
         let asked = Instant::now();
         // What is announced from here on ends the next wait at once: no wake-up falls between pick and wait.
         self.announced.mark_unchanged();

@@ -78,6 +78,8 @@ pub struct AttemptReport {
     pub outcome: Option<String>,
     /// How long it took, or has taken.
     pub seconds: f64,
+    /// The most memory that it was seen to take, in bytes.
+    pub peak_memory_bytes: Option<i64>,
     /// Its error.
     pub error: Option<String>,
 }
@@ -201,6 +203,7 @@ impl JobStore {
                 sqlx::query_as!(
                     AttemptReport,
                     r#"SELECT a.job_id AS "job_id!", a.attempt AS "attempt!", a.outcome, a.error,
+                              a.peak_memory_bytes::int8 AS peak_memory_bytes,
                               coalesce(w.component, 'unknown') AS "component!",
                               coalesce(w.host, 'unknown') AS "host!", coalesce(w.pid, 0) AS "pid!",
                               EXTRACT(EPOCH FROM coalesce(a.finished_at, now()) - a.started_at)::float8
@@ -216,6 +219,33 @@ impl JobStore {
                 .fetch_all(connection)
                 .await
                 .map_err(StoreError::database("troubled_attempts"))
+            })
+            .await
+    }
+
+    /// The attempts of a job, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn attempts_of(&self, job_id: i64) -> Result<Vec<AttemptReport>, StoreError> {
+        let _timer = QueryTimer::start("attempts_of");
+        self.reports
+            .run("attempts_of", async |connection: &mut PgConnection| {
+                sqlx::query_as!(
+                    AttemptReport,
+                    r#"SELECT a.job_id AS "job_id!", a.attempt AS "attempt!", a.outcome, a.error,
+                              a.peak_memory_bytes::int8 AS peak_memory_bytes,
+                              coalesce(w.component, 'unknown') AS "component!",
+                              coalesce(w.host, 'unknown') AS "host!", coalesce(w.pid, 0) AS "pid!",
+                              EXTRACT(EPOCH FROM coalesce(a.finished_at, now()) - a.started_at)::float8
+                                  AS "seconds!"
+                       FROM attempts a LEFT JOIN workers w ON w.id = a.worker_id
+                       WHERE a.job_id = $1 ORDER BY a.attempt"#,
+                    job_id
+                )
+                .fetch_all(connection)
+                .await
+                .map_err(StoreError::database("attempts_of"))
             })
             .await
     }

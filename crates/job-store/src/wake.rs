@@ -12,7 +12,7 @@ use proving_model::Stage;
 use sqlx::PgConnection;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use std::{sync::Arc, time::Duration};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 const CHANNEL: &str = "roundhouse_jobs";
@@ -21,8 +21,12 @@ const REQUESTS_MAX: usize = 64;
 /// Pause before a broken listener is set up again.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 
+/// The announcement that leases were taken from their workers.
+const REVOKED: &str = "revoked";
+
 enum Request {
     Wake(Stage),
+    Revoke,
     Flush(oneshot::Sender<()>),
 }
 
@@ -39,11 +43,13 @@ pub(crate) struct Waker {
 pub struct Announcements {
     /// How many so far, by stage.
     stages: Arc<[watch::Sender<u64>; Stage::ALL.len()]>,
+    /// Leases were taken from their workers, perhaps this process's.
+    revoked: Arc<Notify>,
 }
 
 impl Default for Announcements {
     fn default() -> Self {
-        Self { stages: Arc::new([0; Stage::ALL.len()].map(watch::Sender::new)) }
+        Self { stages: Arc::new([0; Stage::ALL.len()].map(watch::Sender::new)), revoked: Arc::default() }
     }
 }
 
@@ -51,6 +57,16 @@ impl Announcements {
     /// Tells the pickers of a stage that there may be work.
     pub fn announce(&self, stage: Stage) {
         self.stages[stage as usize].send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Tells the heart that leases may be gone.
+    pub fn announce_revocation(&self) {
+        self.revoked.notify_one();
+    }
+
+    /// Returns when leases may be gone. One waits at a time.
+    pub(crate) async fn revocation(&self) {
+        self.revoked.notified().await;
     }
 
     /// Tells all pickers.
@@ -65,20 +81,23 @@ impl Waker {
         tokio::spawn(async move {
             while let Some(request) = inbox.recv().await {
                 let mut stages = [false; Stage::ALL.len()];
+                let mut revokes = false;
                 let mut flushes = Vec::new();
                 let mut next = Some(request);
                 while let Some(request) = next {
                     match request {
                         Request::Wake(stage) => stages[stage as usize] = true,
+                        Request::Revoke => revokes = true,
                         Request::Flush(done) => flushes.push(done),
                     }
                     next = inbox.try_recv().ok();
                 }
-                for stage in Stage::ALL.iter().filter(|stage| stages[**stage as usize]) {
+                let woken = Stage::ALL.iter().filter(|stage| stages[**stage as usize]).map(|s| s.as_str());
+                for word in woken.chain(revokes.then_some(REVOKED)) {
                     let sent = connections.run("notify", async |connection: &mut PgConnection| {
                         sqlx::query("SELECT pg_notify($1, $2)")
                             .bind(CHANNEL)
-                            .bind(stage.as_str())
+                            .bind(word)
                             .execute(connection)
                             .await
                             .map_err(StoreError::database("notify"))
@@ -100,6 +119,12 @@ impl Waker {
     pub(crate) fn wake(&self, stage: Stage) {
         self.announcements.announce(stage);
         let _ = self.requests.try_send(Request::Wake(stage));
+    }
+
+    /// As [`Waker::wake`], for leases that were taken from their workers.
+    pub(crate) fn revoke(&self) {
+        self.announcements.announce_revocation();
+        let _ = self.requests.try_send(Request::Revoke);
     }
 
     /// Where this process's own are announced.
@@ -147,7 +172,9 @@ impl WakeListener {
                     match connection.try_recv().await {
                         Ok(Some(message)) => {
                             STORE_METRICS.wake_ups_received.inc();
-                            if let Ok(stage) = message.payload().parse::<Stage>() {
+                            if message.payload() == REVOKED {
+                                announcements.announce_revocation();
+                            } else if let Ok(stage) = message.payload().parse::<Stage>() {
                                 announcements.announce(stage);
                             }
                         }

@@ -20,6 +20,9 @@ pub trait WorkerStore: Debug + Send + Sync + 'static {
         room: Room,
     ) -> Result<Vec<LeasedJob>, StoreError>;
 
+    /// As [`JobStore::announce_filter`].
+    async fn announce_filter(&self, worker: Uuid, filter: &PickFilter) -> Result<(), StoreError>;
+
     /// As [`JobStore::next_peak_memory`].
     async fn next_peak_memory(&self, filter: &PickFilter, room: Room) -> Result<Option<i64>, StoreError>;
 
@@ -65,6 +68,10 @@ impl WorkerStore for JobStore {
         room: Room,
     ) -> Result<Vec<LeasedJob>, StoreError> {
         Self::pick_into(self, filter, want, worker, room).await
+    }
+
+    async fn announce_filter(&self, worker: Uuid, filter: &PickFilter) -> Result<(), StoreError> {
+        Self::announce_filter(self, worker, filter).await
     }
 
     async fn next_peak_memory(&self, filter: &PickFilter, room: Room) -> Result<Option<i64>, StoreError> {

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use job_store::{
-    AttemptFailure, Ballast, DatabaseUrl, FailureKind, JobStore, LeasedJob, Moved, NewBatch, NewWorker,
+    AttemptFailure, Ballast, DatabaseUrl, FailureKind, JobStore, LeasedJob, Mode, Moved, NewBatch, NewWorker,
     PickFilter, StoreError,
 };
 use proving_model::{AggregationRound, BatchId, BatchStatus, MemoryClass, Stage};
@@ -230,7 +230,7 @@ async fn a_proven_batch_is_archived_and_later_deleted_and_its_reports_stay_the_s
         store.complete(job, Some(&artifact("output"))).await.unwrap();
     }
     assert_eq!(hot_jobs(&mut connection).await, 0);
-    assert_eq!(store.requeue_failed(BATCH).await.unwrap().jobs, 0);
+    assert_eq!(store.requeue_failed(BATCH, Mode::Apply).await.unwrap().jobs, 0);
 
     assert_eq!(store.delete_archived_batch(Duration::from_secs(60)).await.unwrap(), None, "too young");
     let deleted = store.delete_archived_batch(Duration::ZERO).await.unwrap();
@@ -255,7 +255,7 @@ async fn what_is_not_proven_is_not_archived_however_old() {
     store.fail(&job, &failure).await.unwrap();
     assert_eq!(store.archive_batch(Duration::ZERO).await.unwrap(), None);
     assert_eq!(hot_jobs(&mut connection).await, 2);
-    assert_eq!(store.requeue_failed(job.batch).await.unwrap().jobs, 1, "and can be requeued");
+    assert_eq!(store.requeue_failed(job.batch, Mode::Apply).await.unwrap().jobs, 1, "and can be requeued");
 }
 
 /// The server would end the session of one that is left open, and the next operation would find that out.

@@ -5,7 +5,7 @@
 use job_runner::Lease;
 use job_store::{
     AttemptFailure, ChainSettings, DeathWatch, Extension, FailureKind, InsertedBatch, JobStore, LeaseKeeper,
-    LeasedJob, NewBatch, NewJob, NewWorker, PickFilter, RetryPolicy, StoreError,
+    LeasedJob, Mode, NewBatch, NewJob, NewWorker, PickFilter, RetryPolicy, StoreError,
 };
 use proving_model::{
     AggregationRound, BatchId, BatchStatus, CircuitId, HeadOfChain, JobKey, JobStatus, MemoryClass,
@@ -201,7 +201,7 @@ async fn an_expired_lease_is_rescued_fenced_and_charged_as_a_death() {
     let report = store.batch_report(BATCH).await.unwrap();
     assert_eq!((report.batch.status, report.worker_deaths), (BatchStatus::Failed, 2));
     assert!(report.batch.error.unwrap().contains("quarantined"));
-    assert_eq!(store.requeue_failed(BATCH).await.unwrap().jobs, 1);
+    assert_eq!(store.requeue_failed(BATCH, Mode::Apply).await.unwrap().jobs, 1);
     assert_eq!(pick(&store, Stage::WitnessGeneration, 1).await.len(), 1);
 }
 
@@ -481,7 +481,7 @@ async fn a_strict_chain_waits_for_each_proof_and_for_a_failed_batch_until_it_is_
     let failure = AttemptFailure { kind: FailureKind::Fatal, error: "x".into() };
     store.fail(first, &failure).await.unwrap();
     assert!(starts(&store, 9).await.is_empty());
-    store.requeue_failed(first.batch).await.unwrap();
+    store.requeue_failed(first.batch, Mode::Apply).await.unwrap();
     let first = pick(&store, Stage::WitnessGeneration, 9).await.remove(0);
     // Its proof releases the next, and that one alone.
     let compression = key(AggregationRound::Scheduler, Stage::Compression, 0);

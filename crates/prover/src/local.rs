@@ -7,7 +7,7 @@ use anyhow::Context;
 use artifact_store::{ArtifactStore, witness_input_key};
 use embedded_postgres::{EmbeddedPostgres, Options};
 use job_runner::RunnerReport;
-use job_store::{BatchReport, DatabaseUrl, JobStore, NewBatch};
+use job_store::{BatchReport, DatabaseUrl, JobStore, Mode, NewBatch};
 use proof_system::ProofSystem;
 use proving_model::{ArtifactKind, BatchId};
 use rustix::time::{ClockId, clock_gettime};
@@ -87,7 +87,7 @@ impl LocalStack {
             artifacts.put(ArtifactKind::WitnessInput, witness_input_key(batch, payload), payload).await?;
         let new = NewBatch::new(batch, system.protocol_version(), artifact);
         store.insert_batch(&new).await?;
-        store.requeue_failed(batch).await?;
+        store.requeue_failed(batch, Mode::Apply).await?;
 
         let done = shutdown.child_token();
         let plan = Plan::one_machine(DRAIN_TIMEOUT_SECONDS);

@@ -238,6 +238,10 @@ impl WorkerStore for Process {
         .await
     }
 
+    async fn announce_filter(&self, _: Uuid, _: &PickFilter) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn next_peak_memory(&self, _: &PickFilter, _: Room) -> Result<Option<i64>, StoreError> {
         Ok(None)
     }

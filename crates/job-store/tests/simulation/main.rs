@@ -14,8 +14,8 @@ mod model;
 
 use fastrand::Rng;
 use job_store::{
-    AttemptFailure, ChainSettings, Extension, FailureKind, InsertedBatch, JobStore, LeasedJob, NewBatch,
-    NewJob, NewWorker, PickFilter, RetryPolicy, StoreError,
+    AttemptFailure, ChainSettings, Extension, FailureKind, InsertedBatch, JobStore, LeasedJob, Mode,
+    NewBatch, NewJob, NewWorker, PickFilter, RetryPolicy, StoreError, Why,
 };
 use model::{GENERATOR, Heal, Lost, Model, Place};
 use proving_model::{
@@ -221,7 +221,7 @@ impl Simulation {
     async fn requeue_failed(&mut self) {
         let all: Vec<BatchId> = self.model.batches.keys().copied().collect();
         if let Some(batch) = self.rng.choice(all) {
-            let jobs = self.store.requeue_failed(batch).await.unwrap().jobs;
+            let jobs = self.store.requeue_failed(batch, Mode::Apply).await.unwrap().jobs;
             assert_eq!(jobs, self.model.requeue_failed(batch), "requeued");
         }
     }
@@ -447,16 +447,26 @@ impl Simulation {
         let last = self.store.register_worker(&me, LEASE).await.unwrap();
         self.model.workers.insert(last, true);
         for batch in self.model.batches.keys().copied().collect::<Vec<_>>() {
-            let jobs = self.store.requeue_failed(batch).await.unwrap().jobs;
+            let jobs = self.store.requeue_failed(batch, Mode::Apply).await.unwrap().jobs;
             assert_eq!(jobs, self.model.requeue_failed(batch));
         }
+        let classes = [MemoryClass::Heavy, MemoryClass::Light];
+        for stage in Stage::ALL {
+            self.store.announce_filter(last, &filter(*stage, &classes)).await.unwrap();
+        }
+        let mut is_explained = false;
         let mut is_idle = false;
         while !is_idle {
             is_idle = true;
             for stage in Stage::ALL {
-                let classes = [MemoryClass::Heavy, MemoryClass::Light];
+                // Once in each simulation: each job costs a few queries.
+                let next = if is_explained { None } else { Some(self.next_by_explanation(*stage).await) };
                 let expected = self.model.pick(*stage, &classes, 9, last);
                 let picked = self.store.pick(&filter(*stage, &classes), 9, last).await.unwrap();
+                if let Some(next) = next {
+                    let ids: Vec<i64> = picked.iter().map(|job| job.id).collect();
+                    assert_eq!(ids, next[..next.len().min(9)], "what is picked is what is said to be next");
+                }
                 assert_eq!(picked.iter().map(|job| (job.batch, job.key)).collect::<Vec<_>>(), expected);
                 for job in picked {
                     is_idle = false;
@@ -485,6 +495,7 @@ impl Simulation {
                 }
                 self.compare().await;
             }
+            is_explained = true;
         }
         for (id, batch) in &self.model.batches {
             assert_eq!(batch.status, BatchStatus::Successful, "{id} is stuck");
@@ -492,6 +503,27 @@ impl Simulation {
         for ((batch, key), job) in &self.model.jobs {
             assert_eq!(job.status, JobStatus::Successful, "{key} of {batch} was left behind");
         }
+    }
+}
+
+impl Simulation {
+    /// What a worker of this stage would be given, in order, by what is said of each job.
+    async fn next_by_explanation(&mut self, stage: Stage) -> Vec<i64> {
+        let rows: Vec<(i64, bool)> = sqlx::query_as(
+            "SELECT id, memory_class = 'light' FROM prover_jobs WHERE stage = $1 AND status <> 'successful'",
+        )
+        .bind(stage.as_str())
+        .fetch_all(&mut self.connection)
+        .await
+        .unwrap();
+        let mut next = Vec::new();
+        for (id, is_light) in rows {
+            if let Why::Queued { place, .. } = self.store.why(id).await.unwrap().why {
+                next.push((is_light, place.expect("the queue is short"), id));
+            }
+        }
+        next.sort_unstable();
+        next.into_iter().map(|(_, _, id)| id).collect()
     }
 }
 
@@ -527,7 +559,7 @@ async fn the_store_does_what_the_model_does_whatever_happens() {
     for seed in seeds("1-50") {
         let _named = Named(seed);
         let mut connection = PgConnection::connect(url.expose()).await.unwrap();
-        sqlx::raw_sql("TRUNCATE prover_jobs, prover_jobs_archive, job_attempts, workers, batches, chains RESTART IDENTITY")
+        sqlx::raw_sql("TRUNCATE prover_jobs, prover_jobs_archive, job_attempts, worker_filters, workers, batches, chains RESTART IDENTITY")
             .execute(&mut connection)
             .await
             .unwrap();

@@ -1,0 +1,85 @@
+//! What operators do to batches.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use job_runner::Lease;
+use job_store::{
+    Cancelled, ChainSettings, JobStore, LeaseKeeper, LeasedJob, Mode, NewBatch, NewWorker, PickFilter,
+    StoreError, WakeListener,
+};
+use proving_model::{AggregationRound, BatchId, BatchStatus, HeadOfChain, MemoryClass, Stage};
+use std::time::{Duration, Instant};
+use test_support::{VERSION, artifact, empty_database, store};
+
+const BATCH: BatchId = BatchId { chain_id: 4, number: 1 };
+
+fn me() -> NewWorker {
+    NewWorker {
+        component: "test".into(),
+        host: "here".into(),
+        capacity: 1,
+        version: VERSION,
+        memory_budget_bytes: None,
+    }
+}
+
+async fn insert(store: &JobStore, number: u32) {
+    let batch = NewBatch::new(BatchId { number, ..BATCH }, VERSION, artifact("input"));
+    store.insert_batch(&batch).await.unwrap();
+}
+
+async fn pick(store: &JobStore, by: uuid::Uuid) -> Option<LeasedJob> {
+    let filter = PickFilter {
+        stage: Stage::WitnessGeneration,
+        rounds: AggregationRound::ALL.to_vec(),
+        memory_classes: vec![MemoryClass::Light],
+        version: VERSION,
+    };
+    store.pick(&filter, 1, by).await.unwrap().pop()
+}
+
+#[tokio::test]
+async fn a_cancelled_batch_stops_within_a_second_wherever_it_runs() {
+    let url = empty_database().await;
+    let store = JobStore::connect(&url).await.unwrap();
+    store.migrate().await.unwrap();
+    store.insert_protocol_version(VERSION, "mock", "digest").await.unwrap();
+    insert(&store, 1).await;
+    // Another process, whose next heartbeat is far away.
+    let elsewhere = JobStore::connect(&url).await.unwrap();
+    let (interval, lease) = (Duration::from_secs(100), Duration::from_secs(300));
+    let keeper = LeaseKeeper::start(&elsewhere, &me(), interval, lease).await.unwrap();
+    let _wake = WakeListener::start(&elsewhere).await.unwrap();
+    let job = pick(&elsewhere, keeper.worker()).await.unwrap();
+    let held = Lease::new();
+    keeper.hold(&job, &held, Instant::now());
+
+    let would = store.cancel_batch(BATCH, Mode::DryRun).await.unwrap();
+    assert_eq!(would, Cancelled { jobs_dropped: 0, jobs_stopped: 1, starts_next: false });
+    assert_eq!(store.batch(BATCH).await.unwrap().unwrap().status, BatchStatus::InProgress, "nothing changed");
+    assert_eq!(store.cancel_batch(BATCH, Mode::Apply).await.unwrap(), would, "it did what it said");
+    tokio::time::timeout(Duration::from_secs(1), held.lost()).await.expect("the worker hears of it");
+    let late = elsewhere.complete(&job, None).await;
+    assert!(matches!(late, Err(StoreError::LeaseLost { .. })), "{late:?}");
+    let batch = store.batch(BATCH).await.unwrap().unwrap();
+    assert!(batch.status == BatchStatus::Cancelled && batch.duration_seconds.is_some());
+    let attempts = store.attempts_of(job.id).await.unwrap();
+    assert_eq!(attempts[0].outcome.as_deref(), Some("cancelled"));
+    assert_eq!(store.cancel_batch(BATCH, Mode::Apply).await.unwrap(), Cancelled::default(), "once");
+    assert!(store.archive_batch(Duration::ZERO).await.unwrap().is_some(), "it is archived as any other");
+}
+
+#[tokio::test]
+async fn the_next_batch_of_a_strict_chain_starts_when_the_one_before_is_cancelled() {
+    let store = store().await;
+    let settings = ChainSettings { head_of_chain: Some(HeadOfChain::Strict), share: None };
+    store.set_chain(BATCH.chain_id, settings).await.unwrap();
+    insert(&store, 1).await;
+    insert(&store, 2).await;
+    let cancelled = store.cancel_batch(BATCH, Mode::Apply).await.unwrap();
+    assert_eq!(cancelled, Cancelled { jobs_dropped: 1, jobs_stopped: 0, starts_next: true });
+    let by = store.register_worker(&me(), Duration::from_secs(60)).await.unwrap();
+    assert_eq!(pick(&store, by).await.unwrap().batch.number, 2);
+    let unknown = store.cancel_batch(BatchId { number: 9, ..BATCH }, Mode::Apply).await;
+    assert!(matches!(unknown, Err(StoreError::NoSuchBatch(_))));
+}

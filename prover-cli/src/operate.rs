@@ -1,0 +1,112 @@
+//! Commands that change the course of batches: each says first what it would change, and asks.
+
+use crate::{Output, batch::BatchArgs};
+use anyhow::Context;
+use clap::Args;
+use job_store::{Cancelled, DatabaseUrl, Mode, StoreError};
+use launch::BadInput;
+use serde::Serialize;
+use std::io::{BufRead, IsTerminal, Write, stderr, stdin};
+
+/// How sure the caller is.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct ConsentArgs {
+    /// Say what would change, and change nothing.
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+    /// Do not ask.
+    #[arg(short, long)]
+    yes: bool,
+}
+
+impl ConsentArgs {
+    /// Asks, where it must; `Err` when the answer is not the word that stands for yes.
+    fn ask(self, question: &str, word: &str) -> anyhow::Result<()> {
+        if self.yes {
+            return Ok(());
+        }
+        if !stdin().is_terminal() {
+            let text = format!("{question} Nobody is there to ask: call it with --yes, or with --dry-run");
+            return Err(BadInput(text).into());
+        }
+        write!(stderr(), "{question} Type {word} to go on: ").context("cannot ask")?;
+        let mut answer = String::new();
+        stdin().lock().read_line(&mut answer).context("cannot hear the answer")?;
+        if answer.trim() == word {
+            return Ok(());
+        }
+        Err(BadInput("nothing was changed".to_owned()).into())
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CancelArgs {
+    #[command(flatten)]
+    batch: BatchArgs,
+    #[command(flatten)]
+    consent: ConsentArgs,
+}
+
+/// What a command changed, as JSON shows it.
+#[derive(Serialize)]
+struct Changed<T> {
+    dry_run: bool,
+    #[serde(flatten)]
+    changed: T,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RequeueArgs {
+    #[command(flatten)]
+    batch: BatchArgs,
+    /// Say what would change, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What is no batch, or is beyond the command, is a mistake of the call.
+fn refused(error: StoreError) -> anyhow::Error {
+    match error {
+        StoreError::NoSuchBatch(_) | StoreError::Invalid(_) => BadInput(error.to_string()).into(),
+        error => error.into(),
+    }
+}
+
+/// Destroys nothing, so it does not ask.
+pub(crate) async fn requeue(url: &DatabaseUrl, args: RequeueArgs, output: Output) -> anyhow::Result<()> {
+    let store = launch::connect(url).await?;
+    let id = args.batch.id();
+    let mode = if args.dry_run { Mode::DryRun } else { Mode::Apply };
+    let changed = store.requeue_failed(id, mode).await.map_err(refused)?;
+    store.close().await;
+    let verb = if args.dry_run { "would be queued" } else { "are queued" };
+    let text = format!("failed jobs of {id} that {verb} again: {}\n", changed.jobs);
+    output.print(&Changed { dry_run: args.dry_run, changed }, &text)
+}
+
+pub(crate) async fn cancel(url: &DatabaseUrl, args: CancelArgs, output: Output) -> anyhow::Result<()> {
+    let store = launch::connect(url).await?;
+    let id = args.batch.id();
+    let would = store.cancel_batch(id, Mode::DryRun).await.map_err(refused)?;
+    let in_words = |changed: &Cancelled| {
+        let next = if changed.starts_next { ", the next batch of its chain starts" } else { "" };
+        format!(
+            "jobs dropped: {}, running jobs stopped: {}{next}",
+            changed.jobs_dropped, changed.jobs_stopped
+        )
+    };
+    let result = if args.consent.dry_run {
+        let text = format!("{id} would be cancelled: {}\n", in_words(&would));
+        output.print(&Changed { dry_run: true, changed: would }, &text)
+    } else if would == Cancelled::default() {
+        output.print(&Changed { dry_run: false, changed: would }, &format!("{id} is cancelled already\n"))
+    } else {
+        args.consent
+            .ask(&format!("{id} is cancelled for good: {}.", in_words(&would)), &id.number.to_string())?;
+        let changed = store.cancel_batch(id, Mode::Apply).await.map_err(refused)?;
+        let text = format!("{id} is cancelled: {}\n", in_words(&changed));
+        output.print(&Changed { dry_run: false, changed }, &text)
+    };
+    store.close().await;
+    result
+}
