@@ -169,7 +169,7 @@ fn job_text(explanation: &Explanation) -> Result<String, std::fmt::Error> {
             write!(
                 text,
                 "failed for good, after {failures} failures, {worker_deaths} deaths of its worker and {timeouts} \
-                 timeouts. It stays so until it is requeued."
+                 timeouts. It stays so until it is released."
             )?;
             if let Some(error) = error {
                 write!(text, " The last error: {error}")?;

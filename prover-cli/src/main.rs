@@ -51,6 +51,10 @@ enum Command {
     Attempts(job::AttemptsArgs),
     /// Give the failed jobs of a batch new budgets, and queue them again.
     Requeue(operate::RequeueArgs),
+    /// Take a job out of circulation: it fails, and stays so until it is released.
+    Quarantine(operate::QuarantineArgs),
+    /// Give a failed or quarantined job new budgets, and another chance.
+    Release(operate::ReleaseArgs),
     /// Stop a batch for good: what waits will not run, what runs is told to stop.
     Cancel(operate::CancelArgs),
     /// Final proofs.
@@ -77,6 +81,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Why(args) => job::why(&url, args, output).await,
         Command::Attempts(args) => job::attempts(&url, args, output).await,
         Command::Requeue(args) => operate::requeue(&url, args, output).await,
+        Command::Quarantine(args) => operate::quarantine(&url, args, output).await,
+        Command::Release(args) => operate::release(&url, args, output).await,
         Command::Cancel(args) => operate::cancel(&url, args, output).await,
         Command::Proof { command: proof::ProofCommand::Fetch(args) } => {
             proof::fetch(&url, args, output).await

@@ -3,7 +3,7 @@
 use crate::{Output, batch::BatchArgs};
 use anyhow::Context;
 use clap::Args;
-use job_store::{Cancelled, DatabaseUrl, Mode, StoreError};
+use job_store::{Cancelled, DatabaseUrl, JobChange, Mode, StoreError};
 use launch::BadInput;
 use serde::Serialize;
 use std::io::{BufRead, IsTerminal, Write, stderr, stdin};
@@ -67,7 +67,9 @@ pub(crate) struct RequeueArgs {
 /// What is no batch, or is beyond the command, is a mistake of the call.
 fn refused(error: StoreError) -> anyhow::Error {
     match error {
-        StoreError::NoSuchBatch(_) | StoreError::Invalid(_) => BadInput(error.to_string()).into(),
+        StoreError::NoSuchBatch(_) | StoreError::NoSuchJob(_) | StoreError::Invalid(_) => {
+            BadInput(error.to_string()).into()
+        }
         error => error.into(),
     }
 }
@@ -82,6 +84,54 @@ pub(crate) async fn requeue(url: &DatabaseUrl, args: RequeueArgs, output: Output
     let verb = if args.dry_run { "would be queued" } else { "are queued" };
     let text = format!("failed jobs of {id} that {verb} again: {}\n", changed.jobs);
     output.print(&Changed { dry_run: args.dry_run, changed }, &text)
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QuarantineArgs {
+    /// The job's id.
+    job: i64,
+    /// Why; it stands where a job's last error does.
+    #[arg(long, default_value = "quarantined by an operator")]
+    reason: String,
+    /// Say what would change, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReleaseArgs {
+    /// The job's id.
+    job: i64,
+    /// Say what would change, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Can be taken back, so it does not ask.
+pub(crate) async fn quarantine(
+    url: &DatabaseUrl,
+    args: QuarantineArgs,
+    output: Output,
+) -> anyhow::Result<()> {
+    let store = launch::connect(url).await?;
+    let mode = if args.dry_run { Mode::DryRun } else { Mode::Apply };
+    let changed = store.quarantine_job(args.job, &args.reason, mode).await.map_err(refused);
+    store.close().await;
+    print_job_change(args.job, changed?, args.dry_run, output)
+}
+
+pub(crate) async fn release(url: &DatabaseUrl, args: ReleaseArgs, output: Output) -> anyhow::Result<()> {
+    let store = launch::connect(url).await?;
+    let mode = if args.dry_run { Mode::DryRun } else { Mode::Apply };
+    let changed = store.release_job(args.job, mode).await.map_err(refused);
+    store.close().await;
+    print_job_change(args.job, changed?, args.dry_run, output)
+}
+
+fn print_job_change(job: i64, changed: JobChange, dry_run: bool, output: Output) -> anyhow::Result<()> {
+    let verb = if dry_run { "would be" } else { "is" };
+    let text = format!("job {job} was {}, and {verb} {} now\n", changed.was, changed.is);
+    output.print(&Changed { dry_run, changed }, &text)
 }
 
 pub(crate) async fn cancel(url: &DatabaseUrl, args: CancelArgs, output: Output) -> anyhow::Result<()> {

@@ -1,8 +1,8 @@
 //! `status`: of a batch, of the queue.
 
 use crate::{Output, batch::BatchArgs};
-use clap::Subcommand;
-use job_store::{AttemptReport, BatchReport, DatabaseUrl, JobCount, QueueCount};
+use clap::{Args, Subcommand};
+use job_store::{AttemptReport, BatchReport, DatabaseUrl, JobCount, QueueCount, VersionReport, WorkerReport};
 use proving_model::{AggregationRound, JobStatus, Stage};
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt::Write};
@@ -13,6 +13,17 @@ pub(crate) enum StatusCommand {
     Batch(BatchArgs),
     /// What is queued, in progress, waiting or failed, by version, chain, stage, round and memory class.
     Queue,
+    /// The workers that live, and those that were lost in the last day.
+    Workers(WorkersArgs),
+    /// The protocol versions that the database knows.
+    Versions,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WorkersArgs {
+    /// Those that stopped in order too.
+    #[arg(long)]
+    all: bool,
 }
 
 pub(crate) async fn show(url: &DatabaseUrl, command: StatusCommand, output: Output) -> anyhow::Result<()> {
@@ -26,6 +37,14 @@ pub(crate) async fn show(url: &DatabaseUrl, command: StatusCommand, output: Outp
         StatusCommand::Queue => {
             let counts = store.queue_report().await?;
             output.print(&counts, &queue_text(&counts)?)?;
+        }
+        StatusCommand::Workers(args) => {
+            let workers = store.workers(args.all).await?;
+            output.print(&workers, &workers_text(&workers)?)?;
+        }
+        StatusCommand::Versions => {
+            let versions = store.versions().await?;
+            output.print(&versions, &versions_text(&versions)?)?;
         }
     }
     store.close().await;
@@ -153,6 +172,59 @@ fn queue_text(counts: &[QueueCount]) -> Result<String, std::fmt::Error> {
             text,
             "{version:<9}{:>6}  {:<19}{round:<18}{:<7}{:<19}{:>8}{:>8.0} s",
             count.chain_id, count.stage, count.memory_class, count.status, count.count, count.oldest_seconds
+        )?;
+    }
+    Ok(text)
+}
+
+fn workers_text(workers: &[WorkerReport]) -> Result<String, std::fmt::Error> {
+    if workers.is_empty() {
+        return Ok("no worker lives\n".to_owned());
+    }
+    let mut text = String::new();
+    writeln!(
+        text,
+        "{:<38}{:<22}{:<18}{:>8}  {:<9}{:>9}{:>12}{:>11}  state",
+        "worker", "component", "host", "process", "version", "jobs", "memory", "heartbeat"
+    )?;
+    for worker in workers {
+        let version = format!("0.{}.{}", worker.protocol_minor, worker.protocol_patch);
+        let jobs = format!("{}/{}", worker.jobs_held, worker.capacity);
+        let memory =
+            worker.memory_budget_bytes.map_or("no limit".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
+        writeln!(
+            text,
+            "{:<38}{:<22}{:<18}{:>8}  {version:<9}{jobs:>9}{memory:>12}{:>9.1} s  {}",
+            worker.id.to_string(),
+            worker.component,
+            worker.host,
+            worker.pid,
+            worker.heartbeat_age_seconds,
+            worker.state
+        )?;
+    }
+    Ok(text)
+}
+
+fn versions_text(versions: &[VersionReport]) -> Result<String, std::fmt::Error> {
+    if versions.is_empty() {
+        return Ok("no protocol version is known: run `prover_cli insert-version`\n".to_owned());
+    }
+    let mut text = String::new();
+    writeln!(
+        text,
+        "{:<9}{:<14}{:>14}{:>14}  keys",
+        "version", "proof system", "open batches", "live workers"
+    )?;
+    for version in versions {
+        let name = format!("0.{}.{}", version.minor, version.patch);
+        writeln!(
+            text,
+            "{name:<9}{:<14}{:>14}{:>14}  {}",
+            version.proof_system,
+            version.open_batches,
+            version.live_workers,
+            version.verification_keys_digest
         )?;
     }
     Ok(text)

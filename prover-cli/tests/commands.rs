@@ -8,12 +8,16 @@ use test_support::programs::{Scene, output, program, stderr, stdout};
 
 const LONG: Duration = Duration::from_secs(60);
 /// What differs from run to run.
-const MASKS: [(&str, &str); 6] = [
+const MASKS: [(&str, &str); 10] = [
     (r"\d+\.\d+ s", "[seconds] s"),
     (r" +\d+ s\b", " [seconds] s"),
     (r#""(\w*seconds)": \d+(\.\d+)?"#, r#""$1": "[seconds]""#),
     (r"on \S+, process \d+", "on [host], process [pid]"),
     (r#""pid": \d+"#, r#""pid": "[pid]""#),
+    (r"[0-9a-f]{8}-[0-9a-f-]{27}", "[worker]"),
+    (r"(\[worker\] +\S+ +)\S+ +\d+", "$1[host] [pid]"),
+    (r" +\d+ MiB", " [memory] MiB"),
+    (r" +\d+/\d+ \[memory\]", " [jobs] [memory]"),
     (r"\d{4}-\d\d-\d\dT\S+Z", "[time]"),
 ];
 /// One circuit of each kind; the second kind never gets through.
@@ -36,14 +40,20 @@ async fn a_batch_from_insertion_to_its_proof() {
     snapshot!(scene.run_cli(&["status", "batch", "--number=7"]));
     snapshot!(scene.run_cli(&["status", "queue"]));
     snapshot!(scene.run_cli(&["--json", "status", "queue"]));
-    let _all = scene.start("all", &["--component=all"]);
+    snapshot!(scene.run_cli(&["status", "versions"]));
+    snapshot!(scene.run_cli(&["status", "workers"]));
+    let mut all = scene.start("all", &["--component=all"]);
     assert_eq!(scene.until_ended(0, 7, LONG)["status"], "successful");
+    snapshot!(scene.run_cli(&["status", "workers"]));
     snapshot!(scene.run_cli(&["status", "batch", "--number=7"]));
     snapshot!(scene.run_cli(&["status", "batch", "--number=7", "--json"]));
     snapshot!(scene.run_cli(&["status", "queue"]));
     snapshot!(scene.run_cli(&["proof", "fetch", "--number=7"]));
     snapshot!(scene.run_cli(&["set-chain", "--chain-id=3", "--head-of-chain=strict", "--share=2"]));
     snapshot!(scene.run_cli(&["--json", "set-chain", "--chain-id=3", "--share=5"]));
+    assert_eq!(all.terminate(), 0);
+    assert_eq!(scene.run_cli(&["status", "workers"]), "no worker lives\n");
+    assert!(scene.run_cli(&["status", "workers", "--all"]).contains("stopped"));
 }
 
 #[tokio::test]
@@ -58,6 +68,10 @@ async fn why_says_what_a_job_waits_for_and_cancel_asks_first() {
         .to_string();
     snapshot!(scene.run_cli(&["why", &job]));
     snapshot!(scene.run_cli(&["attempts", &job]));
+    snapshot!(scene.run_cli(&["quarantine", &job, "--dry-run"]));
+    snapshot!(scene.run_cli(&["quarantine", &job, "--reason=it smells"]));
+    snapshot!(scene.run_cli(&["why", &job]));
+    snapshot!(scene.run_cli(&["--json", "release", &job]));
     snapshot!(scene.run_cli(&["cancel", "--number=3", "--dry-run"]));
     for (call, words) in [
         (vec!["cancel", "--number=3"], "Nobody is there to ask"),
@@ -65,6 +79,8 @@ async fn why_says_what_a_job_waits_for_and_cancel_asks_first() {
         (vec!["why", "--number=4"], "there is no batch 4 of chain 0"),
         (vec!["why", "12345"], "there is no job 12345"),
         (vec!["attempts", "12345"], "there is no job 12345"),
+        (vec!["release", "12345"], "there is no job 12345"),
+        (vec!["release", &job], "only a failed job can be released"),
         (vec!["why"], "required"),
         (vec!["why", "1", "--number=3"], "cannot be used with"),
     ] {

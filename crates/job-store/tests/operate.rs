@@ -5,7 +5,7 @@
 use job_runner::Lease;
 use job_store::{
     Cancelled, ChainSettings, JobStore, LeaseKeeper, LeasedJob, Mode, NewBatch, NewWorker, PickFilter,
-    StoreError, WakeListener,
+    StoreError, WakeListener, Why,
 };
 use proving_model::{AggregationRound, BatchId, BatchStatus, HeadOfChain, MemoryClass, Stage};
 use std::time::{Duration, Instant};
@@ -82,4 +82,56 @@ async fn the_next_batch_of_a_strict_chain_starts_when_the_one_before_is_cancelle
     assert_eq!(pick(&store, by).await.unwrap().batch.number, 2);
     let unknown = store.cancel_batch(BatchId { number: 9, ..BATCH }, Mode::Apply).await;
     assert!(matches!(unknown, Err(StoreError::NoSuchBatch(_))));
+}
+
+#[tokio::test]
+async fn a_quarantined_job_is_out_of_circulation_until_it_is_released() {
+    let store = store().await;
+    let by = store.register_worker(&me(), Duration::from_secs(60)).await.unwrap();
+    insert(&store, 1).await;
+    let job = pick(&store, by).await.unwrap();
+    let would = store.quarantine_job(job.id, "a test", Mode::DryRun).await.unwrap();
+    assert_eq!((would.was.as_str(), would.is.as_str()), ("in_progress", "failed"));
+    assert_eq!(store.quarantine_job(job.id, "a test", Mode::Apply).await.unwrap(), would);
+    assert!(
+        matches!(store.complete(&job, None).await, Err(StoreError::LeaseLost { .. })),
+        "it was taken away"
+    );
+    assert!(pick(&store, by).await.is_none());
+    let again = store.quarantine_job(job.id, "a test", Mode::Apply).await;
+    assert!(matches!(&again, Err(StoreError::Invalid(text)) if text.contains("is failed")), "{again:?}");
+    let Why::Failed { error, .. } = store.why(job.id).await.unwrap().why else { panic!("it is failed") };
+    assert_eq!(error.as_deref(), Some("a test"));
+    let released = store.release_job(job.id, Mode::Apply).await.unwrap();
+    assert_eq!((released.was.as_str(), released.is.as_str()), ("failed", "queued"));
+    let job = pick(&store, by).await.unwrap();
+    let attempts = store.attempts_of(job.id).await.unwrap();
+    let ends: Vec<_> = attempts.iter().map(|attempt| attempt.outcome.as_deref()).collect();
+    assert_eq!(ends, [Some("cancelled"), None]);
+    let running = store.release_job(job.id, Mode::Apply).await;
+    assert!(
+        matches!(&running, Err(StoreError::Invalid(text)) if text.contains("in_progress")),
+        "{running:?}"
+    );
+    assert!(matches!(store.release_job(5, Mode::Apply).await, Err(StoreError::NoSuchJob(5))));
+}
+
+/// What a job waits for may come while it is out of circulation.
+#[tokio::test]
+async fn a_job_that_was_quarantined_while_it_waited_is_queued_when_it_is_released_after_its_turn_came() {
+    let store = store().await;
+    let settings = ChainSettings { head_of_chain: Some(HeadOfChain::Strict), share: None };
+    store.set_chain(BATCH.chain_id, settings).await.unwrap();
+    insert(&store, 1).await;
+    insert(&store, 2).await;
+    let second = BatchId { number: 2, ..BATCH };
+    let waiting = store.telling_jobs(second).await.unwrap()[0];
+    let change = store.quarantine_job(waiting, "a test", Mode::Apply).await.unwrap();
+    assert_eq!(change.was, "waiting_for_proofs");
+    let early = store.release_job(waiting, Mode::DryRun).await.unwrap();
+    assert_eq!(early.is, "waiting_for_proofs", "the batch before it is not over");
+    store.cancel_batch(BATCH, Mode::Apply).await.unwrap();
+    assert_eq!(store.release_job(waiting, Mode::Apply).await.unwrap().is, "queued");
+    let by = store.register_worker(&me(), Duration::from_secs(60)).await.unwrap();
+    assert_eq!(pick(&store, by).await.unwrap().id, waiting);
 }

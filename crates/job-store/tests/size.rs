@@ -290,5 +290,5 @@ async fn workers_that_stopped_long_ago_are_forgotten_and_others_are_not() {
     store.stop_worker(gone).await.unwrap();
     assert_eq!(store.delete_stopped_workers(Duration::from_secs(60)).await.unwrap(), 0, "too young");
     assert_eq!(store.delete_stopped_workers(Duration::ZERO).await.unwrap(), 1);
-    assert_eq!(store.workers().await.unwrap().iter().map(|w| w.id).collect::<Vec<_>>(), [alive]);
+    assert_eq!(store.workers(true).await.unwrap().iter().map(|w| w.id).collect::<Vec<_>>(), [alive]);
 }
