@@ -55,6 +55,8 @@ enum Command {
     Quarantine(operate::QuarantineArgs),
     /// Give a failed or quarantined job new budgets, and another chance.
     Release(operate::ReleaseArgs),
+    /// Have a worker finish what it runs, take nothing more, and stop.
+    Drain(operate::DrainArgs),
     /// Stop a batch for good: what waits will not run, what runs is told to stop.
     Cancel(operate::CancelArgs),
     /// Final proofs.
@@ -83,6 +85,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Requeue(args) => operate::requeue(&url, args, output).await,
         Command::Quarantine(args) => operate::quarantine(&url, args, output).await,
         Command::Release(args) => operate::release(&url, args, output).await,
+        Command::Drain(args) => operate::drain(&url, args, output).await,
         Command::Cancel(args) => operate::cancel(&url, args, output).await,
         Command::Proof { command: proof::ProofCommand::Fetch(args) } => {
             proof::fetch(&url, args, output).await

@@ -134,6 +134,44 @@ fn print_job_change(job: i64, changed: JobChange, dry_run: bool, output: Output)
     output.print(&Changed { dry_run, changed }, &text)
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct DrainArgs {
+    /// The worker's id, or as much of its beginning as tells it from the others that live.
+    worker: String,
+    /// Say what would change, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Destroys nothing: what the worker does not finish, another does.
+pub(crate) async fn drain(url: &DatabaseUrl, args: DrainArgs, output: Output) -> anyhow::Result<()> {
+    let store = launch::connect(url).await?;
+    let known = store.workers(false).await?;
+    let named: Vec<_> =
+        known.iter().filter(|worker| worker.id.to_string().starts_with(&args.worker)).collect();
+    let worker = match named.as_slice() {
+        [worker] => *worker,
+        [] => {
+            let text = format!("no worker {} lives: see `prover_cli status workers`", args.worker);
+            return Err(BadInput(text).into());
+        }
+        several => {
+            let text = format!("{} workers begin with {}: name more of it", several.len(), args.worker);
+            return Err(BadInput(text).into());
+        }
+    };
+    let mode = if args.dry_run { Mode::DryRun } else { Mode::Apply };
+    let changed = store.drain_worker(worker.id, mode).await.map_err(refused);
+    store.close().await;
+    let changed = changed?;
+    let verb = if args.dry_run { "would stop" } else { "stops" };
+    let text = format!(
+        "{} on {}, process {}, {verb} once the jobs that it holds are over: {}\n",
+        worker.component, worker.host, worker.pid, changed.jobs_held
+    );
+    output.print(&Changed { dry_run: args.dry_run, changed }, &text)
+}
+
 pub(crate) async fn cancel(url: &DatabaseUrl, args: CancelArgs, output: Output) -> anyhow::Result<()> {
     let store = launch::connect(url).await?;
     let id = args.batch.id();

@@ -51,8 +51,15 @@ async fn a_batch_from_insertion_to_its_proof() {
     snapshot!(scene.run_cli(&["proof", "fetch", "--number=7"]));
     snapshot!(scene.run_cli(&["set-chain", "--chain-id=3", "--head-of-chain=strict", "--share=2"]));
     snapshot!(scene.run_cli(&["--json", "set-chain", "--chain-id=3", "--share=5"]));
-    assert_eq!(all.terminate(), 0);
+    let workers: serde_json::Value =
+        serde_json::from_str(&scene.run_cli(&["--json", "status", "workers"])).unwrap();
+    let worker = &workers[0]["id"].as_str().unwrap()[..8];
+    snapshot!(scene.run_cli(&["drain", worker, "--dry-run"]));
+    snapshot!(scene.run_cli(&["drain", worker]));
+    assert_eq!(all.wait(LONG), 0, "it stops by itself");
     assert_eq!(scene.run_cli(&["status", "workers"]), "no worker lives\n");
+    let gone = output(scene.program("prover_cli").args(["drain", worker]));
+    assert_eq!((gone.status.code(), stderr(&gone).contains("no worker")), (Some(2), true));
     assert!(scene.run_cli(&["status", "workers", "--all"]).contains("stopped"));
 }
 

@@ -28,7 +28,7 @@ pub struct Missing {
 /// The live workers, and how far a job gets with them: each number counts those of the one before that also …
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Takers {
-    /// Workers that live.
+    /// Workers that live, and are not about to stop.
     pub live: i64,
     /// … take the job's protocol version,
     pub of_version: i64,
@@ -365,8 +365,9 @@ impl JobStore {
                                     coalesce(w.memory_budget_bytes >= $3, TRUE) AS has_room,
                                     (SELECT count(*) FROM prover_jobs j
                                      WHERE j.worker_id = w.id AND j.status = 'in_progress') AS held
-                             FROM workers w WHERE w.stopped_at IS NULL
-                             AND w.expires_at > now()) AS living"#,
+                             FROM workers w
+                             WHERE w.stopped_at IS NULL AND w.expires_at > now()
+                               AND w.drain_asked_at IS NULL) AS living"#,
                     queue,
                     round,
                     peak

@@ -22,6 +22,7 @@ use std::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// The first half of the advisory locks' names; the second is the worker's number.
@@ -36,6 +37,7 @@ pub struct LeaseKeeper {
     /// The place of the one suspect that this process has at a time.
     suspect_place: Arc<Semaphore>,
     announcements: Announcements,
+    drain_asked: CancellationToken,
 }
 
 /// A job and its token.
@@ -54,14 +56,23 @@ struct Held {
 /// What a heartbeat tells the store, and hears from it.
 #[async_trait]
 pub trait Pulse: Send + 'static {
-    /// Prolongs this worker's leases, from now on, by their whole duration; returns all that it has.
-    async fn prolong(&mut self) -> Result<Vec<LeaseName>, StoreError>;
+    /// Prolongs this worker's leases, from now on, by their whole duration.
+    async fn prolong(&mut self) -> Result<Prolonged, StoreError>;
 
     /// Writes how far jobs are, where the lease still holds.
     async fn tell_progress(&mut self, progress: &[(LeaseName, f32)]) -> Result<(), StoreError>;
 
     /// Hands jobs back at no cost, where the lease still holds.
     async fn hand_back(&mut self, strays: &[LeaseName]) -> Result<(), StoreError>;
+}
+
+/// What a worker hears when it prolongs its leases.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Prolonged {
+    /// All leases that it has: jobs and tokens.
+    pub leases: Vec<(i64, Uuid)>,
+    /// Whether it is to finish what it runs and stop.
+    pub drain_asked: bool,
 }
 
 /// Why a heart beats.
@@ -82,6 +93,7 @@ struct Heart<P> {
     /// Leases of this worker's that nobody in it knew of at the last beat.
     strays: HashSet<LeaseName>,
     announcements: Announcements,
+    drain_asked: CancellationToken,
 }
 
 /// The pulse of a process on the database: a connection of its own, which is also its sign of life.
@@ -124,6 +136,8 @@ impl LeaseKeeper {
         let (ready, started) = oneshot::channel();
         let (theirs, worker, waker) = (held.clone(), worker.clone(), store.waker.clone());
         let announcements = waker.announcements();
+        let drain_asked = CancellationToken::new();
+        let asked = drain_asked.clone();
         let live = async move {
             let pulse = match Connected::start(options, &worker, duration, waker).await {
                 Ok(pulse) => {
@@ -136,14 +150,16 @@ impl LeaseKeeper {
                 }
             };
             let strays = HashSet::new();
-            Heart { pulse, interval, duration, held: theirs, strays, announcements }.live(ended).await;
+            let heart =
+                Heart { pulse, interval, duration, held: theirs, strays, announcements, drain_asked: asked };
+            heart.live(ended).await;
         };
         let thread = std::thread::Builder::new().name("lease-keeper".to_owned());
         thread.spawn(move || runtime.block_on(live)).map_err(failed)?;
         let worker = started
             .await
             .map_err(|_| StoreError::Invalid("the heartbeat thread ended before it began".to_owned()))??;
-        Ok(Self::of(held, alive, worker, store.waker.announcements()))
+        Ok(Self::of(held, alive, worker, store.waker.announcements(), drain_asked))
     }
 
     /// One whose heart beats on the runtime at hand, by this pulse: for simulations, which hold the clock.
@@ -157,11 +173,18 @@ impl LeaseKeeper {
     ) -> Self {
         let held: Arc<Mutex<BTreeMap<LeaseName, Held>>> = Arc::default();
         let (alive, ended) = mpsc::channel::<()>(1);
-        let (theirs, strays) = (held.clone(), HashSet::new());
-        let heart =
-            Heart { pulse, interval, duration, held: theirs, strays, announcements: announcements.clone() };
+        let drain_asked = CancellationToken::new();
+        let heart = Heart {
+            pulse,
+            interval,
+            duration,
+            held: held.clone(),
+            strays: HashSet::new(),
+            announcements: announcements.clone(),
+            drain_asked: drain_asked.clone(),
+        };
         tokio::spawn(heart.live(ended));
-        Self::of(held, alive, worker, announcements)
+        Self::of(held, alive, worker, announcements, drain_asked)
     }
 
     fn of(
@@ -169,15 +192,22 @@ impl LeaseKeeper {
         alive: mpsc::Sender<()>,
         worker: Uuid,
         announcements: Announcements,
+        drain_asked: CancellationToken,
     ) -> Self {
         let suspect_place = Arc::new(Semaphore::new(1));
-        Self { held, _alive: Arc::new(alive), worker, suspect_place, announcements }
+        Self { held, _alive: Arc::new(alive), worker, suspect_place, announcements, drain_asked }
     }
 
     /// This process's id in the store; it goes into every lease.
     #[must_use]
     pub fn worker(&self) -> Uuid {
         self.worker
+    }
+
+    /// Cancelled once an operator has asked this process to drain.
+    #[must_use]
+    pub fn drain_asked(&self) -> CancellationToken {
+        self.drain_asked.clone()
     }
 
     /// Takes a freshly picked job's lease into care. `asked` is when the pick was begun: the lease holds from there at least.
@@ -268,18 +298,19 @@ impl Connected {
 
 #[async_trait]
 impl Pulse for Connected {
-    async fn prolong(&mut self) -> Result<Vec<LeaseName>, StoreError> {
+    async fn prolong(&mut self) -> Result<Prolonged, StoreError> {
         let _timer = QueryTimer::start("heartbeat");
         let error = StoreError::database;
         let mut connection = self.take().await?;
-        sqlx::query!(
-            "UPDATE workers SET heartbeat_at = now(), expires_at = now() + make_interval(secs => $2),
-                 stopped_at = NULL
-             WHERE id = $1",
+        let drain_asked = sqlx::query_scalar!(
+            r#"UPDATE workers SET heartbeat_at = now(), expires_at = now() + make_interval(secs => $2),
+                   stopped_at = NULL
+               WHERE id = $1
+               RETURNING drain_asked_at IS NOT NULL AS "drain_asked!""#,
             self.worker,
             self.duration.as_secs_f64()
         )
-        .execute(&mut connection)
+        .fetch_optional(&mut connection)
         .await
         .map_err(error("heartbeat"))?;
         let leased = sqlx::query!(
@@ -291,7 +322,8 @@ impl Pulse for Connected {
         .await
         .map_err(error("heartbeat: look at the leases"))?;
         self.connection = Some(connection);
-        Ok(leased.into_iter().map(|row| (row.id, row.token)).collect())
+        let leases = leased.into_iter().map(|row| (row.id, row.token)).collect();
+        Ok(Prolonged { leases, drain_asked: drain_asked.unwrap_or_default() })
     }
 
     async fn tell_progress(&mut self, progress: &[(LeaseName, f32)]) -> Result<(), StoreError> {
@@ -384,7 +416,11 @@ impl<P: Pulse> Heart<P> {
         };
         let asked = Instant::now();
         // What is still held after the prolongation is held for a whole duration from `asked` on.
-        let leased: HashSet<LeaseName> = self.pulse.prolong().await?.into_iter().collect();
+        let Prolonged { leases, drain_asked } = self.pulse.prolong().await?;
+        if drain_asked {
+            self.drain_asked.cancel();
+        }
+        let leased: HashSet<LeaseName> = leases.into_iter().collect();
         self.settle(&snapshot, &leased, asked);
         if kind == Beat::Extra {
             // Strays are those of two regular beats: between this one and the next an answer may still be on its way.

@@ -1,4 +1,4 @@
-//! What operators do to batches. Each is one transaction that says exactly what it changed, or would change.
+//! What operators do to batches, jobs and workers. Each is one transaction that says exactly what it changed, or would change.
 
 use crate::chains::{lock_chain, release_next};
 use crate::metrics::QueryTimer;
@@ -7,6 +7,7 @@ use crate::{JobStore, StoreError};
 use proving_model::{BatchId, BatchStatus, JobStatus, Stage};
 use serde::Serialize;
 use sqlx::{Connection, PgConnection};
+use uuid::Uuid;
 
 /// Whether an operation is carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,15 @@ pub struct JobChange {
     pub was: String,
     /// Its state now.
     pub is: String,
+}
+
+/// A worker that is to drain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Drained {
+    /// Its id.
+    pub worker: Uuid,
+    /// What it finishes first, or hands back.
+    pub jobs_held: i64,
 }
 
 /// What a cancellation changed.
@@ -283,6 +293,43 @@ impl JobStore {
             self.waker.wake(job_key(job_id)?.stage);
         }
         Ok(JobChange { was: JobStatus::Failed.as_str().to_owned(), is })
+    }
+
+    /// Asks a worker to finish what it runs, take nothing more, and stop. It is given no lease from here on, and hears of it at once.
+    /// Returns what it holds now. Asked again, it changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] when no such worker lives; [`StoreError::Database`].
+    pub async fn drain_worker(&self, worker: Uuid, mode: Mode) -> Result<Drained, StoreError> {
+        let _timer = QueryTimer::start("drain_worker");
+        let error = StoreError::database;
+        let jobs_held = self
+            .hot
+            .run("drain_worker", async |connection: &mut PgConnection| {
+                let mut transaction = connection.begin().await.map_err(error("drain_worker"))?;
+                let jobs_held = sqlx::query_scalar!(
+                    r#"UPDATE workers SET drain_asked_at = coalesce(drain_asked_at, now())
+                       WHERE id = $1 AND stopped_at IS NULL AND expires_at > now()
+                       RETURNING (SELECT count(*) FROM prover_jobs j
+                                  WHERE j.worker_id = $1 AND j.status = 'in_progress') AS "jobs_held!""#,
+                    worker
+                )
+                .fetch_optional(&mut *transaction)
+                .await
+                .map_err(error("drain_worker"))?;
+                end(transaction, mode, "drain_worker").await?;
+                Ok(jobs_held)
+            })
+            .await?;
+        let Some(jobs_held) = jobs_held else {
+            return Err(StoreError::Invalid(format!(
+                "no worker {worker} lives: see `prover_cli status workers`"
+            )));
+        };
+        if mode == Mode::Apply {
+            self.waker.revoke();
+        }
+        Ok(Drained { worker, jobs_held })
     }
 
     /// Why an operation found no job in the state that it wants.

@@ -46,7 +46,8 @@ impl Room {
 
 impl JobStore {
     /// Leases up to `want` jobs to this worker. Order: priority, deadline, batch, the round nearest to the final proof, the
-    /// longest circuit; a preferred memory class goes before all that. A worker whose own lease has expired gets none.
+    /// longest circuit; a preferred memory class goes before all that. A worker whose own lease has expired, or that is to drain, gets
+    /// none.
     ///
     /// The claim does not wait for the disk: one that a crash of the server forgets is picked again, and the token of the
     /// first fits no row then.
@@ -105,7 +106,7 @@ impl JobStore {
                                LIMIT $5 FOR UPDATE SKIP LOCKED) AS others
                            LIMIT $5))
                          AND peak_memory_bytes <= $8
-                         AND (SELECT expires_at > now() FROM workers WHERE id = $1)
+                         AND (SELECT expires_at > now() AND drain_asked_at IS NULL FROM workers WHERE id = $1)
                        RETURNING id, chain_id, batch_number, attempts AS attempt,
                            input_key, input_checksum, input_size_bytes, queue, priority,
                            date_part('epoch', deadline) AS "deadline!", start_tag, turn,

@@ -48,7 +48,7 @@ pub struct WorkerReport {
     pub age_seconds: f64,
     /// Seconds since its last heartbeat.
     pub heartbeat_age_seconds: f64,
-    /// `live`; `expired`, when its lease is over and it did not stop in order; `stopped`.
+    /// `live`; `draining`; `expired`, when its lease is over and it did not stop in order; `stopped`.
     pub state: String,
 }
 
@@ -153,7 +153,8 @@ impl JobStore {
                               EXTRACT(EPOCH FROM now() - started_at)::float8 AS "age_seconds!",
                               EXTRACT(EPOCH FROM now() - heartbeat_at)::float8 AS "heartbeat_age_seconds!",
                               CASE WHEN stopped_at IS NOT NULL THEN 'stopped'
-                                   WHEN expires_at > now() THEN 'live' ELSE 'expired' END AS "state!"
+                                   WHEN expires_at <= now() THEN 'expired'
+                                   WHEN drain_asked_at IS NOT NULL THEN 'draining' ELSE 'live' END AS "state!"
                        FROM workers w
                        WHERE $1 OR (stopped_at IS NULL AND heartbeat_at > now() - interval '1 day')
                        ORDER BY stopped_at IS NULL DESC, started_at DESC

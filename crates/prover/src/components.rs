@@ -328,8 +328,15 @@ pub(crate) async fn run_plan(
     phase.send_replace(Phase::Running);
     tracing::info!(%worker, "running");
     let mut reports = Vec::new();
+    let asked = keeper.drain_asked();
     let draining = async {
-        shutdown.cancelled().await;
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = asked.cancelled() => {
+                tracing::info!("an operator asked this process to drain");
+                shutdown.cancel();
+            }
+        }
         phase.send_replace(Phase::Draining);
         std::future::pending::<()>().await;
     };

@@ -14,7 +14,7 @@ use job_runner::{
 };
 use job_store::{
     Announcements, AttemptFailure, Batch, Extension, LeaseKeeper, LeasedJob, LoadError, Loader, PickFilter,
-    Predecessor, Pulse, QueuePicker, RetryPolicy, Room, StoreError, WorkerContext, WorkerStore,
+    Predecessor, Prolonged, Pulse, QueuePicker, RetryPolicy, Room, StoreError, WorkerContext, WorkerStore,
 };
 use proving_model::{AggregationRound, ArtifactRef, BatchId, BatchStatus, JobStatus, MemoryClass, Stage};
 use std::{
@@ -322,7 +322,7 @@ impl WorkerStore for Process {
 
 #[async_trait]
 impl Pulse for Process {
-    async fn prolong(&mut self) -> Result<Vec<(i64, Uuid)>, StoreError> {
+    async fn prolong(&mut self) -> Result<Prolonged, StoreError> {
         let worker = self.worker;
         self.statement("heartbeat", |world| {
             world.expiry.insert(worker, Instant::now() + LEASE);
@@ -331,7 +331,7 @@ impl Pulse for Process {
             let held = world.model.jobs.iter().filter_map(|(place, job)| {
                 job.lease.filter(|(by, _)| *by == worker).map(|(_, token)| (rows[place], token))
             });
-            Ok(held.collect())
+            Ok(Prolonged { leases: held.collect(), drain_asked: false })
         })
         .await
     }
