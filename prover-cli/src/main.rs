@@ -1,6 +1,7 @@
 //! `prover_cli`, the admin tool. Data goes to standard output, words to standard error.
 
 mod batch;
+mod file;
 mod job;
 mod operate;
 mod proof;
@@ -59,6 +60,10 @@ enum Command {
     Drain(operate::DrainArgs),
     /// Stop a batch for good: what waits will not run, what runs is told to stop.
     Cancel(operate::CancelArgs),
+    /// Remove a batch that is over from the database: its jobs, and the books of their attempts.
+    Delete(operate::DeleteArgs),
+    /// Say what an artifact's file is, and whether it is whole.
+    FileInfo(file::FileInfoArgs),
     /// Final proofs.
     Proof {
         #[command(subcommand)]
@@ -73,22 +78,25 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
-    let url = launch::database_url(cli.database_url.as_ref())?;
+    // Not every command needs one.
+    let url = || launch::database_url(cli.database_url.as_ref());
     let output = Output { is_json: cli.json };
     match cli.command {
-        Command::InsertVersion(args) => version::insert(&url, args, output).await,
-        Command::InsertBatch(args) => batch::insert(&url, args, output).await,
-        Command::SetChain(args) => batch::set_chain(&url, args, output).await,
-        Command::Status { command } => status::show(&url, command, output).await,
-        Command::Why(args) => job::why(&url, args, output).await,
-        Command::Attempts(args) => job::attempts(&url, args, output).await,
-        Command::Requeue(args) => operate::requeue(&url, args, output).await,
-        Command::Quarantine(args) => operate::quarantine(&url, args, output).await,
-        Command::Release(args) => operate::release(&url, args, output).await,
-        Command::Drain(args) => operate::drain(&url, args, output).await,
-        Command::Cancel(args) => operate::cancel(&url, args, output).await,
+        Command::FileInfo(args) => file::info(&args, output),
+        Command::Delete(args) => operate::delete(&url()?, args, output).await,
+        Command::InsertVersion(args) => version::insert(&url()?, args, output).await,
+        Command::InsertBatch(args) => batch::insert(&url()?, args, output).await,
+        Command::SetChain(args) => batch::set_chain(&url()?, args, output).await,
+        Command::Status { command } => status::show(&url()?, command, output).await,
+        Command::Why(args) => job::why(&url()?, args, output).await,
+        Command::Attempts(args) => job::attempts(&url()?, args, output).await,
+        Command::Requeue(args) => operate::requeue(&url()?, args, output).await,
+        Command::Quarantine(args) => operate::quarantine(&url()?, args, output).await,
+        Command::Release(args) => operate::release(&url()?, args, output).await,
+        Command::Drain(args) => operate::drain(&url()?, args, output).await,
+        Command::Cancel(args) => operate::cancel(&url()?, args, output).await,
         Command::Proof { command: proof::ProofCommand::Fetch(args) } => {
-            proof::fetch(&url, args, output).await
+            proof::fetch(&url()?, args, output).await
         }
     }
 }

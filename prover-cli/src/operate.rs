@@ -3,7 +3,7 @@
 use crate::{Output, batch::BatchArgs};
 use anyhow::Context;
 use clap::Args;
-use job_store::{Cancelled, DatabaseUrl, JobChange, Mode, StoreError};
+use job_store::{Cancelled, DatabaseUrl, Deleted, JobChange, Mode, StoreError};
 use launch::BadInput;
 use serde::Serialize;
 use std::io::{BufRead, IsTerminal, Write, stderr, stdin};
@@ -193,6 +193,36 @@ pub(crate) async fn cancel(url: &DatabaseUrl, args: CancelArgs, output: Output) 
             .ask(&format!("{id} is cancelled for good: {}.", in_words(&would)), &id.number.to_string())?;
         let changed = store.cancel_batch(id, Mode::Apply).await.map_err(refused)?;
         let text = format!("{id} is cancelled: {}\n", in_words(&changed));
+        output.print(&Changed { dry_run: false, changed }, &text)
+    };
+    store.close().await;
+    result
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArgs {
+    #[command(flatten)]
+    batch: BatchArgs,
+    #[command(flatten)]
+    consent: ConsentArgs,
+}
+
+pub(crate) async fn delete(url: &DatabaseUrl, args: DeleteArgs, output: Output) -> anyhow::Result<()> {
+    let store = launch::connect(url).await?;
+    let id = args.batch.id();
+    let in_words = |changed: &Deleted| {
+        let next = if changed.starts_next { ", the next batch of its chain starts" } else { "" };
+        format!("jobs: {}{next}", changed.jobs)
+    };
+    let would = store.delete_batch(id, Mode::DryRun).await.map_err(refused)?;
+    let result = if args.consent.dry_run {
+        let text = format!("{id} would be deleted, {}\n", in_words(&would));
+        output.print(&Changed { dry_run: true, changed: would }, &text)
+    } else {
+        args.consent
+            .ask(&format!("{id} is deleted for good, {}.", in_words(&would)), &id.number.to_string())?;
+        let changed = store.delete_batch(id, Mode::Apply).await.map_err(refused)?;
+        let text = format!("{id} is deleted, {}\n", in_words(&changed));
         output.print(&Changed { dry_run: false, changed }, &text)
     };
     store.close().await;

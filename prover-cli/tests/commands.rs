@@ -30,6 +30,11 @@ macro_rules! snapshot {
     };
 }
 
+fn first_file(folder: &std::path::Path) -> std::path::PathBuf {
+    let first = std::fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
+    if first.is_dir() { first_file(&first) } else { first }
+}
+
 #[tokio::test]
 async fn a_batch_from_insertion_to_its_proof() {
     let scene = Scene::mock("[[circuit]]\ncount = 5\n[[circuit]]\ncount = 1\nheavy = true\n").await;
@@ -60,6 +65,28 @@ async fn a_batch_from_insertion_to_its_proof() {
     assert_eq!(scene.run_cli(&["status", "workers"]), "no worker lives\n");
     let gone = output(scene.program("prover_cli").args(["drain", worker]));
     assert_eq!((gone.status.code(), stderr(&gone).contains("no worker")), (Some(2), true));
+
+    let proof = first_file(&scene.path("artifacts/final_proof"));
+    let shown = proof.to_string_lossy().into_owned();
+    let info = scene.run_cli(&["--json", "file-info", &shown]);
+    let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+    assert_eq!((&info["kind"], &info["payload_bytes"]), (&"final_proof".into(), &64.into()));
+    assert!(
+        scene.run_cli(&["file-info", &shown]).contains(": a whole final_proof, 64 bytes, schema version 1")
+    );
+    let mut damaged = std::fs::read(&proof).unwrap();
+    *damaged.last_mut().unwrap() ^= 1;
+    std::fs::write(&proof, damaged).unwrap();
+    let torn = output(scene.program("prover_cli").args(["file-info", &shown]));
+    assert_eq!(torn.status.code(), Some(1));
+    assert!(stderr(&torn).contains("not a whole artifact: its checksum does not match"), "{}", stderr(&torn));
+
+    let ask = output(scene.program("prover_cli").args(["delete", "--number=7"]));
+    assert_eq!((ask.status.code(), stderr(&ask).contains("Nobody is there to ask")), (Some(2), true));
+    snapshot!(scene.run_cli(&["delete", "--number=7", "--dry-run"]));
+    snapshot!(scene.run_cli(&["delete", "--number=7", "--yes"]));
+    let gone = output(scene.program("prover_cli").args(["delete", "--number=7", "--yes"]));
+    assert_eq!((gone.status.code(), stderr(&gone).contains("there is no batch 7")), (Some(2), true));
     assert!(scene.run_cli(&["status", "workers", "--all"]).contains("stopped"));
 }
 

@@ -53,7 +53,7 @@ pub use keeper::{LeaseKeeper, Prolonged, Pulse};
 pub use maintenance::Rescued;
 pub use metrics::{STORE_METRICS, StoreMetrics};
 pub use model::{LeasedJob, Predecessor, RetryPolicy};
-pub use operate::{Cancelled, Drained, JobChange, Mode, Requeued};
+pub use operate::{Cancelled, Deleted, Drained, JobChange, Mode, Requeued};
 pub use pick::{PickFilter, Room};
 pub use queue::{FinishError, LoadError, Loader, QueuePicker, WorkerContext};
 pub use reports::{AttemptReport, BatchReport, JobCount, QueueCount, StuckJob, VersionReport};

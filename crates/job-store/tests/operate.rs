@@ -4,8 +4,8 @@
 
 use job_runner::Lease;
 use job_store::{
-    Cancelled, ChainSettings, JobStore, LeaseKeeper, LeasedJob, Mode, NewBatch, NewWorker, PickFilter,
-    StoreError, WakeListener, Why,
+    Cancelled, ChainSettings, Deleted, JobStore, LeaseKeeper, LeasedJob, Mode, NewBatch, NewWorker,
+    PickFilter, StoreError, WakeListener, Why,
 };
 use proving_model::{AggregationRound, BatchId, BatchStatus, HeadOfChain, MemoryClass, Stage};
 use std::time::{Duration, Instant};
@@ -134,4 +134,24 @@ async fn a_job_that_was_quarantined_while_it_waited_is_queued_when_it_is_release
     assert_eq!(store.release_job(waiting, Mode::Apply).await.unwrap().is, "queued");
     let by = store.register_worker(&me(), Duration::from_secs(60)).await.unwrap();
     assert_eq!(pick(&store, by).await.unwrap().id, waiting);
+}
+
+#[tokio::test]
+async fn a_batch_that_is_over_can_be_deleted_and_leaves_nothing() {
+    let store = store().await;
+    insert(&store, 1).await;
+    let open = store.delete_batch(BATCH, Mode::Apply).await;
+    assert!(matches!(&open, Err(StoreError::Invalid(text)) if text.contains("cancel it first")), "{open:?}");
+    let job = store.telling_jobs(BATCH).await.unwrap()[0];
+    store.cancel_batch(BATCH, Mode::Apply).await.unwrap();
+    let would = store.delete_batch(BATCH, Mode::DryRun).await.unwrap();
+    assert_eq!(would, Deleted { jobs: 1, starts_next: false });
+    assert!(store.batch(BATCH).await.unwrap().is_some(), "nothing changed");
+    // In the archive or not.
+    store.archive_batch(Duration::ZERO).await.unwrap().unwrap();
+    assert_eq!(store.delete_batch(BATCH, Mode::Apply).await.unwrap(), would);
+    assert!(store.batch(BATCH).await.unwrap().is_none());
+    assert!(matches!(store.why(job).await, Err(StoreError::NoSuchJob(_))));
+    insert(&store, 1).await;
+    assert_ne!(store.telling_jobs(BATCH).await.unwrap()[0], job, "another batch of the same number");
 }
