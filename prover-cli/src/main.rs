@@ -5,6 +5,7 @@ mod file;
 mod job;
 mod operate;
 mod proof;
+mod stats;
 mod status;
 mod version;
 
@@ -64,6 +65,8 @@ enum Command {
     Delete(operate::DeleteArgs),
     /// Say what an artifact's file is, and whether it is whole.
     FileInfo(file::FileInfoArgs),
+    /// What the past tells: durations, memory and failures by circuit, proofs an hour, batches by day or week.
+    Stats(stats::StatsArgs),
     /// Final proofs.
     Proof {
         #[command(subcommand)]
@@ -95,6 +98,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Release(args) => operate::release(&url()?, args, output).await,
         Command::Drain(args) => operate::drain(&url()?, args, output).await,
         Command::Cancel(args) => operate::cancel(&url()?, args, output).await,
+        Command::Stats(args) => stats::show(&url()?, args, output).await,
         Command::Proof { command: proof::ProofCommand::Fetch(args) } => {
             proof::fetch(&url()?, args, output).await
         }

@@ -81,6 +81,18 @@ async fn a_batch_from_insertion_to_its_proof() {
     assert_eq!(torn.status.code(), Some(1));
     assert!(stderr(&torn).contains("not a whole artifact: its checksum does not match"), "{}", stderr(&torn));
 
+    let stats: serde_json::Value =
+        serde_json::from_str(&scene.run_cli(&["--json", "stats", "--by=week"])).unwrap();
+    let jobs: i64 =
+        stats["circuits"].as_array().unwrap().iter().map(|circuit| circuit["jobs"].as_i64().unwrap()).sum();
+    assert_eq!((jobs, &stats["batches"][0]["successful"]), (20, &1.into()));
+    // Of the 20 jobs 12 are proofs of circuits.
+    assert_eq!(stats["proofs_per_hour"], 12.0 / 24.0);
+    // What a short job took of memory is measured or not, so the table is not the same each time.
+    let table = scene.run_cli(&["stats"]);
+    assert!(table.starts_with("the last 24 hours: 0.5 circuits proven an hour\nstage "), "{table}");
+    assert!(table.contains("\ncircuit_proof      basic-circuits          1       5 "), "{table}");
+
     let ask = output(scene.program("prover_cli").args(["delete", "--number=7"]));
     assert_eq!((ask.status.code(), stderr(&ask).contains("Nobody is there to ask")), (Some(2), true));
     snapshot!(scene.run_cli(&["delete", "--number=7", "--dry-run"]));

@@ -10,6 +10,9 @@ use sqlx::PgConnection;
 /// Stuck jobs that a report names; their number is in the counts.
 const STUCK_MAX: i64 = 20;
 
+/// Attempts that a batch's report names.
+const TROUBLES_MAX: i64 = 100;
+
 /// How many jobs of one round, stage and circuit are in one state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct JobCount {
@@ -207,16 +210,35 @@ impl JobStore {
         })
     }
 
-    /// The attempts of a batch that did not simply succeed, oldest first.
+    /// The attempts of a batch that did not simply succeed, the first hundred, oldest first.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn troubled_attempts(&self, id: BatchId) -> Result<Vec<AttemptReport>, StoreError> {
         let batch = self.batch(id).await?.ok_or(StoreError::NoSuchBatch(id))?;
-        let (first, end) = ids_of_batch(batch.position);
-        let _timer = QueryTimer::start("troubled_attempts");
+        let (first, past) = ids_of_batch(batch.position);
+        self.attempts_between(first, past, true, TROUBLES_MAX).await
+    }
+
+    /// The attempts of a job, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn attempts_of(&self, job_id: i64) -> Result<Vec<AttemptReport>, StoreError> {
+        self.attempts_between(job_id, job_id + 1, false, i64::MAX).await
+    }
+
+    /// Attempts of the jobs from one id up to, and without, another.
+    async fn attempts_between(
+        &self,
+        first: i64,
+        past: i64,
+        only_troubled: bool,
+        most: i64,
+    ) -> Result<Vec<AttemptReport>, StoreError> {
+        let _timer = QueryTimer::start("attempts");
         self.reports
-            .run("troubled_attempts", async |connection: &mut PgConnection| {
+            .run("attempts", async |connection: &mut PgConnection| {
                 sqlx::query_as!(
                     AttemptReport,
                     r#"SELECT a.job_id AS "job_id!", a.attempt AS "attempt!", a.outcome, a.error,
@@ -228,41 +250,17 @@ impl JobStore {
                        FROM attempts a
                        -- A worker that is long gone is forgotten before its last attempts are.
                        LEFT JOIN workers w ON w.id = a.worker_id
-                       WHERE a.job_id >= $1 AND a.job_id < $2 AND a.outcome IS DISTINCT FROM 'successful'
-                       ORDER BY a.started_at LIMIT 100"#,
+                       WHERE a.job_id >= $1 AND a.job_id < $2
+                         AND NOT ($3 AND a.outcome IS NOT DISTINCT FROM 'successful')
+                       ORDER BY a.started_at, a.attempt LIMIT $4"#,
                     first,
-                    end
+                    past,
+                    only_troubled,
+                    most
                 )
                 .fetch_all(connection)
                 .await
-                .map_err(StoreError::database("troubled_attempts"))
-            })
-            .await
-    }
-
-    /// The attempts of a job, oldest first.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub async fn attempts_of(&self, job_id: i64) -> Result<Vec<AttemptReport>, StoreError> {
-        let _timer = QueryTimer::start("attempts_of");
-        self.reports
-            .run("attempts_of", async |connection: &mut PgConnection| {
-                sqlx::query_as!(
-                    AttemptReport,
-                    r#"SELECT a.job_id AS "job_id!", a.attempt AS "attempt!", a.outcome, a.error,
-                              a.peak_memory_bytes::int8 AS peak_memory_bytes,
-                              coalesce(w.component, 'unknown') AS "component!",
-                              coalesce(w.host, 'unknown') AS "host!", coalesce(w.pid, 0) AS "pid!",
-                              EXTRACT(EPOCH FROM coalesce(a.finished_at, now()) - a.started_at)::float8
-                                  AS "seconds!"
-                       FROM attempts a LEFT JOIN workers w ON w.id = a.worker_id
-                       WHERE a.job_id = $1 ORDER BY a.attempt"#,
-                    job_id
-                )
-                .fetch_all(connection)
-                .await
-                .map_err(StoreError::database("attempts_of"))
+                .map_err(StoreError::database("attempts"))
             })
             .await
     }

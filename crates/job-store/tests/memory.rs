@@ -10,19 +10,13 @@ use job_store::{
 };
 use proving_model::{AggregationRound, BatchId, CircuitId, JobKey, MemoryClass, Stage};
 use std::{sync::Arc, time::Duration};
-use test_support::{VERSION, artifact, store};
+use test_support::{VERSION, artifact, new_worker, store};
 
 const MEGABYTE: i64 = 1 << 20;
 const SOON: Duration = Duration::from_secs(20);
 
 fn me() -> NewWorker {
-    NewWorker {
-        component: "test".into(),
-        host: "here".into(),
-        capacity: 1,
-        version: VERSION,
-        memory_budget_bytes: Some(1),
-    }
+    NewWorker { memory_budget_bytes: Some(1), ..new_worker() }
 }
 
 fn key(stage: Stage, circuit: i16, sequence: i32) -> JobKey {

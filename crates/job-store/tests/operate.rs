@@ -4,24 +4,14 @@
 
 use job_runner::Lease;
 use job_store::{
-    Cancelled, ChainSettings, Deleted, JobStore, LeaseKeeper, LeasedJob, Mode, NewBatch, NewWorker,
-    PickFilter, StoreError, WakeListener, Why,
+    Cancelled, ChainSettings, Deleted, JobStore, LeaseKeeper, LeasedJob, Mode, NewBatch, PickFilter,
+    StoreError, WakeListener, Why,
 };
 use proving_model::{AggregationRound, BatchId, BatchStatus, HeadOfChain, MemoryClass, Stage};
 use std::time::{Duration, Instant};
-use test_support::{VERSION, artifact, empty_database, store};
+use test_support::{VERSION, artifact, empty_database, new_worker, store};
 
 const BATCH: BatchId = BatchId { chain_id: 4, number: 1 };
-
-fn me() -> NewWorker {
-    NewWorker {
-        component: "test".into(),
-        host: "here".into(),
-        capacity: 1,
-        version: VERSION,
-        memory_budget_bytes: None,
-    }
-}
 
 async fn insert(store: &JobStore, number: u32) {
     let batch = NewBatch::new(BatchId { number, ..BATCH }, VERSION, artifact("input"));
@@ -48,7 +38,7 @@ async fn a_cancelled_batch_stops_within_a_second_wherever_it_runs() {
     // Another process, whose next heartbeat is far away.
     let elsewhere = JobStore::connect(&url).await.unwrap();
     let (interval, lease) = (Duration::from_secs(100), Duration::from_secs(300));
-    let keeper = LeaseKeeper::start(&elsewhere, &me(), interval, lease).await.unwrap();
+    let keeper = LeaseKeeper::start(&elsewhere, &new_worker(), interval, lease).await.unwrap();
     let _wake = WakeListener::start(&elsewhere).await.unwrap();
     let job = pick(&elsewhere, keeper.worker()).await.unwrap();
     let held = Lease::new();
@@ -78,7 +68,7 @@ async fn the_next_batch_of_a_strict_chain_starts_when_the_one_before_is_cancelle
     insert(&store, 2).await;
     let cancelled = store.cancel_batch(BATCH, Mode::Apply).await.unwrap();
     assert_eq!(cancelled, Cancelled { jobs_dropped: 1, jobs_stopped: 0, starts_next: true });
-    let by = store.register_worker(&me(), Duration::from_secs(60)).await.unwrap();
+    let by = store.register_worker(&new_worker(), Duration::from_secs(60)).await.unwrap();
     assert_eq!(pick(&store, by).await.unwrap().batch.number, 2);
     let unknown = store.cancel_batch(BatchId { number: 9, ..BATCH }, Mode::Apply).await;
     assert!(matches!(unknown, Err(StoreError::NoSuchBatch(_))));
@@ -87,7 +77,7 @@ async fn the_next_batch_of_a_strict_chain_starts_when_the_one_before_is_cancelle
 #[tokio::test]
 async fn a_quarantined_job_is_out_of_circulation_until_it_is_released() {
     let store = store().await;
-    let by = store.register_worker(&me(), Duration::from_secs(60)).await.unwrap();
+    let by = store.register_worker(&new_worker(), Duration::from_secs(60)).await.unwrap();
     insert(&store, 1).await;
     let job = pick(&store, by).await.unwrap();
     let would = store.quarantine_job(job.id, "a test", Mode::DryRun).await.unwrap();
@@ -118,7 +108,8 @@ async fn a_quarantined_job_is_out_of_circulation_until_it_is_released() {
 
 /// What a job waits for may come while it is out of circulation.
 #[tokio::test]
-async fn a_job_that_was_quarantined_while_it_waited_is_queued_when_it_is_released_after_its_turn_came() {
+async fn a_job_that_was_quarantined_while_it_waited_is_queued_when_it_is_released_after_its_turn_canew_worker()
+ {
     let store = store().await;
     let settings = ChainSettings { head_of_chain: Some(HeadOfChain::Strict), share: None };
     store.set_chain(BATCH.chain_id, settings).await.unwrap();
@@ -132,7 +123,7 @@ async fn a_job_that_was_quarantined_while_it_waited_is_queued_when_it_is_release
     assert_eq!(early.is, "waiting_for_proofs", "the batch before it is not over");
     store.cancel_batch(BATCH, Mode::Apply).await.unwrap();
     assert_eq!(store.release_job(waiting, Mode::Apply).await.unwrap().is, "queued");
-    let by = store.register_worker(&me(), Duration::from_secs(60)).await.unwrap();
+    let by = store.register_worker(&new_worker(), Duration::from_secs(60)).await.unwrap();
     assert_eq!(pick(&store, by).await.unwrap().id, waiting);
 }
 

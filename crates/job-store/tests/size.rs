@@ -3,13 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use job_store::{
-    AttemptFailure, Ballast, DatabaseUrl, FailureKind, JobStore, LeasedJob, Mode, Moved, NewBatch, NewWorker,
+    AttemptFailure, Ballast, DatabaseUrl, FailureKind, JobStore, LeasedJob, Mode, Moved, NewBatch,
     PickFilter, StoreError,
 };
 use proving_model::{AggregationRound, BatchId, BatchStatus, MemoryClass, Stage};
 use sqlx::{Connection, PgConnection};
 use std::time::{Duration, Instant};
-use test_support::{VERSION, artifact, empty_database, store};
+use test_support::{VERSION, artifact, empty_database, new_worker, store};
 use uuid::Uuid;
 
 const LEASE: Duration = Duration::from_secs(60);
@@ -17,14 +17,7 @@ const LEASE: Duration = Duration::from_secs(60);
 const STATISTICS_WAIT: Duration = Duration::from_secs(20);
 
 async fn worker(store: &JobStore) -> Uuid {
-    let me = NewWorker {
-        component: "test".into(),
-        host: "here".into(),
-        capacity: 1,
-        version: VERSION,
-        memory_budget_bytes: None,
-    };
-    store.register_worker(&me, LEASE).await.unwrap()
+    store.register_worker(&new_worker(), LEASE).await.unwrap()
 }
 
 async fn pick(store: &JobStore, stage: Stage, want: usize, worker: Uuid) -> Vec<LeasedJob> {

@@ -5,14 +5,14 @@
 use job_runner::Lease;
 use job_store::{
     AttemptFailure, ChainSettings, DeathWatch, Extension, FailureKind, InsertedBatch, JobStore, LeaseKeeper,
-    LeasedJob, Mode, NewBatch, NewJob, NewWorker, PickFilter, RetryPolicy, StoreError,
+    LeasedJob, Mode, NewBatch, NewJob, PickFilter, RetryPolicy, StoreError,
 };
 use proving_model::{
     AggregationRound, BatchId, BatchStatus, CircuitId, HeadOfChain, JobKey, JobStatus, MemoryClass,
     ProtocolVersion, Stage,
 };
 use std::time::{Duration, Instant};
-use test_support::{VERSION, artifact, store};
+use test_support::{VERSION, artifact, new_worker, store};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
@@ -21,7 +21,7 @@ const BATCH: BatchId = BatchId { chain_id: 1, number: 5 };
 const LEASE: Duration = Duration::from_secs(60);
 
 async fn worker(store: &JobStore) -> Uuid {
-    store.register_worker(&me(), LEASE).await.unwrap()
+    store.register_worker(&new_worker(), LEASE).await.unwrap()
 }
 
 fn filter(stage: Stage, memory_classes: &[MemoryClass]) -> PickFilter {
@@ -186,7 +186,7 @@ async fn an_expired_lease_is_rescued_fenced_and_charged_as_a_death() {
     let store = store().await.with_retry_policy(policy);
     insert(&store).await;
     for deaths in 1..=2 {
-        let by = store.register_worker(&me(), Duration::from_millis(300)).await.unwrap();
+        let by = store.register_worker(&new_worker(), Duration::from_millis(300)).await.unwrap();
         let all = filter(Stage::WitnessGeneration, &[MemoryClass::Light]);
         let job = store.pick(&all, 1, by).await.unwrap().remove(0);
         assert!(store.rescue_expired().await.unwrap().is_empty(), "rescued before its time");
@@ -205,19 +205,9 @@ async fn an_expired_lease_is_rescued_fenced_and_charged_as_a_death() {
     assert_eq!(pick(&store, Stage::WitnessGeneration, 1).await.len(), 1);
 }
 
-fn me() -> NewWorker {
-    NewWorker {
-        component: "test".into(),
-        host: "here".into(),
-        capacity: 1,
-        version: VERSION,
-        memory_budget_bytes: None,
-    }
-}
-
 /// A job held by a worker whose keeper lives.
 async fn kept_job(store: &JobStore, interval: Duration, lease: Duration) -> (LeaseKeeper, Lease, LeasedJob) {
-    let keeper = LeaseKeeper::start(store, &me(), interval, lease).await.unwrap();
+    let keeper = LeaseKeeper::start(store, &new_worker(), interval, lease).await.unwrap();
     let asked = Instant::now();
     let all = filter(Stage::WitnessGeneration, &[MemoryClass::Light]);
     let job = store.pick(&all, 1, keeper.worker()).await.unwrap().remove(0);

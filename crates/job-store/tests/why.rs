@@ -11,7 +11,7 @@ use proving_model::{
     Stage,
 };
 use std::time::Duration;
-use test_support::{VERSION, artifact, store};
+use test_support::{VERSION, artifact, new_worker, store};
 use uuid::Uuid;
 
 const LEASE: Duration = Duration::from_secs(600);
@@ -27,13 +27,7 @@ fn filter(stage: Stage) -> PickFilter {
 }
 
 async fn worker(store: &JobStore, budget: Option<u64>, filters: &[PickFilter]) -> Uuid {
-    let me = NewWorker {
-        component: "test".into(),
-        host: "here".into(),
-        capacity: 3,
-        version: VERSION,
-        memory_budget_bytes: budget,
-    };
+    let me = NewWorker { capacity: 3, memory_budget_bytes: budget, ..new_worker() };
     let id = store.register_worker(&me, LEASE).await.unwrap();
     for filter in filters {
         store.announce_filter(id, filter).await.unwrap();

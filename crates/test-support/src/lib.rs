@@ -8,7 +8,7 @@ pub mod programs;
 pub mod proxy;
 
 use embedded_postgres::{EmbeddedPostgres, Options};
-use job_store::{DatabaseUrl, JobStore};
+use job_store::{DatabaseUrl, JobStore, NewWorker};
 use proving_model::{ArtifactRef, ProtocolVersion};
 use std::{
     os::unix::fs::PermissionsExt,
@@ -21,6 +21,18 @@ use std::{
 
 /// The version of test batches.
 pub const VERSION: ProtocolVersion = ProtocolVersion { minor: 0, patch: 1 };
+
+/// A worker of test batches, with one job at a time and no limit to its memory.
+#[must_use]
+pub fn new_worker() -> NewWorker {
+    NewWorker {
+        component: "test".to_owned(),
+        host: "here".to_owned(),
+        capacity: 1,
+        version: VERSION,
+        memory_budget_bytes: None,
+    }
+}
 
 /// A folder for one test process that every user may enter, unlike `tempfile`'s own.
 fn process_folder() -> PathBuf {

@@ -23,7 +23,7 @@ use proving_model::{
 };
 use sqlx::{Connection, PgConnection, Row};
 use std::{collections::BTreeMap, time::Duration};
-use test_support::{VERSION, artifact, empty_database};
+use test_support::{VERSION, artifact, empty_database, new_worker};
 use uuid::Uuid;
 
 /// Steps of a seed before everything is let run out.
@@ -164,13 +164,7 @@ impl Simulation {
 
     async fn start_worker(&mut self) {
         if self.model.workers.len() < 4 {
-            let me = NewWorker {
-                component: "simulated".into(),
-                host: "here".into(),
-                capacity: 1,
-                version: VERSION,
-                memory_budget_bytes: None,
-            };
+            let me = NewWorker { component: "simulated".into(), ..new_worker() };
             let id = self.store.register_worker(&me, LEASE).await.unwrap();
             let number = i32::try_from(self.numbers.len()).unwrap() + 1;
             self.numbers.insert(id, number);
@@ -437,13 +431,7 @@ impl Simulation {
             self.store.give_up_worker(self.numbers[&worker]).await.unwrap();
         }
         self.rescue().await;
-        let me = NewWorker {
-            component: "last".into(),
-            host: "here".into(),
-            capacity: 1,
-            version: VERSION,
-            memory_budget_bytes: None,
-        };
+        let me = NewWorker { component: "last".into(), ..new_worker() };
         let last = self.store.register_worker(&me, LEASE).await.unwrap();
         self.model.workers.insert(last, true);
         for batch in self.model.batches.keys().copied().collect::<Vec<_>>() {
