@@ -9,7 +9,7 @@ mod stats;
 mod status;
 mod version;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use launch::{CommonArgs, Secret, exit_code, with_runtime};
 use serde::Serialize;
 use std::{io::Write, process::ExitCode};
@@ -67,6 +67,11 @@ enum Command {
     FileInfo(file::FileInfoArgs),
     /// What the past tells: durations, memory and failures by circuit, proofs an hour, batches by day or week.
     Stats(stats::StatsArgs),
+    /// Print what a shell needs to complete commands and flags; `source <(prover_cli completions bash)`, for example.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
     /// Final proofs.
     Proof {
         #[command(subcommand)]
@@ -85,6 +90,10 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     let url = || launch::database_url(cli.database_url.as_ref());
     let output = Output { is_json: cli.json };
     match cli.command {
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "prover_cli", &mut std::io::stdout());
+            Ok(())
+        }
         Command::FileInfo(args) => file::info(&args, output),
         Command::Delete(args) => operate::delete(&url()?, args, output).await,
         Command::InsertVersion(args) => version::insert(&url()?, args, output).await,
@@ -118,6 +127,57 @@ impl Output {
             // `prover_cli … | head` is no failure.
             Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
             result => Ok(result?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+    use super::*;
+    use std::fmt::Write as _;
+
+    /// Every command's long help, one after the other.
+    fn reference(command: &mut clap::Command, parents: &str, text: &mut String) {
+        // What is set where the test runs is nobody's business.
+        *command = std::mem::take(command).mut_args(|arg| arg.hide_env_values(true));
+        let name = format!("{parents}{}", command.get_name());
+        let help = command.render_long_help().to_string();
+        let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
+        write!(text, "\n## `{name}`\n\n```\n{}\n```\n", lines.join("\n").trim_end()).unwrap();
+        for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
+            reference(sub, &format!("{name} "), text);
+        }
+    }
+
+    #[test]
+    fn the_reference_in_the_docs_is_that_of_the_code() {
+        let mut command = Cli::command();
+        command.build();
+        let mut text = "# prover_cli\n\nMade from the program: `UPDATE_DOCS=1 cargo test -p prover-cli reference`. Data goes to \
+                        standard output, words to standard error.\n"
+            .to_owned();
+        reference(&mut command, "", &mut text);
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/prover_cli.md");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, &text).unwrap();
+        }
+        let found = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            found == text,
+            "docs/prover_cli.md is out of date: UPDATE_DOCS=1 cargo test -p prover-cli reference"
+        );
+    }
+
+    #[test]
+    fn every_shell_gets_its_completions() {
+        use clap::ValueEnum;
+        for shell in clap_complete::Shell::value_variants() {
+            let mut out = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "prover_cli", &mut out);
+            let text = String::from_utf8(out).unwrap();
+            assert!(text.contains("insert-batch") && text.contains("dry-run"), "{shell}");
         }
     }
 }
