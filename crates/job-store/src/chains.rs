@@ -52,12 +52,13 @@ impl JobStore {
                 let mut transaction = connection.begin().await.map_err(error("set_chain"))?;
                 lock_chain(&mut transaction, chain_id).await?;
                 sqlx::query!(
-            "UPDATE chains SET head_of_chain = coalesce($2, head_of_chain), share = coalesce($3, share)
-             WHERE chain_id = $1",
-            i64::from(chain_id),
-            settings.head_of_chain.map(HeadOfChain::as_str),
-            settings.share.map(i32::from)
-        )
+                    "UPDATE chains SET head_of_chain = coalesce($2, head_of_chain),
+                                       share = coalesce($3, share)
+                     WHERE chain_id = $1",
+                    i64::from(chain_id),
+                    settings.head_of_chain.map(HeadOfChain::as_str),
+                    settings.share.map(i32::from)
+                )
                 .execute(&mut *transaction)
                 .await
                 .map_err(error("set_chain"))?;

@@ -1,7 +1,7 @@
 //! Why a job does not run. Asked of the same columns, in the same order, as a pick asks; a test has the two agree on random states.
 
 use crate::metrics::QueryTimer;
-use crate::model::{GENERATOR, batch_id, ids_of_batch, job_key, queue};
+use crate::model::{GENERATOR, batch_id, generator_id, ids_of_batch, job_key, position_of, queue};
 use crate::pick::{PickFilter, SUSPECT_DEATHS};
 use crate::{JobStore, StoreError};
 use proving_model::{BatchId, BatchStatus, JobKey, JobStatus};
@@ -300,11 +300,18 @@ impl JobStore {
             .await?;
         let Some(missing) = rows.first().map(|row| row.missing) else {
             // Nobody's output is missing: its own input is.
-            let generator = self.batch_report(batch).await?;
-            let status = generator.counts.iter().find(|count| {
-                count.round == GENERATOR.round.number() && count.stage == GENERATOR.stage.as_str()
-            });
-            let generator = status.map_or("unknown", |count| &count.status).to_owned();
+            let generator = self
+                .reports
+                .run("why: the generator", async |connection: &mut PgConnection| {
+                    sqlx::query_scalar!(
+                        "SELECT status FROM prover_jobs WHERE id = $1",
+                        generator_id(position_of(job_id))?
+                    )
+                    .fetch_one(connection)
+                    .await
+                    .map_err(StoreError::database("why: the generator"))
+                })
+                .await?;
             return Ok(Why::WaitsForCircuit { generator });
         };
         let first = rows
