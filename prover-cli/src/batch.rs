@@ -4,7 +4,7 @@ use crate::{Output, version::VersionArgs};
 use anyhow::Context;
 use artifact_store::witness_input_key;
 use clap::Args;
-use job_store::{ChainSettings, DatabaseUrl, InsertedBatch, NewBatch, StoreError};
+use job_store::{ChainSettings, DatabaseUrl, InsertedBatch, NewBatch};
 use launch::{BadInput, ObjectStoreArgs, ProofSystemArgs};
 use proof_system::InputSource;
 use proving_model::{ArtifactKind, BatchId, HeadOfChain};
@@ -52,14 +52,6 @@ pub(crate) struct InsertBatchArgs {
     system: ProofSystemArgs,
 }
 
-/// What makes no sense to the store is a mistake of the call.
-fn refused(error: StoreError) -> anyhow::Error {
-    match error {
-        StoreError::Invalid(text) => BadInput(text).into(),
-        error => error.into(),
-    }
-}
-
 #[derive(Serialize)]
 struct Inserted {
     chain_id: u32,
@@ -84,7 +76,7 @@ pub(crate) async fn insert(url: &DatabaseUrl, args: InsertBatchArgs, output: Out
         .context("the input was not stored, and the batch is not queued")?;
     let batch =
         NewBatch { priority: args.priority, deadline: args.deadline, ..NewBatch::new(id, version, artifact) };
-    let inserted = store.insert_batch(&batch).await.map_err(refused)?;
+    let inserted = store.insert_batch(&batch).await?;
     store.close().await;
     let is_new = inserted == InsertedBatch::New;
     let what = if is_new { "is queued" } else { "was there already, with the same input" };
@@ -114,7 +106,7 @@ pub(crate) async fn set_chain(url: &DatabaseUrl, args: SetChainArgs, output: Out
     }
     let store = launch::connect(url).await?;
     let settings = ChainSettings { head_of_chain, share };
-    store.set_chain(chain_id, settings).await.map_err(refused)?;
+    store.set_chain(chain_id, settings).await?;
     store.close().await;
     let set = ChainSet { chain_id, head_of_chain, share };
     output.print(&set, &format!("chain {chain_id} is set\n"))

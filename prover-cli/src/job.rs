@@ -63,7 +63,7 @@ pub(crate) async fn why(url: &DatabaseUrl, args: WhyArgs, output: Output) -> any
     let store = launch::connect(url).await?;
     let result = match (args.job, args.number) {
         (Some(job), _) => {
-            let explanation = store.why(job).await.map_err(not_found)?;
+            let explanation = store.why(job).await?;
             output.print(&JobView::new(&explanation), &job_text(&explanation)?)
         }
         (None, Some(number)) => why_batch(&store, BatchId { chain_id: args.chain_id, number }, output).await,
@@ -74,7 +74,7 @@ pub(crate) async fn why(url: &DatabaseUrl, args: WhyArgs, output: Output) -> any
 }
 
 async fn why_batch(store: &JobStore, id: BatchId, output: Output) -> anyhow::Result<()> {
-    let batch = store.batch(id).await?.ok_or(StoreError::NoSuchBatch(id)).map_err(not_found)?;
+    let batch = store.batch(id).await?.ok_or(StoreError::NoSuchBatch(id))?;
     let mut explanations = Vec::new();
     if !matches!(batch.status, BatchStatus::Successful | BatchStatus::Cancelled) {
         for job in store.telling_jobs(id).await? {
@@ -101,7 +101,7 @@ async fn why_batch(store: &JobStore, id: BatchId, output: Output) -> anyhow::Res
 
 pub(crate) async fn attempts(url: &DatabaseUrl, args: AttemptsArgs, output: Output) -> anyhow::Result<()> {
     let store = launch::connect(url).await?;
-    let explanation = store.why(args.job).await.map_err(not_found)?;
+    let explanation = store.why(args.job).await?;
     let attempts = store.attempts_of(args.job).await?;
     store.close().await;
     let mut text = format!("job {} of {}: {}\n", explanation.job_id, explanation.batch, explanation.key);
@@ -133,14 +133,6 @@ fn attempt_text(attempt: &AttemptReport) -> Result<String, std::fmt::Error> {
         writeln!(text, "    {line}")?;
     }
     Ok(text)
-}
-
-/// Whoever names what is not there made a mistake in the call.
-fn not_found(error: StoreError) -> anyhow::Error {
-    match error {
-        StoreError::NoSuchJob(_) | StoreError::NoSuchBatch(_) => BadInput(error.to_string()).into(),
-        error => error.into(),
-    }
 }
 
 fn mebibytes(bytes: i64) -> String {
@@ -202,6 +194,12 @@ fn job_text(explanation: &Explanation) -> Result<String, std::fmt::Error> {
             if let Some(error) = error {
                 write!(text, " The last error: {error}")?;
             }
+        }
+        Why::Paused { what, name, seconds } => {
+            write!(
+                text,
+                "is queued, and held back: the {what} {name} was paused {seconds:.0} s ago. It runs once that is resumed."
+            )?;
         }
         Why::NobodyTakesIt { takers, peak_memory_bytes } => {
             write!(text, "is queued, and nobody takes it: {}", who_is_missing(takers, *peak_memory_bytes))?;

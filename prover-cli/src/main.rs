@@ -8,9 +8,11 @@ mod proof;
 mod stats;
 mod status;
 mod version;
+mod watch;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use launch::{CommonArgs, Secret, exit_code, with_runtime};
+use job_store::StoreError;
+use launch::{BadInput, CommonArgs, Secret, exit_code, with_runtime};
 use serde::Serialize;
 use std::{io::Write, process::ExitCode};
 
@@ -47,12 +49,20 @@ enum Command {
         #[command(subcommand)]
         command: status::StatusCommand,
     },
+    /// The same live: everything, or one batch until it is over.
+    Watch(watch::WatchArgs),
     /// Why a job, or a batch, does not run; or where it does.
     Why(job::WhyArgs),
     /// Every attempt of a job: who ran it, where, how long, how it ended.
     Attempts(job::AttemptsArgs),
     /// Give the failed jobs of a batch new budgets, and queue them again.
     Requeue(operate::RequeueArgs),
+    /// Make a batch again from a round on: outputs of that round and of those after it are forgotten.
+    Restart(operate::RestartArgs),
+    /// Hold back a chain, or a stage of all chains: nothing of it is started, what runs goes on.
+    Pause(operate::PauseArgs),
+    /// End a pause.
+    Resume(operate::PauseArgs),
     /// Take a job out of circulation: it fails, and stays so until it is released.
     Quarantine(operate::QuarantineArgs),
     /// Give a failed or quarantined job new budgets, and another chance.
@@ -82,7 +92,18 @@ enum Command {
 fn main() -> ExitCode {
     let cli: Cli = launch::parse();
     launch::init_logging(cli.common.log_format);
-    exit_code(with_runtime(run(cli)))
+    exit_code(with_runtime(run(cli)).map_err(bad_input))
+}
+
+/// What makes no sense to the store, or is not in it, is a mistake of the call.
+fn bad_input(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<StoreError>() {
+        Ok(e @ (StoreError::NoSuchBatch(_) | StoreError::NoSuchJob(_) | StoreError::Invalid(_))) => {
+            BadInput(e.to_string()).into()
+        }
+        Ok(e) => e.into(),
+        Err(error) => error,
+    }
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
@@ -100,9 +121,13 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::InsertBatch(args) => batch::insert(&url()?, args, output).await,
         Command::SetChain(args) => batch::set_chain(&url()?, args, output).await,
         Command::Status { command } => status::show(&url()?, command, output).await,
+        Command::Watch(args) => watch::watch(&url()?, args, output).await,
         Command::Why(args) => job::why(&url()?, args, output).await,
         Command::Attempts(args) => job::attempts(&url()?, args, output).await,
         Command::Requeue(args) => operate::requeue(&url()?, args, output).await,
+        Command::Restart(args) => operate::restart(&url()?, args, output).await,
+        Command::Pause(args) => operate::set_paused(&url()?, args, true, output).await,
+        Command::Resume(args) => operate::set_paused(&url()?, args, false, output).await,
         Command::Quarantine(args) => operate::quarantine(&url()?, args, output).await,
         Command::Release(args) => operate::release(&url()?, args, output).await,
         Command::Drain(args) => operate::drain(&url()?, args, output).await,
@@ -123,11 +148,16 @@ struct Output {
 impl Output {
     fn print(self, json: &impl Serialize, text: &str) -> anyhow::Result<()> {
         let shown = if self.is_json { serde_json::to_string_pretty(json)? + "\n" } else { text.to_owned() };
-        match std::io::stdout().write_all(shown.as_bytes()) {
-            // `prover_cli … | head` is no failure.
-            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-            result => Ok(result?),
-        }
+        print(&shown).map(drop)
+    }
+}
+
+/// Writes to standard output; false when nobody reads it any more: `prover_cli … | head` is no failure.
+fn print(text: &str) -> anyhow::Result<bool> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        result => Ok(result.map(|()| true)?),
     }
 }
 

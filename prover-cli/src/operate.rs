@@ -3,8 +3,9 @@
 use crate::{Output, batch::BatchArgs};
 use anyhow::Context;
 use clap::Args;
-use job_store::{Cancelled, DatabaseUrl, Deleted, JobChange, Mode, StoreError};
+use job_store::{Cancelled, DatabaseUrl, Deleted, JobChange, Mode, Pausable, PauseChange, Restarted};
 use launch::BadInput;
+use proving_model::{AggregationRound, Stage};
 use serde::Serialize;
 use std::io::{BufRead, IsTerminal, Write, stderr, stdin};
 
@@ -64,25 +65,96 @@ pub(crate) struct RequeueArgs {
     dry_run: bool,
 }
 
-/// What is no batch, or is beyond the command, is a mistake of the call.
-fn refused(error: StoreError) -> anyhow::Error {
-    match error {
-        StoreError::NoSuchBatch(_) | StoreError::NoSuchJob(_) | StoreError::Invalid(_) => {
-            BadInput(error.to_string()).into()
-        }
-        error => error.into(),
-    }
-}
-
 /// Destroys nothing, so it does not ask.
 pub(crate) async fn requeue(url: &DatabaseUrl, args: RequeueArgs, output: Output) -> anyhow::Result<()> {
     let store = launch::connect(url).await?;
     let id = args.batch.id();
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Apply };
-    let changed = store.requeue_failed(id, mode).await.map_err(refused)?;
+    let changed = store.requeue_failed(id, mode).await?;
     store.close().await;
     let verb = if args.dry_run { "would be queued" } else { "are queued" };
     let text = format!("failed jobs of {id} that {verb} again: {}\n", changed.jobs);
+    output.print(&Changed { dry_run: args.dry_run, changed }, &text)
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestartArgs {
+    #[command(flatten)]
+    batch: BatchArgs,
+    /// The first round to make again: basic-circuits, leaf-aggregation, node-aggregation, recursion-tip or scheduler.
+    #[arg(long)]
+    from: AggregationRound,
+    #[command(flatten)]
+    consent: ConsentArgs,
+}
+
+/// Throws work away, so it asks.
+pub(crate) async fn restart(url: &DatabaseUrl, args: RestartArgs, output: Output) -> anyhow::Result<()> {
+    let store = launch::connect(url).await?;
+    let RestartArgs { batch, from, consent } = args;
+    let id = batch.id();
+    let in_words = |changed: &Restarted| {
+        format!("jobs made again: {}, running jobs stopped: {}", changed.jobs_again, changed.jobs_stopped)
+    };
+    let would = store.restart_batch(id, from, Mode::DryRun).await?;
+    let result = if consent.dry_run {
+        let text = format!("{id} would be restarted from {from} on: {}\n", in_words(&would));
+        output.print(&Changed { dry_run: true, changed: would }, &text)
+    } else {
+        consent.ask(
+            &format!("{id} is restarted from {from} on: {}.", in_words(&would)),
+            &id.number.to_string(),
+        )?;
+        let changed = store.restart_batch(id, from, Mode::Apply).await?;
+        let text = format!("{id} is restarted from {from} on: {}\n", in_words(&changed));
+        output.print(&Changed { dry_run: false, changed }, &text)
+    };
+    store.close().await;
+    result
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PauseArgs {
+    /// The chain's id.
+    #[arg(short, long, required_unless_present = "stage", conflicts_with = "stage")]
+    chain_id: Option<u32>,
+    /// Or a stage, of all chains: witness-generation, circuit-proof or compression.
+    #[arg(short, long, value_parser = parse_stage)]
+    stage: Option<Stage>,
+    /// Say what would change, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// With dashes, as flags are written, or with underscores, as reports print it.
+fn parse_stage(text: &str) -> Result<Stage, String> {
+    text.replace('-', "_").parse().map_err(|e| format!("{e}"))
+}
+
+/// Can be taken back, so it does not ask.
+pub(crate) async fn set_paused(
+    url: &DatabaseUrl,
+    args: PauseArgs,
+    is_paused: bool,
+    output: Output,
+) -> anyhow::Result<()> {
+    let (what, name) = match (args.chain_id, args.stage) {
+        (Some(chain_id), _) => (Pausable::Chain(chain_id), format!("chain {chain_id}")),
+        (None, Some(stage)) => (Pausable::Stage(stage), format!("stage {stage}")),
+        (None, None) => return Err(BadInput("name a chain or a stage".to_owned()).into()),
+    };
+    let store = launch::connect(url).await?;
+    let mode = if args.dry_run { Mode::DryRun } else { Mode::Apply };
+    let changed = store.set_paused(what, is_paused, mode).await;
+    store.close().await;
+    let changed = changed?;
+    let state = if is_paused { "paused" } else { "resumed" };
+    let text = match (args.dry_run, changed) {
+        (_, PauseChange { was_so_already: true, .. }) if is_paused => format!("{name} is paused already\n"),
+        (_, PauseChange { was_so_already: true, .. }) => format!("{name} is not paused\n"),
+        (true, changed) => format!("{name} would be {state}, with {} queued jobs\n", changed.jobs),
+        (false, changed) => format!("{name} is {state}, with {} queued jobs\n", changed.jobs),
+    };
     output.print(&Changed { dry_run: args.dry_run, changed }, &text)
 }
 
@@ -115,7 +187,7 @@ pub(crate) async fn quarantine(
 ) -> anyhow::Result<()> {
     let store = launch::connect(url).await?;
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Apply };
-    let changed = store.quarantine_job(args.job, &args.reason, mode).await.map_err(refused);
+    let changed = store.quarantine_job(args.job, &args.reason, mode).await;
     store.close().await;
     print_job_change(args.job, changed?, args.dry_run, output)
 }
@@ -123,7 +195,7 @@ pub(crate) async fn quarantine(
 pub(crate) async fn release(url: &DatabaseUrl, args: ReleaseArgs, output: Output) -> anyhow::Result<()> {
     let store = launch::connect(url).await?;
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Apply };
-    let changed = store.release_job(args.job, mode).await.map_err(refused);
+    let changed = store.release_job(args.job, mode).await;
     store.close().await;
     print_job_change(args.job, changed?, args.dry_run, output)
 }
@@ -161,7 +233,7 @@ pub(crate) async fn drain(url: &DatabaseUrl, args: DrainArgs, output: Output) ->
         }
     };
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Apply };
-    let changed = store.drain_worker(worker.id, mode).await.map_err(refused);
+    let changed = store.drain_worker(worker.id, mode).await;
     store.close().await;
     let changed = changed?;
     let verb = if args.dry_run { "would stop" } else { "stops" };
@@ -175,7 +247,7 @@ pub(crate) async fn drain(url: &DatabaseUrl, args: DrainArgs, output: Output) ->
 pub(crate) async fn cancel(url: &DatabaseUrl, args: CancelArgs, output: Output) -> anyhow::Result<()> {
     let store = launch::connect(url).await?;
     let id = args.batch.id();
-    let would = store.cancel_batch(id, Mode::DryRun).await.map_err(refused)?;
+    let would = store.cancel_batch(id, Mode::DryRun).await?;
     let in_words = |changed: &Cancelled| {
         let next = if changed.starts_next { ", the next batch of its chain starts" } else { "" };
         format!(
@@ -191,7 +263,7 @@ pub(crate) async fn cancel(url: &DatabaseUrl, args: CancelArgs, output: Output) 
     } else {
         args.consent
             .ask(&format!("{id} is cancelled for good: {}.", in_words(&would)), &id.number.to_string())?;
-        let changed = store.cancel_batch(id, Mode::Apply).await.map_err(refused)?;
+        let changed = store.cancel_batch(id, Mode::Apply).await?;
         let text = format!("{id} is cancelled: {}\n", in_words(&changed));
         output.print(&Changed { dry_run: false, changed }, &text)
     };
@@ -214,14 +286,14 @@ pub(crate) async fn delete(url: &DatabaseUrl, args: DeleteArgs, output: Output) 
         let next = if changed.starts_next { ", the next batch of its chain starts" } else { "" };
         format!("jobs: {}{next}", changed.jobs)
     };
-    let would = store.delete_batch(id, Mode::DryRun).await.map_err(refused)?;
+    let would = store.delete_batch(id, Mode::DryRun).await?;
     let result = if args.consent.dry_run {
         let text = format!("{id} would be deleted, {}\n", in_words(&would));
         output.print(&Changed { dry_run: true, changed: would }, &text)
     } else {
         args.consent
             .ask(&format!("{id} is deleted for good, {}.", in_words(&would)), &id.number.to_string())?;
-        let changed = store.delete_batch(id, Mode::Apply).await.map_err(refused)?;
+        let changed = store.delete_batch(id, Mode::Apply).await?;
         let text = format!("{id} is deleted, {}\n", in_words(&changed));
         output.print(&Changed { dry_run: false, changed }, &text)
     };

@@ -2,21 +2,33 @@
 
 use crate::{Output, batch::BatchArgs};
 use clap::{Args, Subcommand};
-use job_store::{AttemptReport, BatchReport, DatabaseUrl, JobCount, QueueCount, VersionReport, WorkerReport};
+use job_store::{
+    AttemptReport, BatchReport, CircuitProgress, DatabaseUrl, Demand, JobCount, StuckJob, VersionReport,
+    WorkerReport,
+};
 use proving_model::{AggregationRound, JobStatus, Stage};
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt::Write};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum StatusCommand {
-    /// A batch, round by round, and every attempt that did not simply succeed.
-    Batch(BatchArgs),
+    /// A batch, round by round: how far it is, what is stuck, and how long it may take yet.
+    Batch(BatchStatusArgs),
     /// What is queued, in progress, waiting or failed, by version, chain, stage, round and memory class.
     Queue,
     /// The workers that live, and those that were lost in the last day.
     Workers(WorkersArgs),
     /// The protocol versions that the database knows.
     Versions,
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct BatchStatusArgs {
+    #[command(flatten)]
+    batch: BatchArgs,
+    /// Also by circuit, with what they took, and every attempt that did not simply succeed.
+    #[arg(short, long)]
+    verbose: bool,
 }
 
 #[derive(Debug, Args)]
@@ -29,14 +41,15 @@ pub(crate) struct WorkersArgs {
 pub(crate) async fn show(url: &DatabaseUrl, command: StatusCommand, output: Output) -> anyhow::Result<()> {
     let store = launch::connect(url).await?;
     match command {
-        StatusCommand::Batch(batch) => {
+        StatusCommand::Batch(BatchStatusArgs { batch, verbose }) => {
             let report = store.batch_report(batch.id()).await?;
             let troubles = store.troubled_attempts(batch.id()).await?;
-            output.print(&BatchView::new(&report, &troubles), &batch_text(&report, &troubles)?)?;
+            let text = batch_text(&report, verbose.then_some(&*troubles))?;
+            output.print(&BatchView::new(&report, &troubles), &text)?;
         }
         StatusCommand::Queue => {
-            let counts = store.queue_report().await?;
-            output.print(&counts, &queue_text(&counts)?)?;
+            let demand = store.demand().await?;
+            output.print(&demand, &queue_text(&demand)?)?;
         }
         StatusCommand::Workers(args) => {
             let workers = store.workers(args.all).await?;
@@ -53,7 +66,7 @@ pub(crate) async fn show(url: &DatabaseUrl, command: StatusCommand, output: Outp
 
 /// A batch as JSON shows it.
 #[derive(Serialize)]
-struct BatchView<'a> {
+pub(crate) struct BatchView<'a> {
     chain_id: u32,
     number: u32,
     status: &'static str,
@@ -62,7 +75,11 @@ struct BatchView<'a> {
     duration_seconds: Option<f64>,
     error: Option<&'a str>,
     final_proof_bytes: Option<u64>,
+    /// `null` where there is nothing to go by.
+    time_left_seconds: Option<f64>,
     jobs: &'a [JobCount],
+    circuits: &'a [CircuitProgress],
+    stuck_jobs: Vec<StuckView<'a>>,
     attempts: i64,
     failed_attempts: i64,
     worker_deaths: i64,
@@ -70,8 +87,34 @@ struct BatchView<'a> {
     troubled_attempts: &'a [AttemptReport],
 }
 
+/// A job that failed, or was put back, as JSON shows it.
+#[derive(Serialize)]
+struct StuckView<'a> {
+    job_id: i64,
+    job: String,
+    status: &'static str,
+    attempts: i32,
+    failures: i32,
+    worker_deaths: i32,
+    error: Option<&'a str>,
+}
+
+impl<'a> StuckView<'a> {
+    fn new(job: &'a StuckJob) -> Self {
+        Self {
+            job_id: job.id,
+            job: job.key.to_string(),
+            status: job.status.as_str(),
+            attempts: job.attempts,
+            failures: job.failures,
+            worker_deaths: job.worker_deaths,
+            error: job.error.as_deref(),
+        }
+    }
+}
+
 impl<'a> BatchView<'a> {
-    fn new(report: &'a BatchReport, troubles: &'a [AttemptReport]) -> Self {
+    pub(crate) fn new(report: &'a BatchReport, troubles: &'a [AttemptReport]) -> Self {
         let batch = &report.batch;
         Self {
             chain_id: batch.id.chain_id,
@@ -82,7 +125,10 @@ impl<'a> BatchView<'a> {
             duration_seconds: batch.duration_seconds,
             error: batch.error.as_deref(),
             final_proof_bytes: batch.final_proof.as_ref().map(|proof| proof.size_bytes),
+            time_left_seconds: report.time_left_seconds,
             jobs: &report.counts,
+            circuits: &report.circuits,
+            stuck_jobs: report.stuck.iter().map(StuckView::new).collect(),
             attempts: report.attempts,
             failed_attempts: report.failed_attempts,
             worker_deaths: report.worker_deaths,
@@ -91,12 +137,29 @@ impl<'a> BatchView<'a> {
     }
 }
 
-fn batch_text(report: &BatchReport, troubles: &[AttemptReport]) -> Result<String, std::fmt::Error> {
+/// A duration as people say it.
+pub(crate) fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7_200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3_600.0),
+        s => format!("{:.1} days", s / 86_400.0),
+    }
+}
+
+/// A batch in words; with its troubled attempts, by circuit too.
+pub(crate) fn batch_text(
+    report: &BatchReport,
+    troubles: Option<&[AttemptReport]>,
+) -> Result<String, std::fmt::Error> {
     let batch = &report.batch;
     let mut text = format!("{}: {}", batch.id, batch.status);
     match batch.duration_seconds {
         Some(seconds) => write!(text, " after {seconds:.1} s")?,
         None => write!(text, ", inserted {:.0} s ago", batch.age_seconds)?,
+    }
+    if let Some(seconds) = report.time_left_seconds {
+        write!(text, ", about {} left", duration(seconds))?;
     }
     writeln!(text, ", protocol version {}", batch.version)?;
     if let Some(error) = &batch.error {
@@ -135,6 +198,14 @@ fn batch_text(report: &BatchReport, troubles: &[AttemptReport]) -> Result<String
         "{} attempts: {} failed, {} lost with their worker",
         report.attempts, report.failed_attempts, report.worker_deaths
     )?;
+    let Some(troubles) = troubles else {
+        for job in &report.stuck {
+            let error = job.error.as_deref().unwrap_or_default();
+            writeln!(text, "  job {} ({}) is {}: {error}", job.id, job.key, job.status)?;
+        }
+        return Ok(text);
+    };
+    circuits_text(&report.circuits, &mut text)?;
     for attempt in troubles {
         write!(
             text,
@@ -155,24 +226,72 @@ fn batch_text(report: &BatchReport, troubles: &[AttemptReport]) -> Result<String
     Ok(text)
 }
 
-fn queue_text(counts: &[QueueCount]) -> Result<String, std::fmt::Error> {
-    if counts.is_empty() {
+fn circuits_text(circuits: &[CircuitProgress], text: &mut String) -> std::fmt::Result {
+    writeln!(
+        text,
+        "{:<18}{:<19}{:>7}{:>9}{:>8}{:>8}{:>8}{:>8}{:>11}{:>11}{:>11}",
+        "round", "stage", "circuit", "waiting", "queued", "runs", "done", "failed", "p50", "p95", "expected"
+    )?;
+    for circuit in circuits {
+        let round = AggregationRound::from_number(circuit.round).map_or("?", AggregationRound::as_str);
+        let seconds =
+            |seconds: Option<f64>| seconds.map_or(String::new(), |seconds| format!("{seconds:.2} s"));
+        writeln!(
+            text,
+            "{round:<18}{:<19}{:>7}{:>9}{:>8}{:>8}{:>8}{:>8}{:>11}{:>11}{:>11}",
+            circuit.stage,
+            circuit.circuit_id,
+            circuit.jobs.waiting,
+            circuit.jobs.queued,
+            circuit.jobs.in_progress,
+            circuit.jobs.successful,
+            circuit.jobs.failed,
+            seconds(circuit.p50_seconds),
+            seconds(circuit.p95_seconds),
+            seconds(Some(circuit.expected_seconds))
+        )?;
+    }
+    Ok(())
+}
+
+fn queue_text(demand: &[Demand]) -> Result<String, std::fmt::Error> {
+    if demand.is_empty() {
         return Ok("nothing is queued, in progress, waiting or failed\n".to_owned());
     }
     let mut text = String::new();
     writeln!(
         text,
-        "{:<9}{:>6}  {:<19}{:<18}{:<7}{:<19}{:>8}{:>10}",
-        "version", "chain", "stage", "round", "memory", "status", "jobs", "oldest"
+        "{:<9}{:>6}  {:<19}{:<18}{:<7}{:>8}{:>8}{:>8}{:>8}{:>8}{:>10}{:>10}",
+        "version",
+        "chain",
+        "stage",
+        "round",
+        "memory",
+        "queued",
+        "runs",
+        "waits",
+        "failed",
+        "paused",
+        "oldest",
+        "backlog"
     )?;
-    for count in counts {
-        let version = format!("0.{}.{}", count.protocol_minor, count.protocol_patch);
-        let round = AggregationRound::from_number(count.round).map_or("?", AggregationRound::as_str);
-        writeln!(
-            text,
-            "{version:<9}{:>6}  {:<19}{round:<18}{:<7}{:<19}{:>8}{:>8.0} s",
-            count.chain_id, count.stage, count.memory_class, count.status, count.count, count.oldest_seconds
-        )?;
+    for kind in demand {
+        let version = format!("0.{}.{}", kind.protocol_minor, kind.protocol_patch);
+        let round = AggregationRound::from_number(kind.round).map_or("?", AggregationRound::as_str);
+        let oldest = kind.oldest_seconds.map_or(String::new(), duration);
+        let line = format!(
+            "{version:<9}{:>6}  {:<19}{round:<18}{:<7}{:>8}{:>8}{:>8}{:>8}{:>8}{oldest:>10}{:>10}",
+            kind.chain_id,
+            kind.stage,
+            kind.memory_class,
+            kind.queued,
+            kind.in_progress,
+            kind.waiting,
+            kind.failed,
+            kind.paused,
+            duration(kind.backlog_seconds)
+        );
+        writeln!(text, "{}", line.trim_end())?;
     }
     Ok(text)
 }

@@ -4,7 +4,7 @@
 
 use insta::{assert_snapshot, with_settings};
 use std::time::Duration;
-use test_support::programs::{Scene, output, program, stderr, stdout};
+use test_support::programs::{Scene, jobs, output, program, stderr, stdout, until};
 
 const LONG: Duration = Duration::from_secs(60);
 /// What differs from run to run.
@@ -52,6 +52,7 @@ async fn a_batch_from_insertion_to_its_proof() {
     snapshot!(scene.run_cli(&["status", "workers"]));
     snapshot!(scene.run_cli(&["status", "batch", "--number=7"]));
     snapshot!(scene.run_cli(&["status", "batch", "--number=7", "--json"]));
+    snapshot!(scene.run_cli(&["status", "batch", "--number=7", "-v"]));
     snapshot!(scene.run_cli(&["status", "queue"]));
     snapshot!(scene.run_cli(&["proof", "fetch", "--number=7"]));
     snapshot!(scene.run_cli(&["set-chain", "--chain-id=3", "--head-of-chain=strict", "--share=2"]));
@@ -141,6 +142,48 @@ async fn why_says_what_a_job_waits_for_and_cancel_asks_first() {
 }
 
 #[tokio::test]
+async fn what_is_paused_runs_once_it_is_resumed_and_a_restart_makes_it_again() {
+    let scene = Scene::mock("[[circuit]]\ncount = 5\n").await;
+    scene.write("in.mock", "mock one");
+    snapshot!(scene.run_cli(&["pause", "--chain-id=2", "--dry-run"]));
+    snapshot!(scene.run_cli(&["pause", "--chain-id=2"]));
+    scene.run_cli(&["insert-batch", "--number=1", "--chain-id=2", "--input=in.mock"]);
+    snapshot!(scene.run_cli(&["pause", "--chain-id=2"]));
+    snapshot!(scene.run_cli(&["--json", "pause", "--stage=compression"]));
+    let all = scene.start("all", &["--component=all"]);
+    until("it lives", LONG, || (!scene.run_cli(&["status", "workers"]).contains("no worker")).then_some(()));
+    snapshot!(scene.run_cli(&["why", "-c2", "-n1"]));
+    snapshot!(scene.run_cli(&["resume", "--chain-id=2", "--dry-run"]));
+    snapshot!(scene.run_cli(&["resume", "--chain-id=2"]));
+    let compression = || jobs(&scene.status(2, 1), 4, "compression", Some("queued"));
+    until("all but the compression is done", LONG, || (compression() == 1).then_some(()));
+    snapshot!(scene.run_cli(&["why", "-c2", "-n1"]));
+    snapshot!(scene.run_cli(&["resume", "--stage=compression"]));
+    snapshot!(scene.run_cli(&["resume", "--stage=compression"]));
+    assert_eq!(scene.until_ended(2, 1, LONG)["status"], "successful");
+    let fetch = || {
+        std::fs::read(scene.path(scene.run_cli(&["proof", "fetch", "-c2", "-n1"]).trim()).join("proof.bin"))
+    };
+    let proof = fetch().unwrap();
+
+    let ask = output(scene.program("prover_cli").args(["restart", "-c2", "-n1", "--from=node-aggregation"]));
+    assert_eq!((ask.status.code(), stderr(&ask).contains("Nobody is there to ask")), (Some(2), true));
+    for from in ["scheduler", "node-aggregation", "basic-circuits"] {
+        let from = format!("--from={from}");
+        snapshot!(scene.run_cli(&["restart", "-c2", "-n1", &from, "--dry-run"]));
+        assert_eq!(scene.status(2, 1)["status"], "successful", "nothing was changed");
+        snapshot!(scene.run_cli(&["restart", "-c2", "-n1", &from, "--yes"]));
+        let watched = scene.run_cli(&["watch", "-c2", "-n1", "--interval=0.05"]);
+        let last = watched.lines().last().unwrap();
+        assert!(last.starts_with("batch 1 of chain 2: successful, basic-circuits 6/6, "), "{watched}");
+        assert_eq!(fetch().unwrap(), proof, "the same proof");
+    }
+    let status = scene.status(2, 1);
+    assert_eq!(status["attempts"], 17 + 3 + 7 + 17, "what was forgotten stays in the books: {status:#}");
+    drop(all);
+}
+
+#[tokio::test]
 async fn a_batch_that_fails_says_why() {
     let scene = Scene::mock(POISONOUS).await;
     scene.write("in.mock", "mock one");
@@ -177,7 +220,14 @@ async fn bad_calls_change_nothing_and_say_what_to_do() {
         (&["insert-batch", "--number=2", "--version=9", "--input=in.mock"], 2),
         (&["insert-batch", "--number=1", "--input=other.mock"], 1),
         (&["insert-version", "--patch=77"], 2),
-        (&["status", "batch", "--number=2"], 1),
+        (&["status", "batch", "--number=2"], 2),
+        (&["watch", "--number=2"], 2),
+        (&["watch", "--interval=0"], 2),
+        (&["restart", "--number=2", "--from=scheduler", "--yes"], 2),
+        (&["restart", "--number=1", "--from=the-start", "--yes"], 2),
+        (&["pause"], 2),
+        (&["pause", "--stage=proof"], 2),
+        (&["resume", "--chain-id=1", "--stage=compression"], 2),
         (&["proof", "fetch", "--number=1"], 1),
         (&["insert-batch", "--number=2", "--input=in.mock", "--deadline=soon"], 2),
         (&["set-chain", "--chain-id=3"], 2),

@@ -14,13 +14,21 @@
 //! [`ArtifactError::Corrupt`]: whoever made the artifact makes it again. [`ArtifactError::Unavailable`] is the store's own
 //! trouble: try later.
 
+mod metrics;
+
 use bytes::Bytes;
+use futures::TryStreamExt;
+use metrics::{ARTIFACT_METRICS, Action, Reason};
 use object_store::{
     ObjectStore, ObjectStoreExt, PutPayload, local::LocalFileSystem, memory::InMemory, parse_url_opts,
     path::Path, prefix::PrefixStore,
 };
 use proving_model::{ArtifactKind, ArtifactRef, BatchId, JobKey};
-use std::sync::Arc;
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use url::Url;
@@ -172,11 +180,21 @@ pub fn witness_input_key(batch: BatchId, payload: &[u8]) -> String {
     )
 }
 
+/// What a removal took away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Artifacts.
+    pub artifacts: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 /// An object store. Clones share it.
 #[derive(Debug, Clone)]
 pub struct ArtifactStore {
     store: Arc<dyn ObjectStore>,
     name: String,
+    folder: Option<PathBuf>,
     transfers: Arc<Semaphore>,
 }
 
@@ -216,17 +234,25 @@ impl ArtifactStore {
         std::fs::create_dir_all(path)?;
         // Written under a temporary name, synced and renamed: a reader sees a whole artifact or none, after a crash too.
         let store = LocalFileSystem::new_with_prefix(path)?.with_fsync(true).with_automatic_cleanup(true);
-        Ok(Self::new(Arc::new(store), path.display().to_string()))
+        let folder = Some(path.to_owned());
+        Ok(Self { folder, ..Self::new(Arc::new(store), path.display().to_string()) })
     }
 
     fn new(store: Arc<dyn ObjectStore>, name: String) -> Self {
-        Self { store, name, transfers: Arc::new(Semaphore::new(TRANSFERS_MAX)) }
+        Self { store, name, folder: None, transfers: Arc::new(Semaphore::new(TRANSFERS_MAX)) }
     }
 
     /// The store's name for people; holds no secret.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Bytes that are free where artifacts are written; `None` unless that is a folder of this machine.
+    #[must_use]
+    pub fn free_bytes(&self) -> Option<u64> {
+        let disk = rustix::fs::statvfs(self.folder.as_deref()?).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     /// Writes, reads and removes a small object: what a component needs of the store, before it takes a job.
@@ -256,6 +282,18 @@ impl ArtifactStore {
         key: String,
         payload: &[u8],
     ) -> Result<ArtifactRef, ArtifactError> {
+        let begun = Instant::now();
+        let written = self.write(kind, key, payload).await;
+        measure(Action::Write, begun, written.as_ref().map(|artifact| artifact.size_bytes));
+        written
+    }
+
+    async fn write(
+        &self,
+        kind: ArtifactKind,
+        key: String,
+        payload: &[u8],
+    ) -> Result<ArtifactRef, ArtifactError> {
         let checksum = *blake3::hash(payload).as_bytes();
         let size_bytes = payload.len() as u64;
         if size_bytes > PAYLOAD_BYTES_MAX {
@@ -277,6 +315,13 @@ impl ArtifactStore {
     /// # Errors
     /// [`ArtifactError::Missing`], [`ArtifactError::Corrupt`] or [`ArtifactError::Unavailable`].
     pub async fn get(&self, kind: ArtifactKind, artifact: &ArtifactRef) -> Result<Vec<u8>, ArtifactError> {
+        let begun = Instant::now();
+        let read = self.read(kind, artifact).await;
+        measure(Action::Read, begun, read.as_ref().map(|payload| payload.len() as u64));
+        read
+    }
+
+    async fn read(&self, kind: ArtifactKind, artifact: &ArtifactRef) -> Result<Vec<u8>, ArtifactError> {
         let key = &artifact.key;
         let _permit = self.transfers.acquire().await;
         let missing = || ArtifactError::Missing { key: key.clone(), store: self.name.clone() };
@@ -303,7 +348,57 @@ impl ArtifactStore {
         Ok(payload.to_vec())
     }
 
+    /// Removes what attempts wrote for a batch: circuits and proofs, and of a batch that is `older_than` an instant also its input and
+    /// its final proof, as far as they are older. Removing what is gone already is no error.
+    ///
+    /// # Errors
+    /// [`ArtifactError::Unavailable`]; some may be removed then, and a second call removes the rest.
+    pub async fn remove_batch(
+        &self,
+        batch: BatchId,
+        older_than: Option<SystemTime>,
+    ) -> Result<Removed, ArtifactError> {
+        let mut removed = Removed::default();
+        let kinds = ArtifactKind::ALL.iter().filter(|kind| {
+            older_than.is_some() || matches!(kind, ArtifactKind::Circuit | ArtifactKind::Proof)
+        });
+        for kind in kinds {
+            let prefix = format!("{kind}/{}/{}", batch.chain_id, batch.number);
+            let failed = |e: object_store::Error| self.unavailable("remove", &prefix, e.to_string());
+            let mut found = self.store.list(Some(&Path::from(prefix.as_str())));
+            while let Some(object) = found.try_next().await.map_err(failed)? {
+                if older_than.is_some_and(|time| SystemTime::from(object.last_modified) >= time) {
+                    continue;
+                }
+                match self.store.delete(&object.location).await {
+                    Ok(()) => {
+                        removed.artifacts += 1;
+                        removed.bytes += object.size;
+                    }
+                    Err(object_store::Error::NotFound { .. }) => {}
+                    Err(e) => return Err(failed(e)),
+                }
+            }
+        }
+        Ok(removed)
+    }
+
     fn unavailable(&self, action: &'static str, key: &str, reason: String) -> ArtifactError {
         ArtifactError::Unavailable { action, key: key.to_owned(), store: self.name.clone(), reason }
+    }
+}
+
+fn measure(action: Action, begun: Instant, transferred: Result<u64, &ArtifactError>) {
+    ARTIFACT_METRICS.transfer_time[&action].observe(begun.elapsed());
+    match transferred {
+        Ok(bytes) => drop(ARTIFACT_METRICS.transferred[&action].inc_by(bytes)),
+        Err(e) => {
+            let reason = match e {
+                ArtifactError::Missing { .. } => Reason::Missing,
+                ArtifactError::Corrupt { .. } => Reason::Corrupt,
+                ArtifactError::Unavailable { .. } | ArtifactError::BadUrl { .. } => Reason::Unavailable,
+            };
+            ARTIFACT_METRICS.errors[&reason].inc();
+        }
     }
 }

@@ -1,13 +1,13 @@
 //! Archive: moves the jobs of proven batches out of the pickers' way, and deletes them when they are old.
 
-use crate::MonitorConfig;
-use job_store::{JobStore, Moved, StoreError};
+use crate::{DutyError, MonitorConfig};
+use job_store::{JobStore, Moved};
 
 /// Archives and deletes until nothing is due.
 ///
 /// # Errors
 /// The store's.
-pub async fn run_once(store: &JobStore, config: &MonitorConfig) -> Result<(), StoreError> {
+pub async fn run_once(store: &JobStore, config: &MonitorConfig) -> Result<(), DutyError> {
     while let Some(Moved { batch, jobs }) = store.archive_batch(config.archive_after).await? {
         tracing::info!(%batch, jobs, "the batch's jobs went into the archive");
     }
@@ -15,5 +15,6 @@ pub async fn run_once(store: &JobStore, config: &MonitorConfig) -> Result<(), St
     while let Some(Moved { batch, jobs }) = store.delete_archived_batch(after).await? {
         tracing::info!(%batch, jobs, "the batch's jobs and their attempts were deleted from the archive");
     }
-    store.delete_stopped_workers(after).await.map(drop)
+    store.delete_stopped_workers(after).await?;
+    Ok(())
 }

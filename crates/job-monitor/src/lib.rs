@@ -1,14 +1,38 @@
-//! The job monitor's duties, a file each. Any number of monitors may run: a duty skips what another has in hand.
+//! The job monitor: its duties, a file each, and what it shows ([`routes`]). Any number of monitors may run; one at a time leads a duty, and
+//! none does harm where two do.
 
 pub mod archive;
+pub mod collect;
+mod duties;
 pub mod learn;
+mod metrics;
+pub mod queue_report;
+pub mod report;
 pub mod rescue;
 pub mod retry;
 pub mod watch;
+mod web;
 
-use job_store::{JobStore, StoreError};
+pub use duties::DutyError;
+pub use metrics::{MONITOR_METRICS, MonitorMetrics};
+pub use web::routes;
+
+use artifact_store::ArtifactStore;
+use duties::{Led, repeat, repeat_led};
+use job_store::{JobStore, Leader};
 use std::time::Duration;
+use tokio::sync::watch::channel as watch_channel;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+const RESCUE: &str = "rescue";
+const RETRY: &str = "retry";
+const ARCHIVE: &str = "archive";
+const LEARN: &str = "learn";
+const COLLECT: &str = "collect";
+const REPORT: &str = "report";
+/// What one monitor at a time does.
+const LED_DUTIES: [&str; 5] = [RESCUE, RETRY, ARCHIVE, LEARN, COLLECT];
 
 /// Between two looks of duties that nothing waits for.
 const UNHURRIED_INTERVAL: Duration = Duration::from_secs(1);
@@ -24,10 +48,17 @@ pub struct MonitorConfig {
     pub archive_after: Duration,
     /// They are deleted, with their attempts, after so long in the archive; never, when `None`.
     pub delete_after: Option<Duration>,
+    /// What was made for a batch is removed from the object store so long after the batch's end; never, when `None`.
+    pub collect_after: Option<Duration>,
+    /// Between two reports.
+    pub report_interval: Duration,
 }
 
 /// Days that the archive keeps a batch's jobs, unless it is told otherwise.
 pub const DELETE_AFTER_DAYS: u64 = 30;
+
+/// Hours that the artifacts of a batch that is over are kept, unless it is told otherwise.
+pub const COLLECT_AFTER_HOURS: u64 = 24;
 
 impl MonitorConfig {
     /// What holds where nothing is said.
@@ -36,33 +67,46 @@ impl MonitorConfig {
         retry_interval: Duration::from_millis(500),
         // Long enough for whoever looks at a batch right after its end; short enough that the table stays small.
         archive_after: Duration::from_secs(3_600),
+        // A day to look at what went wrong, or to restart from what is there.
+        collect_after: Some(Duration::from_secs(COLLECT_AFTER_HOURS * 3_600)),
+        report_interval: Duration::from_secs(5),
         delete_after: Some(Duration::from_secs(DELETE_AFTER_DAYS * 24 * 3_600)),
     };
 }
 
-/// Runs all duties until the shutdown signal.
-pub async fn run(store: JobStore, config: MonitorConfig, shutdown: CancellationToken) {
+/// Runs all duties until the shutdown signal: each where no other monitor leads it, but for the watch over deaths, which monitors share, and
+/// the report, which each makes for whoever asks it.
+pub async fn run(
+    store: JobStore,
+    artifacts: ArtifactStore,
+    config: MonitorConfig,
+    shutdown: CancellationToken,
+) {
+    let leader = Leader {
+        id: Uuid::new_v4(),
+        host: std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
+        pid: std::process::id(),
+    };
+    let (sender, led) = watch_channel(Led::default());
+    let led = || led.clone();
+    let reporter = tokio::sync::Mutex::new(report::Reporter::default());
+    let reports = config.report_interval;
     tokio::join!(
-        repeat("rescue", config.rescue_interval, &shutdown, || rescue::run_once(&store)),
+        duties::lead(&store, &leader, &LED_DUTIES, sender, &shutdown),
         watch::run(&store, &shutdown),
-        repeat("archive", UNHURRIED_INTERVAL, &shutdown, || archive::run_once(&store, &config)),
-        repeat("learn", UNHURRIED_INTERVAL, &shutdown, || learn::run_once(&store)),
-        repeat("retry", config.retry_interval, &shutdown, || retry::run_once(&store, config.retry_interval)),
+        repeat_led(RESCUE, config.rescue_interval, led(), &shutdown, || rescue::run_once(&store)),
+        repeat_led(RETRY, config.retry_interval, led(), &shutdown, || async {
+            retry::run_once(&store, config.retry_interval).await
+        }),
+        repeat_led(ARCHIVE, UNHURRIED_INTERVAL, led(), &shutdown, || async {
+            archive::run_once(&store, &config).await
+        }),
+        repeat_led(LEARN, UNHURRIED_INTERVAL, led(), &shutdown, || learn::run_once(&store)),
+        repeat_led(COLLECT, UNHURRIED_INTERVAL, led(), &shutdown, || async {
+            collect::run_once(&store, &artifacts, &config).await
+        }),
+        repeat(REPORT, reports, &shutdown, || async {
+            reporter.lock().await.run_once(&store, &artifacts).await
+        }),
     );
-}
-
-/// Runs a duty at every interval; an error is logged, and the next turn tries again.
-async fn repeat<F>(name: &str, interval: Duration, shutdown: &CancellationToken, mut duty: impl FnMut() -> F)
-where
-    F: Future<Output = Result<(), StoreError>>,
-{
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(interval) => {}
-        }
-        if let Err(e) = duty().await {
-            tracing::warn!("the {name} duty failed, next try in {interval:?}: {e}");
-        }
-    }
 }

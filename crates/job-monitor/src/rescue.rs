@@ -1,6 +1,9 @@
 //! Rescue: puts back the jobs whose worker's lease expired, and closes the books of workers that are long gone.
 
-use job_store::{JobStore, Rescued, StoreError};
+use crate::DutyError;
+use crate::metrics::MONITOR_METRICS;
+use job_store::{JobStore, Rescued};
+use proving_model::JobStatus;
 use std::time::Duration;
 
 /// A worker that expired so long ago is looked at no more, until it comes back.
@@ -10,7 +13,7 @@ const BURY_AFTER: Duration = Duration::from_secs(300);
 ///
 /// # Errors
 /// The store's.
-pub async fn run_once(store: &JobStore) -> Result<(), StoreError> {
+pub async fn run_once(store: &JobStore) -> Result<(), DutyError> {
     loop {
         let rescued = store.rescue_expired().await?;
         tell(&rescued, "a lease expired, the job was put back");
@@ -23,6 +26,10 @@ pub async fn run_once(store: &JobStore) -> Result<(), StoreError> {
 
 pub(crate) fn tell(rescued: &[Rescued], what: &str) {
     for job in rescued {
+        MONITOR_METRICS.jobs_rescued.inc();
+        if job.status == JobStatus::Failed {
+            MONITOR_METRICS.jobs_quarantined.inc();
+        }
         tracing::warn!(
             job = job.job_id,
             batch = %job.batch,

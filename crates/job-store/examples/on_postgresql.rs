@@ -66,7 +66,7 @@ impl JobSaver for Complete {
                 let key = format!("square-{}", square.unwrap_or_default());
                 let output = ArtifactRef { key, checksum: [0; 32], size_bytes: 0 };
                 self.worker.complete(job, Some(&output)).await?;
-                let report = self.store.queue_report().await;
+                let report = self.store.demand().await;
                 if report.is_ok_and(|left| left.is_empty()) {
                     self.last.cancel();
                 }

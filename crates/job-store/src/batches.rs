@@ -3,6 +3,7 @@
 use crate::chains::{arrange, is_in_order, lock_chain, take_start_tag};
 use crate::metrics::QueryTimer;
 use crate::model::{GENERATOR, artifact, batch_id, generator_id, queue, size, turn};
+use crate::pause::held_queue;
 use crate::{JobStore, StoreError};
 use proving_model::{ArtifactRef, BatchId, BatchStatus, MemoryClass, ProtocolVersion, Stage};
 use sqlx::{Connection, PgConnection};
@@ -180,6 +181,16 @@ impl JobStore {
                     _ => error("insert_batch")(e),
                 })?;
                 let Some(position) = position else { return Ok(InsertedBatch::AlreadyThere) };
+                // What is left of an earlier one of this number is collected with this one's, when this one is over.
+                sqlx::query!(
+                    "DELETE FROM deleted_batches WHERE chain_id = $1 AND number = $2",
+                    chain_id,
+                    number
+                )
+                .execute(&mut *transaction)
+                .await
+                .map_err(error("insert_batch"))?;
+                let queue = queue(batch.version, GENERATOR.stage, MemoryClass::Light);
                 sqlx::query!(
                     "INSERT INTO prover_jobs (id, chain_id, batch_number, aggregation_round, stage,
                          circuit_id, depth, sequence_number, memory_class, priority, start_tag,
@@ -197,7 +208,7 @@ impl JobStore {
                     i32::from(batch.version.minor),
                     i32::from(batch.version.patch),
                     batch.deadline,
-                    queue(batch.version, GENERATOR.stage, MemoryClass::Light),
+                    if chain.is_paused { held_queue(queue) } else { queue },
                     turn(GENERATOR.round, 0)
                 )
                 .execute(&mut *transaction)

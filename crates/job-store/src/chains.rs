@@ -32,6 +32,7 @@ pub struct ChainSettings {
 /// What inserting a batch needs to know of its chain.
 pub(crate) struct LockedChain {
     is_strict: bool,
+    pub(crate) is_paused: bool,
     share: i64,
     finish_tag: i64,
 }
@@ -82,14 +83,20 @@ pub(crate) async fn lock_chain(
         .await
         .map_err(error("lock_chain: insert"))?;
     let row = sqlx::query!(
-        r#"SELECT head_of_chain = 'strict' AS "is_strict!", share, finish_tag
+        r#"SELECT head_of_chain = 'strict' AS "is_strict!", paused_at IS NOT NULL AS "is_paused!", share,
+                  finish_tag
            FROM chains WHERE chain_id = $1 FOR UPDATE"#,
         i64::from(chain_id)
     )
     .fetch_one(&mut **transaction)
     .await
     .map_err(error("lock_chain"))?;
-    Ok(LockedChain { is_strict: row.is_strict, share: i64::from(row.share), finish_tag: row.finish_tag })
+    Ok(LockedChain {
+        is_strict: row.is_strict,
+        is_paused: row.is_paused,
+        share: i64::from(row.share),
+        finish_tag: row.finish_tag,
+    })
 }
 
 /// The start tag of the chain's next batch; the chain moves on by it.

@@ -105,6 +105,15 @@ pub enum Why {
         /// The last error.
         error: Option<String>,
     },
+    /// It is queued, and an operator paused its chain or its stage.
+    Paused {
+        /// `chain` or `stage`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// For so long.
+        seconds: f64,
+    },
     /// It is queued, and no worker that lives takes it.
     NobodyTakesIt {
         /// How far it gets.
@@ -187,6 +196,11 @@ impl JobStore {
                               j.aggregation_round AS "round!",
                               EXTRACT(EPOCH FROM j.not_before - now())::float8 AS "rest_seconds!",
                               EXTRACT(EPOCH FROM now() - j.started_at)::float8 AS run_seconds,
+                              CASE WHEN j.queue < 0
+                                   THEN (SELECT EXTRACT(EPOCH FROM now() - c.paused_at)::float8
+                                         FROM chains c WHERE c.chain_id = j.chain_id)
+                                   ELSE (SELECT EXTRACT(EPOCH FROM now() - p.paused_at)::float8
+                                         FROM paused_stages p WHERE p.stage = j.stage) END AS pause_seconds,
                               coalesce(w.component, 'unknown') AS "component!", coalesce(w.host,
                               'unknown') AS "host!",
                               coalesce(w.pid, 0) AS "pid!", coalesce(w.expires_at < now(),
@@ -222,6 +236,14 @@ impl JobStore {
             JobStatus::WaitingForProofs => self.what_is_missing(job_id, batch, &key).await?,
             JobStatus::Queued if row.rest_seconds > 0.0 => {
                 Why::Rests { seconds: row.rest_seconds, error: row.error }
+            }
+            JobStatus::Queued if row.pause_seconds.is_some() => {
+                let (what, name) = if row.queue < 0 {
+                    ("chain", row.chain_id.to_string())
+                } else {
+                    ("stage", key.stage.as_str().to_owned())
+                };
+                Why::Paused { what, name, seconds: row.pause_seconds.unwrap_or_default() }
             }
             JobStatus::Queued => {
                 let takers = self.takers(row.queue, row.round, row.peak).await?;

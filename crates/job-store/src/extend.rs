@@ -113,7 +113,7 @@ async fn insert_jobs(
                   CASE WHEN n.input_key IS NULL THEN 'waiting_for_proofs' ELSE 'queued' END,
                   CASE WHEN n.input_key IS NULL THEN 1 ELSE 0 END,
                   CASE WHEN n.input_key IS NOT NULL THEN now() END, n.peak,
-                  n.queue, n.turn
+                  CASE WHEN g.queue < 0 THEN -1 - n.queue ELSE n.queue END, n.turn
            FROM UNNEST($3::int8[], $4::int2[], $5::text[], $6::int2[], $7::int2[], $8::int4[], $9::text[],
                        $10::int8[], $11::text[], $12::bytea[], $13::int8[], $14::int8[], $15::int8[],
                        $16::int8[])

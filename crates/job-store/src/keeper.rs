@@ -48,6 +48,8 @@ struct Held {
     lease: Lease,
     /// The progress that its row shows.
     told: f32,
+    /// When it was picked.
+    begun: Instant,
     /// When the lease was last known to hold, by this process's clock; only its own passage of time counts.
     confirmed: Instant,
     suspect_place: Option<Arc<OwnedSemaphorePermit>>,
@@ -228,7 +230,7 @@ impl LeaseKeeper {
         suspect_place: Option<OwnedSemaphorePermit>,
     ) {
         let suspect_place = suspect_place.map(Arc::new);
-        let held = Held { lease: lease.clone(), told: 0.0, confirmed: asked, suspect_place };
+        let held = Held { lease: lease.clone(), told: 0.0, begun: asked, confirmed: asked, suspect_place };
         let mut all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert((job.id, job.token), held);
         STORE_METRICS.leases_held.set(all.len());
@@ -240,16 +242,18 @@ impl LeaseKeeper {
         all.get(&(job.id, job.token)).and_then(|held| held.lease.peak_memory_bytes())
     }
 
-    /// Lets go of a job that was completed, failed or released.
-    pub fn forget(&self, job: &LeasedJob) {
+    /// Lets go of a job that was completed, failed or released; returns for how long it was held, if it was.
+    pub fn forget(&self, job: &LeasedJob) -> Option<Duration> {
         let mut all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let gone = all.remove(&(job.id, job.token));
         STORE_METRICS.leases_held.set(all.len());
         drop(all);
+        let held_for = gone.as_ref().map(|held| held.begun.elapsed());
         if gone.is_some_and(|held| held.suspect_place.is_some()) {
             // Another suspect may have waited in the queue for this one's place, and nobody else tells.
             self.announcements.announce_all();
         }
+        held_for
     }
 }
 

@@ -1,7 +1,11 @@
 //! Metrics of the store: every statement or transaction is timed by its name.
 
+use proving_model::JobKey;
 use std::time::{Duration, Instant};
-use vise::{Buckets, Counter, EncodeLabelSet, Family, Gauge, Histogram, Metrics, Unit};
+use vise::{
+    Buckets, Counter, EncodeLabelSet, EncodeLabelValue, Family, Gauge, Histogram, LabeledFamily, Metrics,
+    MetricsFamily, Unit,
+};
 
 /// From a tenth of a millisecond to half a minute.
 const BUCKETS: Buckets = Buckets::exponential(0.000_1..=30.0, 2.5);
@@ -40,6 +44,47 @@ pub struct StoreMetrics {
 /// The store's metrics.
 #[vise::register]
 pub static STORE_METRICS: vise::Global<StoreMetrics> = vise::Global::new();
+
+/// A circuit and what is done with it. There are as many as the proof system has circuits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct CircuitLabels {
+    stage: &'static str,
+    round: &'static str,
+    circuit: i64,
+}
+
+impl CircuitLabels {
+    pub(crate) fn of(key: &JobKey) -> Self {
+        Self { stage: key.stage.as_str(), round: key.round.as_str(), circuit: i64::from(key.circuit_id.0) }
+    }
+}
+
+/// How an attempt of this process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[metrics(rename_all = "snake_case")]
+pub(crate) enum AttemptOutcome {
+    Successful,
+    Failed,
+    TimedOut,
+    Released,
+    LeaseLost,
+}
+
+/// From a hundredth of a second to a day.
+const ATTEMPT_BUCKETS: Buckets = Buckets::exponential(0.01..=86_400.0, 3.0);
+
+/// Metrics of this process's attempts, by stage, round and circuit.
+#[derive(Debug, Metrics)]
+#[metrics(prefix = "job_store")]
+pub(crate) struct AttemptMetrics {
+    /// Time from the pick of a job to the end of its attempt, by stage, round, circuit and outcome.
+    #[metrics(buckets = ATTEMPT_BUCKETS, unit = Unit::Seconds, labels = ["outcome"])]
+    pub(crate) attempt_time: LabeledFamily<AttemptOutcome, Histogram<Duration>>,
+}
+
+/// The metrics of all circuits that this process had in hand.
+#[vise::register]
+pub(crate) static ATTEMPT_METRICS: MetricsFamily<CircuitLabels, AttemptMetrics> = MetricsFamily::new();
 
 /// Times a statement from here to its drop.
 pub(crate) struct QueryTimer {

@@ -144,7 +144,7 @@ pub(crate) fn turn(round: AggregationRound, expected_cost_ms: i64) -> i64 {
 }
 
 /// The position of a job's batch.
-pub(crate) fn position_of(job_id: i64) -> i64 {
+pub(crate) const fn position_of(job_id: i64) -> i64 {
     job_id >> PLACE_BITS
 }
 

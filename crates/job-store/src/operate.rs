@@ -304,7 +304,7 @@ impl JobStore {
         Ok(JobChange { was: JobStatus::Failed.as_str().to_owned(), is })
     }
 
-    /// Deletes a batch that is over, with its jobs and the books of their attempts. Its artifacts are left to whoever collects them; its
+    /// Deletes a batch that is over, with its jobs and the books of their attempts. The job monitor collects its artifacts; its
     /// number is free again.
     ///
     /// # Errors
@@ -343,6 +343,14 @@ impl JobStore {
                     .execute(&mut *transaction)
                     .await
                     .map_err(error("delete_batch: attempts"))?;
+                sqlx::query!(
+                    "INSERT INTO deleted_batches (chain_id, number) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+                    i64::from(id.chain_id),
+                    i64::from(id.number)
+                )
+                .execute(&mut *transaction)
+                .await
+                .map_err(error("delete_batch: artifacts"))?;
                 let starts_next = release_next(&mut transaction, id.chain_id).await?;
                 end(transaction, mode, "delete_batch").await?;
                 Ok(Deleted { jobs, starts_next })
@@ -426,7 +434,7 @@ async fn chain_of(
 }
 
 /// Ends an operation's transaction as its mode says.
-async fn end(
+pub(crate) async fn end(
     transaction: sqlx::Transaction<'_, sqlx::Postgres>,
     mode: Mode,
     action: &'static str,

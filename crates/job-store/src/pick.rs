@@ -47,7 +47,7 @@ impl Room {
 impl JobStore {
     /// Leases up to `want` jobs to this worker. Order: priority, deadline, batch, the round nearest to the final proof, the
     /// longest circuit; a preferred memory class goes before all that. A worker whose own lease has expired, or that is to drain, gets
-    /// none.
+    /// none, and nobody is given what is paused.
     ///
     /// The claim does not wait for the disk: one that a crash of the server forgets is picked again, and the token of the
     /// first fits no row then.
@@ -106,7 +106,9 @@ impl JobStore {
                                LIMIT $5 FOR UPDATE SKIP LOCKED) AS others
                            LIMIT $5))
                          AND peak_memory_bytes <= $8
-                         AND (SELECT expires_at > now() AND drain_asked_at IS NULL FROM workers WHERE id = $1)
+                         AND (SELECT expires_at > now() AND drain_asked_at IS NULL AND NOT EXISTS (
+                                  SELECT FROM paused_stages WHERE stage = $10)
+                              FROM workers WHERE id = $1)
                        RETURNING id, chain_id, batch_number, attempts AS attempt,
                            input_key, input_checksum, input_size_bytes, queue, priority,
                            date_part('epoch', deadline) AS "deadline!", start_tag, turn,
@@ -119,7 +121,8 @@ impl JobStore {
                     token,
                     room.total,
                     room.free,
-                    room.deaths_limit()
+                    room.deaths_limit(),
+                    filter.stage.as_str() as _
                 )
                 .fetch_all(connection)
                 .await
@@ -190,12 +193,14 @@ impl JobStore {
                         r#"SELECT peak_memory_bytes AS "peak!" FROM prover_jobs
                            WHERE status = 'queued' AND queue = $1 AND aggregation_round = ANY($2)
                              AND not_before <= now() AND peak_memory_bytes <= $3 AND worker_deaths < $4
+                             AND NOT EXISTS (SELECT FROM paused_stages WHERE stage = $5)
                            ORDER BY priority DESC, deadline, start_tag, turn, id
                            LIMIT 1"#,
                         queue(filter.version, filter.stage, *class),
                         &rounds,
                         room.total,
-                        room.deaths_limit()
+                        room.deaths_limit(),
+                        filter.stage.as_str() as _
                     )
                     .fetch_optional(connection)
                     .await

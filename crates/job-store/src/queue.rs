@@ -1,5 +1,6 @@
 //! The bridge to `job-runner`: a picker over the store, and the ends of a job for savers.
 
+use crate::metrics::{ATTEMPT_METRICS, AttemptOutcome, CircuitLabels};
 use crate::pick::Room;
 use crate::{
     AttemptFailure, FailureKind, LeaseKeeper, LeasedJob, PickFilter, StoreError, WakeListener, WorkerStore,
@@ -264,7 +265,7 @@ impl WorkerContext {
     ) -> Result<(), SaveError> {
         let peak = self.keeper.peak_memory_bytes(job);
         let result = self.store.complete(job, output, peak).await;
-        self.settle(job, result)
+        self.settle(job, AttemptOutcome::Successful, result)
     }
 
     /// Records a failed attempt, for savers. A cancelled one is handed back.
@@ -275,12 +276,12 @@ impl WorkerContext {
         let (kind, text) = match error {
             ExecuteError::Cancelled => {
                 let result = self.store.release(job, Duration::ZERO, None).await;
-                return self.settle(job, result);
+                return self.settle(job, AttemptOutcome::Released, result);
             }
             ExecuteError::Unavailable(reason) => {
                 tracing::warn!("the attempt was cut short: {reason}");
                 let result = self.store.release(job, UNAVAILABLE_REST, Some(reason)).await;
-                return self.settle(job, result);
+                return self.settle(job, AttemptOutcome::Released, result);
             }
             ExecuteError::Retryable(text) => (FailureKind::Retryable, text.clone()),
             ExecuteError::Fatal(text) => (FailureKind::Fatal, text.clone()),
@@ -288,7 +289,11 @@ impl WorkerContext {
         };
         tracing::warn!("the attempt failed: {text}");
         let result = self.store.fail(job, &AttemptFailure { kind, error: text }).await.map(drop);
-        self.settle(job, result)
+        let outcome = match kind {
+            FailureKind::TimedOut => AttemptOutcome::TimedOut,
+            FailureKind::Retryable | FailureKind::Fatal => AttemptOutcome::Failed,
+        };
+        self.settle(job, outcome, result)
     }
 
     /// Hands a job back, for savers; a failure to do so leaves it to the lease's expiry.
@@ -299,10 +304,18 @@ impl WorkerContext {
         }
     }
 
-    fn settle(&self, job: &LeasedJob, result: Result<(), StoreError>) -> Result<(), SaveError> {
+    fn settle(
+        &self,
+        job: &LeasedJob,
+        outcome: AttemptOutcome,
+        result: Result<(), StoreError>,
+    ) -> Result<(), SaveError> {
         let result = result.map_err(save_error);
-        if matches!(result, Ok(()) | Err(SaveError::LeaseLost)) {
-            self.keeper.forget(job);
+        if matches!(result, Ok(()) | Err(SaveError::LeaseLost))
+            && let Some(held_for) = self.keeper.forget(job)
+        {
+            let outcome = if result.is_ok() { outcome } else { AttemptOutcome::LeaseLost };
+            ATTEMPT_METRICS[&CircuitLabels::of(&job.key)].attempt_time[&outcome].observe(held_for);
         }
         result
     }

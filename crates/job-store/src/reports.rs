@@ -1,9 +1,10 @@
 //! What operators see.
 
+use crate::estimate::{CircuitProgress, estimate_seconds};
 use crate::metrics::QueryTimer;
 use crate::model::{ids_of_batch, job_key};
 use crate::{Batch, JobStore, StoreError};
-use proving_model::{BatchId, JobKey, JobStatus};
+use proving_model::{BatchId, BatchStatus, JobKey, JobStatus};
 use serde::Serialize;
 use sqlx::PgConnection;
 
@@ -54,6 +55,10 @@ pub struct BatchReport {
     pub batch: Batch,
     /// Jobs by round, stage, circuit and state.
     pub counts: Vec<JobCount>,
+    /// By circuit, with what they took.
+    pub circuits: Vec<CircuitProgress>,
+    /// An estimate of the time to its final proof, in seconds; `None` where there is nothing to go by.
+    pub time_left_seconds: Option<f64>,
     /// Jobs in trouble, the first twenty.
     pub stuck: Vec<StuckJob>,
     /// Attempts that ended with the death of their worker.
@@ -102,29 +107,6 @@ pub struct VersionReport {
     pub open_batches: i64,
     /// Workers that live and take its jobs.
     pub live_workers: i64,
-}
-
-/// A line of the queue report.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct QueueCount {
-    /// Version, minor part.
-    pub protocol_minor: i32,
-    /// Version, patch part.
-    pub protocol_patch: i32,
-    /// Chain.
-    pub chain_id: i64,
-    /// The stage.
-    pub stage: String,
-    /// Round number.
-    pub round: i16,
-    /// Memory class.
-    pub memory_class: String,
-    /// The state; finished jobs are not counted.
-    pub status: String,
-    /// How many.
-    pub count: i64,
-    /// Age of the oldest in seconds, since it was queued (or made, while it waits).
-    pub oldest_seconds: f64,
 }
 
 impl JobStore {
@@ -200,9 +182,14 @@ impl JobStore {
                 .map_err(StoreError::database("batch_report: attempts"))
             })
             .await?;
+        let circuits = self.circuit_progress(&batch).await?;
+        let is_open = matches!(batch.status, BatchStatus::Queued | BatchStatus::InProgress);
+        let time_left_seconds = if is_open { estimate_seconds(&circuits) } else { None };
         Ok(BatchReport {
             batch,
             counts,
+            circuits,
+            time_left_seconds,
             stuck,
             worker_deaths: sums.deaths,
             failed_attempts: sums.failed,
@@ -287,31 +274,6 @@ impl JobStore {
                 .fetch_all(connection)
                 .await
                 .map_err(StoreError::database("versions"))
-            })
-            .await
-    }
-
-    /// Unfinished jobs by version, chain, stage, round, memory class and state.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub async fn queue_report(&self) -> Result<Vec<QueueCount>, StoreError> {
-        let _timer = QueryTimer::start("queue_report");
-        self.reports
-            .run("queue_report", async |connection: &mut PgConnection| {
-                sqlx::query_as!(
-                    QueueCount,
-                    r#"SELECT protocol_minor, protocol_patch, chain_id, stage, aggregation_round AS round,
-                              memory_class, status, count(*) AS "count!",
-                              max(EXTRACT(EPOCH FROM now() - coalesce(queued_at, created_at)))::float8
-                                  AS "oldest_seconds!"
-                       FROM prover_jobs
-                       WHERE status IN ('waiting_for_proofs', 'queued', 'in_progress', 'failed')
-                       GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY 1, 2, 3, 4 DESC, 5, 6, 7"#
-                )
-                .fetch_all(connection)
-                .await
-                .map_err(StoreError::database("queue_report"))
             })
             .await
     }

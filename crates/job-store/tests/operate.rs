@@ -4,10 +4,11 @@
 
 use job_runner::Lease;
 use job_store::{
-    Cancelled, ChainSettings, Deleted, JobStore, LeaseKeeper, LeasedJob, Mode, NewBatch, PickFilter,
-    StoreError, WakeListener, Why,
+    Cancelled, ChainSettings, Deleted, JobStore, LeaseKeeper, LeasedJob, Mode, NewBatch, Pausable,
+    PickFilter, StoreError, WakeListener, Why,
 };
 use proving_model::{AggregationRound, BatchId, BatchStatus, HeadOfChain, MemoryClass, Stage};
+use sqlx::{Connection, PgConnection};
 use std::time::{Duration, Instant};
 use test_support::{VERSION, artifact, empty_database, new_worker, store};
 
@@ -108,8 +109,7 @@ async fn a_quarantined_job_is_out_of_circulation_until_it_is_released() {
 
 /// What a job waits for may come while it is out of circulation.
 #[tokio::test]
-async fn a_job_that_was_quarantined_while_it_waited_is_queued_when_it_is_released_after_its_turn_canew_worker()
- {
+async fn a_job_that_was_quarantined_while_it_waited_is_queued_when_it_is_released_after_its_turn_came() {
     let store = store().await;
     let settings = ChainSettings { head_of_chain: Some(HeadOfChain::Strict), share: None };
     store.set_chain(BATCH.chain_id, settings).await.unwrap();
@@ -125,6 +125,39 @@ async fn a_job_that_was_quarantined_while_it_waited_is_queued_when_it_is_release
     assert_eq!(store.release_job(waiting, Mode::Apply).await.unwrap().is, "queued");
     let by = store.register_worker(&new_worker(), Duration::from_secs(60)).await.unwrap();
     assert_eq!(pick(&store, by).await.unwrap().id, waiting);
+}
+
+/// A generator that inserts while its chain is paused: what it inserts is held back as well.
+#[tokio::test]
+async fn a_pause_reaches_jobs_that_are_being_inserted() {
+    let url = empty_database().await;
+    let store = JobStore::connect(&url).await.unwrap();
+    store.migrate().await.unwrap();
+    store.insert_protocol_version(VERSION, "mock", "digest").await.unwrap();
+    let by = store.register_worker(&new_worker(), Duration::from_secs(60)).await.unwrap();
+    insert(&store, 1).await;
+    let generator = pick(&store, by).await.unwrap();
+    // As `extend_batch` does it, stopped before its commit.
+    let mut connection = PgConnection::connect(url.expose()).await.unwrap();
+    let mut inserting = connection.begin().await.unwrap();
+    sqlx::query(
+        "INSERT INTO prover_jobs
+         SELECT (jsonb_populate_record(NULL::prover_jobs, to_jsonb(g) || jsonb_build_object(
+             'id', g.id + 1, 'status', 'queued', 'worker_id', NULL, 'lease_token', NULL))).*
+         FROM (SELECT * FROM prover_jobs WHERE id = $1 FOR SHARE) AS g",
+    )
+    .bind(generator.id)
+    .execute(&mut *inserting)
+    .await
+    .unwrap();
+    let pausing = store.clone();
+    let pause =
+        tokio::spawn(async move { pausing.set_paused(Pausable::Chain(4), true, Mode::Apply).await.unwrap() });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!pause.is_finished(), "it waits for whoever inserts");
+    inserting.commit().await.unwrap();
+    assert_eq!(pause.await.unwrap().jobs, 1);
+    assert!(pick(&store, by).await.is_none(), "what was inserted is held back");
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use job_store::{
-    AttemptFailure, ChainSettings, Extension, FailureKind, JobStore, LeasedJob, NewBatch, NewJob, NewWorker,
-    PickFilter, StoreError, Why,
+    AttemptFailure, ChainSettings, Extension, FailureKind, JobStore, LeasedJob, Mode, NewBatch, NewJob,
+    NewWorker, Pausable, PickFilter, StoreError, Why,
 };
 use proving_model::{
     AggregationRound, BatchId, BatchStatus, CircuitId, HeadOfChain, JobKey, MemoryClass, ProtocolVersion,
@@ -201,6 +201,29 @@ async fn a_strict_chain_waits_for_the_batch_before() {
     let ids = store.telling_jobs(BATCH).await.unwrap();
     let answer = why(&store, ids[0]).await;
     assert_eq!(answer, Why::WaitsForBatch { number: 0, status: BatchStatus::Queued });
+}
+
+#[tokio::test]
+async fn what_is_paused_says_by_whose_pause() {
+    let store = store().await;
+    let by = worker(&store, None, &[filter(Stage::CircuitProof)]).await;
+    let (_, [circuit, ..]) = cut(&store, by).await;
+    for (what, words) in [
+        (Pausable::Chain(BATCH.chain_id), ("chain", "2")),
+        (Pausable::Stage(Stage::CircuitProof), ("stage", "circuit_proof")),
+    ] {
+        let would = store.set_paused(what, true, Mode::DryRun).await.unwrap();
+        assert!(matches!(why(&store, circuit).await, Why::Queued { .. }), "nothing was changed");
+        assert_eq!(store.set_paused(what, true, Mode::Apply).await.unwrap(), would, "it did what it said");
+        assert_eq!((would.was_so_already, would.jobs), (false, 2));
+        assert!(store.set_paused(what, true, Mode::Apply).await.unwrap().was_so_already);
+        let Why::Paused { what: kind, name, .. } = why(&store, circuit).await else { panic!("it is paused") };
+        assert_eq!((kind, name.as_str()), words);
+        assert!(store.pick(&filter(Stage::CircuitProof), 9, by).await.unwrap().is_empty());
+        assert_eq!(store.set_paused(what, false, Mode::Apply).await.unwrap(), would);
+        assert!(matches!(why(&store, circuit).await, Why::Queued { .. }));
+    }
+    assert_eq!(store.paused().await.unwrap(), Default::default());
 }
 
 #[tokio::test]

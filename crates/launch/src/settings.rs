@@ -59,6 +59,8 @@ pub const SETTINGS: &[Setting] = &[
     of("prover_job_monitor", "retry_interval_ms"),
     of("prover_job_monitor", "archive_after_seconds"),
     of("prover_job_monitor", "delete_after_days"),
+    of("prover_job_monitor", "collect_after_hours"),
+    of("prover_job_monitor", "report_interval_ms"),
     of("prove", "data"),
 ];
 

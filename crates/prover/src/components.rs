@@ -5,7 +5,7 @@ use anyhow::Context;
 use artifact_store::ArtifactStore;
 use circuit_prover::Layout;
 use clap::{Args, ValueEnum};
-use job_monitor::{DELETE_AFTER_DAYS, MonitorConfig};
+use job_monitor::{COLLECT_AFTER_HOURS, DELETE_AFTER_DAYS, MonitorConfig};
 use job_runner::{MemoryBudget, RunnerReport};
 use job_store::{JobStore, LeaseKeeper, NewWorker, WakeListener, WorkerContext};
 use launch::{BadInput, DatabaseArgs, ObjectStoreArgs, ProofSystemArgs, load_keys};
@@ -26,7 +26,7 @@ pub(crate) enum Component {
     CircuitProver,
     /// Makes the small final proof.
     Compressor,
-    /// Puts back the jobs of dead workers, and announces those that rested.
+    /// Puts back the jobs of dead workers, archives, collects artifacts, reports; serves a live page.
     ProverJobMonitor,
     /// All of them.
     All,
@@ -60,7 +60,8 @@ pub(crate) struct RunArgs {
     object_store: ObjectStoreArgs,
     #[command(flatten)]
     system: ProofSystemArgs,
-    /// Where /metrics, /health/live and /health/ready are served, ADDRESS:PORT [default: nowhere].
+    /// Where /metrics, /health/live and /health/ready are served, and by a job monitor its page and /queue_report, ADDRESS:PORT
+    /// [default: nowhere].
     #[arg(long, env = "ROUNDHOUSE_LISTEN")]
     listen: Option<SocketAddr>,
     #[command(flatten)]
@@ -146,6 +147,14 @@ struct MonitorArgs {
     /// and where its final proof is, stay.
     #[arg(long, default_value_t = DELETE_AFTER_DAYS, env = "ROUNDHOUSE_DELETE_AFTER_DAYS")]
     delete_after_days: u64,
+    /// Hours after its end when what was made for a batch is removed from the object store; 0 keeps it for ever. Its input and its
+    /// final proof stay, until it is deleted.
+    #[arg(long, default_value_t = COLLECT_AFTER_HOURS, env = "ROUNDHOUSE_COLLECT_AFTER_HOURS")]
+    collect_after_hours: u64,
+    /// Milliseconds between two reports of the whole system's metrics.
+    #[arg(long, default_value_t = milliseconds(MonitorConfig::DEFAULT.report_interval), value_parser = positive(),
+          env = "ROUNDHOUSE_REPORT_INTERVAL_MS")]
+    report_interval_ms: u64,
 }
 
 fn milliseconds(duration: Duration) -> u64 {
@@ -243,6 +252,9 @@ impl Plan {
             archive_after: Duration::from_secs(args.monitor.archive_after_seconds),
             delete_after: (args.monitor.delete_after_days > 0)
                 .then(|| Duration::from_secs(args.monitor.delete_after_days.saturating_mul(24 * 3_600))),
+            collect_after: (args.monitor.collect_after_hours > 0)
+                .then(|| Duration::from_secs(args.monitor.collect_after_hours.saturating_mul(3_600))),
+            report_interval: Duration::from_millis(args.monitor.report_interval_ms),
         };
         let workers = usize::try_from(args.witness_generator.generator_count)?;
         Ok(Self {
@@ -371,9 +383,10 @@ fn start(plan: &Plan, context: &ComponentContext, store: &JobStore) -> JoinSet<V
         running.spawn(async move { vec![proof_compressor::run(context).await] });
     }
     if plan.has(Component::ProverJobMonitor) {
-        let (store, config, stop) = (store.clone(), plan.monitor, context.shutdown.clone());
+        let (store, artifacts) = (store.clone(), context.artifacts.clone());
+        let (config, stop) = (plan.monitor, context.shutdown.clone());
         running.spawn(async move {
-            job_monitor::run(store, config, stop).await;
+            job_monitor::run(store, artifacts, config, stop).await;
             Vec::new()
         });
     }
@@ -413,7 +426,9 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
     // The endpoints outlive the components, so that draining can be watched.
     let served = CancellationToken::new();
     if let Some(address) = args.listen {
-        endpoints::serve(address, store.clone(), shown, served.clone()).await?;
+        let pages =
+            plan.has(Component::ProverJobMonitor).then(|| job_monitor::routes(store.clone(), served.clone()));
+        endpoints::serve(address, store.clone(), shown, pages, served.clone()).await?;
     }
     let ground = Ground { store, artifacts, system };
     let result = run_plan(&ground, &plan, &phase, shutdown).await;

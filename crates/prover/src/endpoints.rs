@@ -1,4 +1,4 @@
-//! What a process shows of itself over HTTP: `/metrics`, `/health/live`, `/health/ready`.
+//! What a process shows of itself over HTTP: `/metrics`, `/health/live`, `/health/ready`, and where the job monitor runs its pages.
 
 use anyhow::Context;
 use axum::{Router, extract::State, http::StatusCode, http::header, response::IntoResponse, routing::get};
@@ -35,6 +35,7 @@ pub(crate) async fn serve(
     address: SocketAddr,
     store: JobStore,
     phase: watch::Receiver<Phase>,
+    pages: Option<Router>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address)
@@ -45,7 +46,8 @@ pub(crate) async fn serve(
         .route("/metrics", get(metrics))
         .route("/health/live", get(|| async { "alive\n" }))
         .route("/health/ready", get(ready))
-        .with_state(Shown { store, phase });
+        .with_state(Shown { store, phase })
+        .merge(pages.unwrap_or_default());
     tokio::spawn(async move {
         let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
         if let Err(e) = served.await {

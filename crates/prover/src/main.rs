@@ -7,6 +7,8 @@ mod configuration_tests;
 mod database;
 mod endpoints;
 mod local;
+#[cfg(test)]
+mod metrics_tests;
 mod progress;
 mod prove;
 mod verify;

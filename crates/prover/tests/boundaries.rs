@@ -21,7 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("witness-generator", COMPONENT),
     ("circuit-prover", COMPONENT),
     ("proof-compressor", COMPONENT),
-    ("job-monitor", &["job-store", "proving-model"]),
+    ("job-monitor", &["artifact-store", "job-store", "proving-model"]),
     ("embedded-postgres", &[]),
     ("launch", &["artifact-store", "job-store", "ledger-circuits", "proof-system", "proving-model"]),
     (

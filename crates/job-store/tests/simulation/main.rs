@@ -15,7 +15,7 @@ mod model;
 use fastrand::Rng;
 use job_store::{
     AttemptFailure, ChainSettings, Extension, FailureKind, InsertedBatch, JobStore, LeasedJob, Mode,
-    NewBatch, NewJob, NewWorker, PickFilter, RetryPolicy, StoreError, Why,
+    NewBatch, NewJob, NewWorker, Pausable, PickFilter, RetryPolicy, StoreError, Why,
 };
 use model::{GENERATOR, Heal, Lost, Model, Place};
 use proving_model::{
@@ -139,7 +139,9 @@ impl Simulation {
             18..20 => self.requeue_failed().await,
             20..21 => self.set_chain().await,
             21..23 => self.archive().await,
-            23..46 => self.pick().await,
+            23..25 => self.pause().await,
+            25..26 => self.restart().await,
+            26..48 => self.pick().await,
             _ => self.write().await,
         }
         self.compare().await;
@@ -227,6 +229,36 @@ impl Simulation {
         for moved in [one.unwrap(), other.unwrap()].into_iter().flatten() {
             assert_eq!(moved.jobs, self.model.archive(moved.batch), "archived");
         }
+    }
+
+    /// A chain or a stage, or the end of that.
+    async fn pause(&mut self) {
+        let is_paused = self.rng.u32(0..3) == 0;
+        if self.rng.bool() {
+            let chain = self.rng.u32(0..2);
+            let change = self.store.set_paused(Pausable::Chain(chain), is_paused, Mode::Apply).await.unwrap();
+            let chains = &mut self.model.paused.0;
+            let changed = if is_paused { chains.insert(chain) } else { chains.remove(&chain) };
+            assert_eq!(change.was_so_already, !changed, "paused");
+        } else {
+            let stage = self.rng.choice(Stage::ALL).copied().unwrap();
+            let change = self.store.set_paused(Pausable::Stage(stage), is_paused, Mode::Apply).await.unwrap();
+            let stages = &mut self.model.paused.1;
+            let changed = if is_paused { stages.insert(stage) } else { stages.remove(&stage) };
+            assert_eq!(change.was_so_already, !changed, "paused");
+        }
+    }
+
+    async fn restart(&mut self) {
+        let all: Vec<BatchId> = self.model.batches.keys().copied().collect();
+        let Some(batch) = self.rng.choice(all) else { return };
+        let from = self.rng.choice(AggregationRound::ALL).unwrap();
+        let would = self.store.restart_batch(batch, from, Mode::DryRun).await.unwrap();
+        self.compare().await;
+        let restarted = self.store.restart_batch(batch, from, Mode::Apply).await.unwrap();
+        assert_eq!(would, restarted, "it does what it said");
+        let expected = self.model.restart(batch, from);
+        assert_eq!((restarted.jobs_again, restarted.jobs_stopped), expected, "restarted");
     }
 
     async fn set_chain(&mut self) {
@@ -426,6 +458,11 @@ impl Simulation {
     /// Faults end; everything that lives works on until nothing can.
     async fn run_out(&mut self) {
         self.held.clear();
+        let chains = std::mem::take(&mut self.model.paused.0).into_iter().map(Pausable::Chain);
+        let stages = std::mem::take(&mut self.model.paused.1).into_iter().map(Pausable::Stage);
+        for what in chains.chain(stages) {
+            assert!(!self.store.set_paused(what, false, Mode::Apply).await.unwrap().was_so_already);
+        }
         for worker in self.model.workers.keys().copied().collect::<Vec<_>>() {
             self.model.workers.insert(worker, false);
             self.store.give_up_worker(self.numbers[&worker]).await.unwrap();
@@ -547,7 +584,7 @@ async fn the_store_does_what_the_model_does_whatever_happens() {
     for seed in seeds("1-50") {
         let _named = Named(seed);
         let mut connection = PgConnection::connect(url.expose()).await.unwrap();
-        sqlx::raw_sql("TRUNCATE prover_jobs, prover_jobs_archive, job_attempts, worker_filters, workers, batches, chains RESTART IDENTITY")
+        sqlx::raw_sql("TRUNCATE paused_stages, prover_jobs, prover_jobs_archive, job_attempts, worker_filters, workers, batches, chains RESTART IDENTITY")
             .execute(&mut connection)
             .await
             .unwrap();

@@ -89,6 +89,8 @@ pub(crate) struct Model {
     pub(crate) finish: BTreeMap<u32, i64>,
     /// Chains whose batches wait for each other.
     pub(crate) strict: BTreeSet<u32>,
+    /// Chains and stages of which nothing is handed out.
+    pub(crate) paused: (BTreeSet<u32>, BTreeSet<Stage>),
     /// Whether each lives.
     pub(crate) workers: BTreeMap<Uuid, bool>,
     /// How attempts ended, with their tokens.
@@ -111,6 +113,7 @@ impl Model {
             batches: BTreeMap::new(),
             finish: BTreeMap::new(),
             strict: BTreeSet::new(),
+            paused: Default::default(),
             workers: BTreeMap::new(),
             attempts: BTreeMap::new(),
         }
@@ -182,15 +185,19 @@ impl Model {
         want: usize,
         by: Uuid,
     ) -> Vec<Place> {
-        if !self.workers[&by] {
+        if !self.workers[&by] || self.paused.1.contains(&stage) {
             return Vec::new();
         }
         let rank = |class: MemoryClass| classes.iter().position(|wanted| *wanted == class);
         let mut queued: Vec<_> = self
             .jobs
             .iter()
-            .filter(|((_, key), job)| {
-                job.status == JobStatus::Queued && key.stage == stage && rank(job.class).is_some()
+            .filter(|((batch, key), job)| {
+                let is_paused = self.paused.0.contains(&batch.chain_id);
+                !is_paused
+                    && job.status == JobStatus::Queued
+                    && key.stage == stage
+                    && rank(job.class).is_some()
             })
             .map(|((batch, key), job)| {
                 let Batch { position, priority, start, .. } = self.batches[batch];
@@ -439,6 +446,53 @@ impl Model {
             batch.status = BatchStatus::InProgress;
         }
         jobs
+    }
+
+    /// An operator has a batch made again from a round on; how many jobs run again, and how many are stopped.
+    pub(crate) fn restart(&mut self, batch: BatchId, from: AggregationRound) -> (usize, usize) {
+        let is_again = |key: &JobKey, job: &Job| {
+            key.round >= from && !(*key == GENERATOR && job.status == JobStatus::WaitingForProofs)
+        };
+        let of_batch = |(place, job): &(&Place, &Job)| place.0 == batch && is_again(&place.1, job);
+        let again: Vec<JobKey> = self.jobs.iter().filter(of_batch).map(|((_, key), _)| *key).collect();
+        let (mut over, mut stopped) = (0, 0);
+        for key in &again {
+            let job = self.jobs.get_mut(&(batch, *key)).expect("found above");
+            match job.status {
+                JobStatus::Successful | JobStatus::Failed => over += 1,
+                JobStatus::InProgress => stopped += 1,
+                _ => {}
+            }
+            if let Some((_, token)) = job.lease.take() {
+                self.attempts.insert(((batch, *key), job.attempts), (token, "cancelled"));
+            }
+            (job.failures, job.deaths, job.timeouts, job.regenerations) = (0, 0, 0, 0);
+            (job.input, job.output, job.status) = (None, None, JobStatus::WaitingForProofs);
+        }
+        for key in &again {
+            let is_missing = |other: &&JobKey| self.jobs[&(batch, **other)].status != JobStatus::Successful;
+            let missing = self.jobs[&(batch, *key)].predecessors.iter().filter(is_missing).count();
+            let job = self.jobs.get_mut(&(batch, *key)).expect("found above");
+            job.left = match key {
+                key if *key == GENERATOR => 0,
+                key if key.round == AggregationRound::BasicCircuits => 1,
+                _ => i32::try_from(missing).expect("few"),
+            };
+        }
+        for key in &again {
+            let job = self.jobs.get_mut(&(batch, *key)).expect("found above");
+            job.status = if job.left == 0 { JobStatus::Queued } else { JobStatus::WaitingForProofs };
+        }
+        let has_failed =
+            self.jobs.iter().any(|((of, _), job)| *of == batch && job.status == JobStatus::Failed);
+        let row = self.batches.get_mut(&batch).expect("it was inserted");
+        match row.status {
+            BatchStatus::Failed if has_failed => {}
+            BatchStatus::Failed | BatchStatus::Successful => row.status = BatchStatus::InProgress,
+            _ => {}
+        }
+        self.arrange(batch.chain_id);
+        (over, stopped)
     }
 
     /// The invariants of the design, over the whole state.

@@ -4,6 +4,7 @@ use crate::bench::crew::{self, Crew, LEASE_DURATION, OpenBatch, Worker};
 use crate::bench::ground::{Ground, GroundArgs, ServerLoad};
 use crate::bench::{Quantiles, print};
 use anyhow::Context;
+use artifact_store::ArtifactStore;
 use clap::Args;
 use job_monitor::MonitorConfig;
 use job_store::{DatabaseUrl, JobStore, LeaseKeeper, NewWorker};
@@ -113,7 +114,12 @@ async fn measure(args: &RecoveryArgs, ground: &Ground) -> anyhow::Result<Figures
     let (url, store) = crew::fresh_store(ground).await?;
     let shutdown = CancellationToken::new();
     let config = MonitorConfig { rescue_interval: RESCUE_INTERVAL, ..MonitorConfig::DEFAULT };
-    let monitor = tokio::spawn(job_monitor::run(store.clone(), config, shutdown.clone()));
+    let monitor = tokio::spawn(job_monitor::run(
+        store.clone(),
+        ArtifactStore::open("memory:")?,
+        config,
+        shutdown.clone(),
+    ));
     let holder = crew::register(&store, 1, LEASE_DURATION).await?;
     let batch = OpenBatch::insert(&store, &holder, 1).await?;
     let (mut kills, mut freezes, mut cuts) = (Vec::new(), Vec::new(), Vec::new());
@@ -270,7 +276,12 @@ async fn watch_cost(ground: &Ground, workers: u32) -> anyhow::Result<Option<Watc
         retry_interval: Duration::from_secs(3_600),
         ..MonitorConfig::DEFAULT
     };
-    let monitor = tokio::spawn(job_monitor::run(store.clone(), config, shutdown.clone()));
+    let monitor = tokio::spawn(job_monitor::run(
+        store.clone(),
+        ArtifactStore::open("memory:")?,
+        config,
+        shutdown.clone(),
+    ));
     while load().processes < with_workers.processes + usize::try_from(workers)? {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

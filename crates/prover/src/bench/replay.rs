@@ -284,7 +284,7 @@ async fn in_virtual_time(
             completed?;
         }
     }
-    let unfinished = store.queue_report().await?;
+    let unfinished = store.demand().await?;
     // The generator stays in this process's hands.
     ensure!(unfinished.len() == 1, "jobs are left over: {unfinished:?}");
     store.close().await;

@@ -1,0 +1,183 @@
+//! What the job monitor serves: a page at `/`, live by server-sent events, and `/queue_report`. All of it only reads.
+//!
+//! However many look at the page, the store is asked once a look, and only while somebody looks.
+
+use crate::queue_report::queue_report;
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderName, StatusCode, header},
+    response::{IntoResponse, Response, Sse, sse::Event},
+    routing::get,
+};
+use futures::stream::{self, Stream};
+use job_store::{JobStore, Overview, StoreError, Throughput};
+use serde::Serialize;
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Between two looks.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// A look may take this part of the time: one that reads a large queue is taken less often.
+const LOOK_SHARE: u32 = 20;
+/// What changes slowly, or costs more, is asked for at every so many looks.
+const SLOW_LOOKS: u32 = 10;
+/// How much of the past the page shows, and in which spans.
+const PAST: Duration = Duration::from_secs(6 * 3_600);
+const SPAN: Duration = Duration::from_secs(300);
+/// Pages that may look at the same time.
+const VIEWERS_MAX: usize = 256;
+
+/// The page loads nothing from elsewhere, and nothing may be put into it.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; \
+     form-action 'none'; frame-ancestors 'none'";
+
+#[derive(Debug, Clone)]
+struct Shown {
+    store: JobStore,
+    looks: watch::Sender<Arc<str>>,
+    stop: CancellationToken,
+}
+
+/// What a page is sent at every look.
+#[derive(Serialize)]
+struct Look<'a> {
+    /// Seconds of Unix time.
+    now: f64,
+    #[serde(flatten)]
+    overview: &'a Overview,
+    /// Estimates of the time to the final proof, in seconds, by `CHAIN/NUMBER`.
+    time_left: &'a BTreeMap<String, f64>,
+    /// Oldest first.
+    throughput: &'a [Throughput],
+}
+
+/// What a page is sent when there is nothing to show.
+#[derive(Serialize)]
+struct Trouble {
+    trouble: &'static str,
+}
+
+/// The routes; streams end when `stop` is set.
+pub fn routes(store: JobStore, stop: CancellationToken) -> Router {
+    let (looks, _) = watch::channel(Arc::from(""));
+    tokio::spawn(look(store.clone(), looks.clone(), stop.clone()));
+    let file = |kind: &'static str, content: &'static str| {
+        get(move || async move {
+            let headers: [(HeaderName, &str); 4] = [
+                (header::CONTENT_TYPE, kind),
+                (header::CONTENT_SECURITY_POLICY, POLICY),
+                (header::CACHE_CONTROL, "no-cache"),
+                (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            ];
+            (headers, content)
+        })
+    };
+    Router::new()
+        .route("/", file("text/html; charset=utf-8", include_str!("../page/page.html")))
+        .route("/page.css", file("text/css; charset=utf-8", include_str!("../page/page.css")))
+        .route("/page.js", file("text/javascript; charset=utf-8", include_str!("../page/page.js")))
+        .route("/events", get(events))
+        .route("/queue_report", get(report))
+        .with_state(Shown { store, looks, stop })
+}
+
+async fn report(State(shown): State<Shown>) -> Response {
+    match queue_report(&shown.store).await {
+        Ok(report) => axum::Json(report).into_response(),
+        Err(e) => {
+            // The database's own words may name hosts and users: they are for the log.
+            tracing::warn!("no queue report: {e}");
+            (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n").into_response()
+        }
+    }
+}
+
+async fn events(State(shown): State<Shown>) -> Response {
+    if shown.looks.receiver_count() >= VIEWERS_MAX {
+        return (StatusCode::SERVICE_UNAVAILABLE, "too many pages are open\n").into_response();
+    }
+    let mut looks = shown.looks.subscribe();
+    // What somebody else was shown last comes at once.
+    looks.mark_changed();
+    Sse::new(sent(looks, shown.stop)).into_response()
+}
+
+fn sent(
+    looks: watch::Receiver<Arc<str>>,
+    stop: CancellationToken,
+) -> impl Stream<Item = Result<Event, Infallible>> {
+    stream::unfold((looks, stop), async |(mut looks, stop)| {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return None,
+                changed = looks.changed() => changed.ok()?,
+            }
+            let look = looks.borrow_and_update().clone();
+            // Before the first look there is nothing to send.
+            if !look.is_empty() {
+                return Some((Ok(Event::default().data(&*look)), (looks, stop)));
+            }
+        }
+    })
+}
+
+/// Looks, again and again, while somebody is there to see it.
+async fn look(store: JobStore, looks: watch::Sender<Arc<str>>, stop: CancellationToken) {
+    let mut slow = (BTreeMap::new(), Vec::new());
+    let mut age = 0;
+    while !stop.is_cancelled() {
+        let mut rest = LOOK_INTERVAL / 10;
+        if looks.receiver_count() > 0 {
+            let begun = Instant::now();
+            let text = match look_once(&store, &mut slow, age % SLOW_LOOKS == 0).await {
+                Ok(text) => {
+                    age += 1;
+                    text
+                }
+                Err(e) => {
+                    tracing::warn!("the page cannot be told how things are: {e}");
+                    age = 0;
+                    serde_json::to_string(&Trouble { trouble: "the database does not answer" })
+                        .unwrap_or_default()
+                }
+            };
+            looks.send_replace(text.into());
+            rest = LOOK_INTERVAL.max(begun.elapsed() * LOOK_SHARE);
+        } else if age > 0 {
+            // Whoever comes next is not shown what was long ago.
+            age = 0;
+            looks.send_replace(Arc::from(""));
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(rest) => {}
+        }
+    }
+}
+
+async fn look_once(
+    store: &JobStore,
+    slow: &mut (BTreeMap<String, f64>, Vec<Throughput>),
+    is_slow_due: bool,
+) -> Result<String, StoreError> {
+    if is_slow_due {
+        slow.1 = store.throughput(PAST, SPAN).await?;
+        slow.0.clear();
+        for id in store.batches_in_progress().await? {
+            if let Some(seconds) = store.time_left(id).await? {
+                slow.0.insert(format!("{}/{}", id.chain_id, id.number), seconds);
+            }
+        }
+    }
+    let overview = store.overview().await?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let look = Look { now, overview: &overview, time_left: &slow.0, throughput: &slow.1 };
+    serde_json::to_string(&look).map_err(|e| StoreError::Invalid(e.to_string()))
+}

@@ -1,0 +1,11 @@
+DROP TABLE duties;
+DROP TABLE deleted_batches;
+ALTER TABLE batches DROP COLUMN collected_at;
+DROP INDEX job_attempts_troubled;
+DROP INDEX batches_ended;
+DROP INDEX batches_open;
+DROP INDEX prover_jobs_archive_finished;
+DROP TABLE paused_stages;
+UPDATE prover_jobs SET queue = -1 - queue WHERE queue < 0;
+UPDATE prover_jobs_archive SET queue = -1 - queue WHERE queue < 0;
+ALTER TABLE chains DROP COLUMN paused_at;
