@@ -1,3 +1,5 @@
+UPDATE workers SET capacity = 1 WHERE capacity = 0;
+ALTER TABLE workers DROP CONSTRAINT workers_capacity_check, ADD CONSTRAINT workers_capacity_check CHECK (capacity > 0);
 DROP TABLE duties;
 DROP TABLE deleted_batches;
 ALTER TABLE batches DROP COLUMN collected_at;

@@ -39,3 +39,6 @@ CREATE TABLE duties (
     pid integer NOT NULL,
     expires_at timestamptz NOT NULL
 );
+
+-- A job monitor works on no jobs.
+ALTER TABLE workers DROP CONSTRAINT workers_capacity_check, ADD CONSTRAINT workers_capacity_check CHECK (capacity >= 0);

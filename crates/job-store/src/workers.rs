@@ -184,7 +184,7 @@ pub(crate) async fn register(
         worker.component,
         worker.host,
         i32::try_from(std::process::id()).unwrap_or(i32::MAX),
-        worker.capacity.max(1),
+        worker.capacity.max(0),
         i32::from(worker.version.minor),
         i32::from(worker.version.patch),
         lease.as_secs_f64(),

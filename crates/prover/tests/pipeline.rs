@@ -4,14 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use rustix::process::Signal;
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::{Read, Write},
-    net::TcpStream,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+use test_support::http::get;
 use test_support::programs::{Running, Scene, jobs, output, stderr, stdout, until};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -261,15 +255,6 @@ async fn sigterm_drains_at_no_cost_and_a_second_one_stops_at_once() {
     fetch(&scene, 0, 1);
 }
 
-/// One HTTP request; status line and body.
-fn get(address: &str, path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    Some(answer)
-}
-
 #[tokio::test]
 async fn a_process_shows_its_health_and_its_metrics() {
     let scene = Scene::mock("[[circuit]]\ncount = 1\nprove_ms = 3000\n").await;
@@ -278,23 +263,25 @@ async fn a_process_shows_its_health_and_its_metrics() {
         let log = process.log();
         log.split("http://").nth(1).map(|rest| rest.split_whitespace().next().unwrap().to_owned())
     });
-    until("it is ready", SOON, || get(&address, "/health/ready")?.starts_with("HTTP/1.1 200").then_some(()));
-    assert!(get(&address, "/health/live").unwrap().starts_with("HTTP/1.1 200"));
+    until("it is ready", SOON, || (get(&address, "/health/ready")?.status == 200).then_some(()));
+    assert_eq!(get(&address, "/health/live").unwrap().status, 200);
     insert(&scene, 0, 1, "mock one");
     let proving = || {
         get(&address, "/metrics").filter(|m| {
             // The generator's own job may still be on its way to the disk.
-            m.contains("busy_workers{runner=\"circuit_prover\"} 1") && m.contains("job_store_leases_held 1")
+            m.body.contains("busy_workers{runner=\"circuit_prover\"} 1")
+                && m.body.contains("job_store_leases_held 1")
         })
     };
     let metrics = until("the prover is busy", SOON, proving);
     for name in ["job_runner_pick_time", "job_store_query_time_seconds_bucket"] {
-        assert!(metrics.contains(name), "{name} is not in\n{metrics}");
+        assert!(metrics.body.contains(name), "{name} is not in\n{}", metrics.body);
     }
-    assert!(metrics.contains("application/openmetrics-text") && metrics.trim_end().ends_with("# EOF"));
+    assert!(metrics.head.contains("application/openmetrics-text"), "{}", metrics.head);
+    assert!(metrics.body.trim_end().ends_with("# EOF"));
     process.signal(Signal::TERM);
-    until("it drains", SOON, || get(&address, "/health/ready")?.contains("draining").then_some(()));
-    assert!(get(&address, "/health/live").unwrap().starts_with("HTTP/1.1 200"), "a draining process lives");
+    until("it drains", SOON, || get(&address, "/health/ready")?.body.contains("draining").then_some(()));
+    assert_eq!(get(&address, "/health/live").unwrap().status, 200, "a draining process lives");
     assert_eq!(process.wait(SOON), 0);
 }
 

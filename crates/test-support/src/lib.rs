@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, reason = "a test that cannot have what it needs fails")]
 
 pub mod bucket;
+pub mod http;
 pub mod programs;
 pub mod proxy;
 
