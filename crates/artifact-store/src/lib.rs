@@ -239,6 +239,10 @@ impl ArtifactStore {
     }
 
     fn new(store: Arc<dyn ObjectStore>, name: String) -> Self {
+        // There from the start: an increase is seen only from a value on.
+        for reason in [Reason::Missing, Reason::Corrupt, Reason::Unavailable] {
+            ARTIFACT_METRICS.errors[&reason].inc_by(0);
+        }
         Self { store, name, folder: None, transfers: Arc::new(Semaphore::new(TRANSFERS_MAX)) }
     }
 

@@ -109,6 +109,8 @@ pub(crate) async fn repeat<F>(
 ) where
     F: Future<Output = Result<(), DutyError>>,
 {
+    // There from the start: an increase is seen only from a value on.
+    MONITOR_METRICS.duty_errors[&name].inc_by(0);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,

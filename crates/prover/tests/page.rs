@@ -26,19 +26,22 @@ const TWO_LOOKS: Duration = Duration::from_millis(2_500);
 struct Browsers {
     driver: Child,
     port: u16,
+    folder: tempfile::TempDir,
 }
 
 impl Browsers {
     fn start() -> Self {
-        let port = free_port();
+        let (port, folder) = (free_port(), tempfile::tempdir().unwrap());
         let driver = Command::new("chromedriver")
             .arg(format!("--port={port}"))
+            // Browsers that a failed test leaves behind are found by their folder.
+            .env("TMPDIR", folder.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("chromedriver is installed (Debian: chromium-driver)");
         until("chromedriver answers", SOON, || TcpStream::connect(("127.0.0.1", port)).ok());
-        Self { driver, port }
+        Self { driver, port, folder }
     }
 
     /// A browser with a screen of this size, in pixels.
@@ -55,7 +58,10 @@ impl Browsers {
             "--disable-component-update",
             "--disable-sync",
             "--hide-scrollbars",
-        ];
+        ]
+        .map(ToOwned::to_owned);
+        let profile = format!("--user-data-dir={}", self.folder.path().join(width.to_string()).display());
+        let arguments: Vec<String> = arguments.into_iter().chain([profile]).collect();
         // A window is never narrower than 500 pixels; a phone's screen is.
         let screen = json!({ "deviceMetrics": { "width": width, "height": height, "pixelRatio": 1 } });
         let options = json!({ "args": arguments, "mobileEmulation": screen });
@@ -71,9 +77,9 @@ impl Browsers {
 
 impl Drop for Browsers {
     fn drop(&mut self) {
-        // It ends its browsers with itself.
         let _ = self.driver.kill();
         let _ = self.driver.wait();
+        let _ = Command::new("pkill").arg("-f").arg("--").arg(self.folder.path()).status();
     }
 }
 
@@ -137,7 +143,7 @@ async fn screenshot(page: &Client, name: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_shows_what_the_store_says_and_comes_back_after_its_monitor() {
     let scene =
-        Scene::mock("[[circuit]]\ncount = 40\nprove_ms = 150\n[[circuit]]\ncount = 1\npanics = true\n").await;
+        Scene::mock("[[circuit]]\ncount = 40\nprove_ms = 500\n[[circuit]]\ncount = 1\npanics = true\n").await;
     let port = free_port();
     let address = format!("127.0.0.1:{port}");
     let mut first = monitor(&scene, "monitor", &address);
