@@ -1,16 +1,42 @@
-//! `file-info`: artifacts as they lie in a folder.
+//! `file-info` and `debug-proof`: artifacts as they lie in a folder.
 
 use crate::Output;
 use anyhow::Context;
 use artifact_store::Header;
 use clap::Args;
+use launch::{BadInput, ProofSystemArgs, load_keys};
+use proof_system::{CircuitType, KeyPurpose, ProofSystem, Uncontrolled};
+use proving_model::{AggregationRound, ArtifactKind, CircuitId};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    path::{Path, PathBuf},
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct FileInfoArgs {
     /// An artifact's file.
     file: PathBuf,
+    #[command(flatten)]
+    system: ProofSystemArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DebugProofArgs {
+    /// An artifact's file: a proof, a circuit, or a final proof.
+    file: PathBuf,
+    /// The round of a circuit's artifact [default: as its key, the end of its path, says].
+    #[arg(long, requires = "circuit_id")]
+    round: Option<AggregationRound>,
+    /// The circuit of a circuit's artifact.
+    #[arg(long, requires = "round")]
+    circuit_id: Option<i16>,
+    /// The statement of a final proof, as `proof fetch` writes it.
+    #[arg(long)]
+    statement: Option<PathBuf>,
+    #[command(flatten)]
+    system: ProofSystemArgs,
 }
 
 #[derive(Serialize)]
@@ -21,20 +47,39 @@ struct FileInfo {
     schema_version: u16,
     /// BLAKE3 of the payload, as the job store has it too.
     checksum: String,
+    /// What the payload tells of itself, by name.
+    content: BTreeMap<&'static str, String>,
+}
+
+/// A whole artifact of a file: its header and its payload.
+fn read(file: &Path) -> anyhow::Result<(Header, Vec<u8>)> {
+    let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let (header, payload) = Header::check(&bytes)
+        .map_err(|reason| anyhow::anyhow!("{} is not a whole artifact: {reason}", file.display()))?;
+    let payload = payload.to_vec();
+    Ok((header, payload))
 }
 
 pub(crate) fn info(args: &FileInfoArgs, output: Output) -> anyhow::Result<()> {
-    let bytes = std::fs::read(&args.file).with_context(|| format!("cannot read {}", args.file.display()))?;
-    let (header, _) = Header::check(&bytes)
-        .map_err(|reason| anyhow::anyhow!("{} is not a whole artifact: {reason}", args.file.display()))?;
+    let (header, payload) = read(&args.file)?;
+    let system = args.system.open()?;
+    let content = system.describe(header.kind, &payload).with_context(|| {
+        format!(
+            "{} is whole, and no {} of {}; is it another proof system's?",
+            args.file.display(),
+            header.kind,
+            system.name()
+        )
+    })?;
     let info = FileInfo {
         kind: header.kind.as_str(),
         payload_bytes: header.size_bytes,
         codec: header.codec,
         schema_version: header.schema_version,
         checksum: header.checksum.iter().map(|byte| format!("{byte:02x}")).collect(),
+        content: content.into_iter().collect(),
     };
-    let text = format!(
+    let mut text = format!(
         "{}: a whole {}, {} bytes, schema version {}, BLAKE3 {}\n",
         args.file.display(),
         info.kind,
@@ -42,5 +87,95 @@ pub(crate) fn info(args: &FileInfoArgs, output: Output) -> anyhow::Result<()> {
         info.schema_version,
         info.checksum
     );
+    for (name, value) in &info.content {
+        writeln!(text, "  {name}: {value}")?;
+    }
     output.print(&info, &text)
+}
+
+/// What a check of an artifact found.
+#[derive(Serialize)]
+struct Verdict {
+    kind: &'static str,
+    /// The circuit, where there is one.
+    circuit: Option<String>,
+    public_inputs: Vec<String>,
+    is_accepted: bool,
+    /// The check, or the constraint, that fails.
+    reason: Option<String>,
+}
+
+/// Checks a proof, or whether a circuit can be satisfied; the exit status is 1 where not.
+pub(crate) fn debug_proof(args: &DebugProofArgs, output: Output) -> anyhow::Result<()> {
+    let (header, payload) = read(&args.file)?;
+    let system = args.system.open()?;
+    let mut verdict = Verdict {
+        kind: header.kind.as_str(),
+        circuit: None,
+        public_inputs: Vec::new(),
+        is_accepted: false,
+        reason: None,
+    };
+    let checked = match header.kind {
+        ArtifactKind::Proof => {
+            load_keys(&*system, KeyPurpose::Aggregate)?;
+            check_proof(&*system, &payload, &mut verdict)
+        }
+        ArtifactKind::Circuit => {
+            let circuit = circuit_of(args)?;
+            verdict.circuit = Some(circuit.to_string());
+            load_keys(&*system, KeyPurpose::Prove)?;
+            system.synthesize(circuit, &payload, &Uncontrolled).map(drop).map_err(|e| e.to_string())
+        }
+        ArtifactKind::FinalProof => {
+            let path = args.statement.as_ref().ok_or_else(|| {
+                BadInput("a final proof is checked against a statement: name it with --statement".to_owned())
+            })?;
+            let statement = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            system.verify_final(&payload, &statement).map_err(|e| e.to_string())
+        }
+        ArtifactKind::WitnessInput => {
+            return Err(BadInput("a witness input proves nothing: see file-info".to_owned()).into());
+        }
+    };
+    verdict.is_accepted = checked.is_ok();
+    verdict.reason = checked.err();
+    let mut text = format!("{}: a {}", args.file.display(), header.kind);
+    if let Some(circuit) = &verdict.circuit {
+        write!(text, " of {circuit}")?;
+    }
+    match &verdict.reason {
+        None => writeln!(text, ", accepted")?,
+        Some(reason) => writeln!(text, ", refused: {reason}")?,
+    }
+    if !verdict.public_inputs.is_empty() {
+        writeln!(text, "  public inputs: {}", verdict.public_inputs.join(" "))?;
+    }
+    output.print(&verdict, &text)?;
+    anyhow::ensure!(verdict.is_accepted, "{} is refused", args.file.display());
+    Ok(())
+}
+
+fn check_proof(system: &dyn ProofSystem, payload: &[u8], verdict: &mut Verdict) -> Result<(), String> {
+    let (circuit, public_inputs) = system.public_inputs(payload).map_err(|e| e.to_string())?;
+    verdict.circuit = Some(circuit.to_string());
+    verdict.public_inputs = public_inputs;
+    system.verify(circuit, payload).map_err(|e| e.to_string())
+}
+
+/// The circuit that a circuit's artifact is of: as given, or as its key says, `…/ROUND/CIRCUIT/DEPTH/SEQUENCE-TOKEN`.
+fn circuit_of(args: &DebugProofArgs) -> anyhow::Result<CircuitType> {
+    if let (Some(round), Some(id)) = (args.round, args.circuit_id) {
+        return Ok(CircuitType { round, id: CircuitId(id) });
+    }
+    let mut parts = args.file.iter().rev().skip(2).map(|part| part.to_str()?.parse::<i16>().ok());
+    let (id, round) = (parts.next().flatten(), parts.next().flatten());
+    match (id, round.and_then(AggregationRound::from_number)) {
+        (Some(id), Some(round)) => Ok(CircuitType { round, id: CircuitId(id) }),
+        _ => Err(BadInput(format!(
+            "{} does not lie where its key says of which circuit it is: name it with --round and --circuit-id",
+            args.file.display()
+        ))
+        .into()),
+    }
 }

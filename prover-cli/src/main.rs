@@ -1,6 +1,7 @@
 //! `prover_cli`, the admin tool. Data goes to standard output, words to standard error.
 
 mod batch;
+mod config;
 mod file;
 mod job;
 mod operate;
@@ -75,8 +76,12 @@ enum Command {
     Delete(operate::DeleteArgs),
     /// Say what an artifact's file is, and whether it is whole.
     FileInfo(file::FileInfoArgs),
+    /// Check a proof, or whether a circuit can be satisfied; says which check or constraint fails.
+    DebugProof(file::DebugProofArgs),
     /// What the past tells: durations, memory and failures by circuit, proofs an hour, batches by day or week.
     Stats(stats::StatsArgs),
+    /// The settings as they hold, and who says so: the environment, the configuration file or a default.
+    Config,
     /// Print what a shell needs to complete commands and flags; `source <(prover_cli completions bash)`, for example.
     Completions {
         /// The shell.
@@ -116,6 +121,11 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Command::FileInfo(args) => file::info(&args, output),
+        Command::DebugProof(args) => file::debug_proof(&args, output),
+        Command::Config => {
+            let url = cli.database_url.as_ref().map(Secret::expose);
+            config::show(&Cli::command(), cli.common.config.as_deref(), url, output)
+        }
         Command::Delete(args) => operate::delete(&url()?, args, output).await,
         Command::InsertVersion(args) => version::insert(&url()?, args, output).await,
         Command::InsertBatch(args) => batch::insert(&url()?, args, output).await,

@@ -75,6 +75,36 @@ async fn a_batch_from_insertion_to_its_proof() {
     assert!(
         scene.run_cli(&["file-info", &shown]).contains(": a whole final_proof, 64 bytes, schema version 1")
     );
+    assert!(scene.run_cli(&["file-info", &shown]).contains("  digest: "), "what it tells of itself");
+    let debug = |arguments: &[&str]| output(scene.program("prover_cli").arg("debug-proof").args(arguments));
+    let accepted = debug(&[&shown, "--statement=proofs/0-7/statement.json"]);
+    assert_eq!(accepted.status.code(), Some(0), "{}", stderr(&accepted));
+    scene.write("forged.json", &"0".repeat(9));
+    let refused = debug(&[&shown, "--statement=forged.json"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", stderr(&refused));
+    assert!(
+        stdout(&refused).contains(": a final_proof, refused: not a mock statement"),
+        "{}",
+        stdout(&refused)
+    );
+    assert_eq!(debug(&[&shown]).status.code(), Some(2), "it needs a statement");
+    for (kind, words) in [
+        ("proof", ": a proof of basic-circuits circuit 1, accepted\n  public inputs: "),
+        ("circuit", ": a circuit of basic-circuits circuit 1, accepted"),
+    ] {
+        let file = first_file(&scene.path("artifacts").join(kind).join("0/7/0/1"));
+        let checked = debug(&[file.to_str().unwrap()]);
+        assert!(stdout(&checked).contains(words), "{}{}", stdout(&checked), stderr(&checked));
+        assert!(
+            scene
+                .run_cli(&["file-info", file.to_str().unwrap()])
+                .contains("  circuit: basic-circuits circuit 1")
+        );
+    }
+    let circuit = first_file(&scene.path("artifacts/circuit/0/7/0/1")).to_string_lossy().into_owned();
+    let other = debug(&[&circuit, "--round=basic-circuits", "--circuit-id=77"]);
+    assert_eq!(other.status.code(), Some(1), "{}", stderr(&other));
+
     let mut damaged = std::fs::read(&proof).unwrap();
     *damaged.last_mut().unwrap() ^= 1;
     std::fs::write(&proof, damaged).unwrap();
@@ -254,6 +284,33 @@ fn a_database_that_is_not_named_not_valid_or_not_there() {
 }
 
 #[test]
+fn the_settings_say_where_they_come_from_and_hide_passwords() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("roundhouse.toml");
+    std::fs::write(&file, "keys = \"/keys\"\n\n[circuit_prover]\nthreads = 3\n").unwrap();
+    let config = |arguments: &[&str]| {
+        let mut command = program("prover_cli");
+        command
+            .env("ROUNDHOUSE_OBJECT_STORE", "s3://me:secret@bucket/x?token=secret")
+            .env("ROUNDHOUSE_CONFIG", &file);
+        output(command.args(arguments))
+    };
+    let shown = config(&["postgres://me:secret@db:5432/x?password=secret", "config"]);
+    assert_eq!(shown.status.code(), Some(0), "{}", stderr(&shown));
+    let text = stdout(&shown).replace(&file.display().to_string(), "[file]");
+    assert!(!text.contains("secret"), "{text}");
+    snapshot!(text);
+    let shown: serde_json::Value = serde_json::from_str(&stdout(&config(&["--json", "config"]))).unwrap();
+    assert_eq!(shown.as_array().unwrap().iter().filter(|setting| setting["key"] == "threads").count(), 1);
+    std::fs::write(&file, "key = \"/keys\"\n").unwrap();
+    let refused = config(&["config"]);
+    assert_eq!(
+        (refused.status.code(), stderr(&refused).contains("line 1: there is no setting key")),
+        (Some(2), true)
+    );
+}
+
+#[test]
 fn the_help_texts() {
     for command in [
         [].as_slice(),
@@ -262,6 +319,10 @@ fn the_help_texts() {
         &["status", "batch"],
         &["proof", "fetch"],
         &["set-chain"],
+        &["restart"],
+        &["pause"],
+        &["watch"],
+        &["debug-proof"],
     ] {
         snapshot!(stdout(&output(program("prover_cli").args(command).arg("--help"))));
     }

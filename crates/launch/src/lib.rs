@@ -6,7 +6,7 @@ mod settings;
 mod systems;
 
 pub use outputs::{default_output_folder, write_outputs};
-pub use settings::{SETTINGS, Setting, parse, parse_from};
+pub use settings::{Effective, SETTINGS, Setting, effective_settings, parse, parse_from};
 pub use systems::{ProofSystemArgs, SystemName, load_keys};
 
 use anyhow::Context;

@@ -64,6 +64,75 @@ pub const SETTINGS: &[Setting] = &[
     of("prove", "data"),
 ];
 
+/// A setting as it holds, and who says so.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Effective {
+    /// Its section in the file, empty for settings that all programs share.
+    pub section: &'static str,
+    /// Its key.
+    pub key: &'static str,
+    /// Its value; `None` where nobody gives one and the program that it is for chooses.
+    pub value: Option<String>,
+    /// Who gives it: the environment, the file and its line, or the default.
+    pub source: String,
+}
+
+impl Effective {
+    /// Takes the password out of a URL, and out of sight.
+    pub fn hide_secret(&mut self) {
+        let Some(value) = &self.value else { return };
+        if let Ok(mut url) = url::Url::parse(value) {
+            if url.password().is_some() {
+                let _ = url.set_password(Some("hidden"));
+            }
+            // Queries hold passwords too: of libpq, and of object stores.
+            if url.query().is_some() {
+                url.set_query(Some("hidden"));
+            }
+            self.value = Some(url.into());
+        } else if self.key.ends_with("_url") {
+            self.value = Some("hidden: it is not a valid URL".to_owned());
+        }
+    }
+}
+
+/// Every setting as it holds for this command and those below it, but for what flags say.
+///
+/// # Errors
+/// [`BadInput`] with the file, the line and the mistake.
+pub fn effective_settings(command: &Command, file: Option<&Path>) -> Result<Vec<Effective>, BadInput> {
+    let mut given = Vec::new();
+    let mut text = String::new();
+    if let Some(path) = file {
+        let bad = |reason: String| BadInput(format!("the configuration file {}: {reason}", path.display()));
+        text = fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
+        let table = DeTable::parse(&text).map_err(|e| bad(e.to_string()))?;
+        given = read_values(table.get_ref()).map_err(|(_, reason)| bad(reason))?;
+    }
+    let effective = |setting: &Setting| {
+        let variable = match setting.key {
+            "database_url" => "DATABASE_URL".to_owned(),
+            key => format!("ROUNDHOUSE_{}", key.to_uppercase()),
+        };
+        let from_file = given.iter().find(|value| value.key == setting.key);
+        let owner = command_with(command, setting.key);
+        let default = owner.and_then(|owner| owner.get_arguments().find(|arg| arg.get_id() == setting.key));
+        let default = default.and_then(|arg| arg.get_default_values().first()).map(|v| v.to_string_lossy());
+        let (value, source) = match (std::env::var(&variable), from_file, default) {
+            (Ok(value), _, _) => (Some(value), format!("environment variable {variable}")),
+            (_, Some(value), _) => {
+                let line = text[..value.offset.min(text.len())].matches('\n').count() + 1;
+                let path = file.map(|path| path.display().to_string()).unwrap_or_default();
+                (Some(value.texts.join(",")), format!("{path}, line {line}"))
+            }
+            (_, _, Some(value)) => (Some(value.into_owned()), "default".to_owned()),
+            _ => (None, "its program's choice".to_owned()),
+        };
+        Effective { section: setting.section, key: setting.key, value, source }
+    };
+    Ok(SETTINGS.iter().map(effective).collect())
+}
+
 /// Parses the command line, with what the configuration file says as defaults. Ends the process on a mistake, with exit
 /// status 2, and after `--help`.
 #[must_use]

@@ -41,6 +41,23 @@ fn seal(body: &[u8]) -> Vec<u8> {
 /// [`Rejected`] says in a sentence what is wrong.
 pub fn verify(final_proof: &[u8], statement: &[u8], verification_key: &[u8]) -> Result<(), Rejected> {
     let statement = Statement::from_json(statement)?;
+    let (verifier, proof) = read(final_proof, verification_key)?;
+    if proof.public_inputs != statement.public_inputs() {
+        return Err(Rejected(
+            "the proof is not one of this statement: its public inputs are others".to_owned(),
+        ));
+    }
+    refusing_panics("the proof does not verify", || verifier.verify_compressed(proof)).map_err(Rejected)
+}
+
+/// A final proof's public inputs. The proof is read, not verified.
+pub(crate) fn public_inputs(final_proof: &[u8], verification_key: &[u8]) -> Result<Vec<String>, Rejected> {
+    let (_, proof) = read(final_proof, verification_key)?;
+    Ok(proof.public_inputs.iter().map(ToString::to_string).collect())
+}
+
+/// Reads a final proof, and the key that it is to be verified with.
+fn read(final_proof: &[u8], verification_key: &[u8]) -> Result<(Verifier, Compressed), Rejected> {
     let reject = |reason: &str| Err(Rejected(reason.to_owned()));
     if final_proof.len() > PROOF_BYTES_MAX {
         return reject("the proof is far larger than any final proof");
@@ -65,10 +82,7 @@ pub fn verify(final_proof: &[u8], statement: &[u8], verification_key: &[u8]) -> 
         Ok(proof)
     })
     .map_err(Rejected)?;
-    if proof.public_inputs != statement.public_inputs() {
-        return reject("the proof is not one of this statement: its public inputs are others");
-    }
-    refusing_panics("the proof does not verify", || verifier.verify_compressed(proof)).map_err(Rejected)
+    Ok((verifier, proof))
 }
 
 /// A verification key as text.

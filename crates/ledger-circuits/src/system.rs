@@ -19,7 +19,7 @@ use proof_system::{
     BasicCircuit, CircuitSpec, CircuitTable, CircuitType, Control, InputSource, KeyProgress, KeyPurpose,
     OutputFile, PreparedInput, ProofSystem, ProofSystemError, Rejected, WitnessVector,
 };
-use proving_model::{AggregationRound, BatchId, CircuitId, MemoryClass, ProtocolVersion};
+use proving_model::{AggregationRound, ArtifactKind, BatchId, CircuitId, MemoryClass, ProtocolVersion};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -530,6 +530,37 @@ impl ProofSystem for LedgerProofSystem {
 
     fn verify(&self, circuit: CircuitType, proof: &[u8]) -> Result<(), Rejected> {
         self.open(circuit, proof).map(drop).map_err(Rejected)
+    }
+
+    fn describe(&self, kind: ArtifactKind, payload: &[u8]) -> Result<Vec<(&'static str, String)>, Rejected> {
+        Ok(match kind {
+            ArtifactKind::WitnessInput => {
+                let input = LedgerInput::decode(payload, self.keys.params())?;
+                let moved: u128 = input.transfers.iter().map(|(.., amount)| u128::from(*amount)).sum();
+                vec![
+                    ("accounts", input.accounts.len().to_string()),
+                    ("transfers", input.transfers.len().to_string()),
+                    ("amount moved", moved.to_string()),
+                ]
+            }
+            // A circuit's payload does not say of which circuit it is: its job's row does, and its key.
+            ArtifactKind::Circuit => Vec::new(),
+            ArtifactKind::Proof => vec![("circuit", split_header(payload).map_err(Rejected)?.0.to_string())],
+            ArtifactKind::FinalProof => {
+                let key = self.final_verification_key().map_err(|e| Rejected(e.to_string()))?;
+                let inputs = final_proof::public_inputs(payload, &key)?;
+                vec![("public inputs", inputs.join(" "))]
+            }
+        })
+    }
+
+    fn public_inputs(&self, proof: &[u8]) -> Result<(CircuitType, Vec<String>), Rejected> {
+        let (circuit, body) = split_header(proof).map_err(Rejected)?;
+        let verifier = self.verifier(circuit).map_err(|e| Rejected(e.to_string()))?;
+        let proof =
+            refusing_panics("it cannot be read", || Proof::from_bytes(body.to_vec(), &verifier.common))
+                .map_err(Rejected)?;
+        Ok((circuit, proof.public_inputs.iter().map(ToString::to_string).collect()))
     }
 
     fn compress(&self, scheduler_proof: &[u8], control: &dyn Control) -> Result<Vec<u8>, ProofSystemError> {

@@ -15,7 +15,7 @@ pub mod conformance;
 pub mod mock;
 pub mod tree;
 
-use proving_model::{AggregationRound, BatchId, CircuitId, MemoryClass, ProtocolVersion};
+use proving_model::{AggregationRound, ArtifactKind, BatchId, CircuitId, MemoryClass, ProtocolVersion};
 use std::{any::Any, path::PathBuf, time::Duration};
 use thiserror::Error;
 
@@ -261,6 +261,18 @@ pub trait ProofSystem: std::fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`Rejected`] when it is not a proof of that circuit.
     fn verify(&self, circuit: CircuitType, proof: &[u8]) -> Result<(), Rejected>;
+
+    /// What an artifact's payload tells of itself without any key, for people: names and values.
+    ///
+    /// # Errors
+    /// [`Rejected`] when it is not a payload of that kind.
+    fn describe(&self, kind: ArtifactKind, payload: &[u8]) -> Result<Vec<(&'static str, String)>, Rejected>;
+
+    /// The circuit that a proof says that it is of, and its public inputs in words. It is read, not verified.
+    ///
+    /// # Errors
+    /// [`Rejected`] when it cannot be read.
+    fn public_inputs(&self, proof: &[u8]) -> Result<(CircuitType, Vec<String>), Rejected>;
 
     /// Wraps the scheduler's proof into the small final proof.
     ///

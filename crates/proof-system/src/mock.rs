@@ -21,7 +21,7 @@ use crate::{
     BasicCircuit, CircuitSpec, CircuitTable, CircuitType, Control, InputSource, KeyProgress, KeyPurpose,
     OutputFile, PreparedInput, ProofSystem, ProofSystemError, Rejected, WitnessVector,
 };
-use proving_model::{AggregationRound, BatchId, CircuitId, MemoryClass, ProtocolVersion};
+use proving_model::{AggregationRound, ArtifactKind, BatchId, CircuitId, MemoryClass, ProtocolVersion};
 use serde::{Deserialize, Serialize};
 use std::{
     path::Path,
@@ -283,6 +283,12 @@ fn open(circuit: CircuitType, bytes: &[u8]) -> Result<MockProof, ProofSystemErro
     Ok(proof)
 }
 
+fn circuit_of(round: i16, id: i16) -> Result<CircuitType, Rejected> {
+    let round = AggregationRound::from_number(round)
+        .ok_or_else(|| Rejected(format!("it is of round {round}, which is none")))?;
+    Ok(CircuitType { round, id: CircuitId(id) })
+}
+
 /// The digest that a payload's proof will carry.
 fn digest_of(payload: &MockPayload) -> Result<[u8; 32], ProofSystemError> {
     Ok(*blake3::hash(&encode(payload)?).as_bytes())
@@ -429,6 +435,33 @@ impl ProofSystem for MockProofSystem {
 
     fn verify(&self, circuit: CircuitType, proof: &[u8]) -> Result<(), Rejected> {
         open(circuit, proof).map(drop).map_err(|e| Rejected(e.to_string()))
+    }
+
+    fn describe(&self, kind: ArtifactKind, payload: &[u8]) -> Result<Vec<(&'static str, String)>, Rejected> {
+        let rejected = |e: ProofSystemError| Rejected(e.to_string());
+        Ok(match kind {
+            ArtifactKind::WitnessInput => vec![("text", String::from_utf8_lossy(payload).trim().to_owned())],
+            ArtifactKind::Circuit => {
+                let circuit: MockPayload = decode(payload, "a mock circuit").map_err(rejected)?;
+                vec![
+                    ("batch", circuit.batch.to_string()),
+                    ("circuit", circuit_of(circuit.round, circuit.id)?.to_string()),
+                    ("proofs aggregated", circuit.children.len().to_string()),
+                ]
+            }
+            ArtifactKind::Proof => vec![("circuit", self.public_inputs(payload)?.0.to_string())],
+            ArtifactKind::FinalProof => {
+                let (digest, _): ([u8; 32], [u8; 32]) =
+                    decode(payload, "a mock final proof").map_err(rejected)?;
+                vec![("digest", blake3::Hash::from_bytes(digest).to_hex().to_string())]
+            }
+        })
+    }
+
+    fn public_inputs(&self, proof: &[u8]) -> Result<(CircuitType, Vec<String>), Rejected> {
+        let proof: MockProof = decode(proof, "a mock proof").map_err(|e| Rejected(e.to_string()))?;
+        let digest = blake3::Hash::from_bytes(proof.digest).to_hex().to_string();
+        Ok((circuit_of(proof.round, proof.id)?, vec![digest]))
     }
 
     fn compress(&self, scheduler_proof: &[u8], control: &dyn Control) -> Result<Vec<u8>, ProofSystemError> {
