@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use insta::{assert_snapshot, with_settings};
+use sqlx::Connection;
 use std::time::Duration;
+use test_support::empty_database;
 use test_support::programs::{Scene, jobs, output, program, stderr, stdout, until};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -280,6 +282,84 @@ fn a_database_that_is_not_named_not_valid_or_not_there() {
         assert_eq!(result.status.code(), Some(code));
         assert!(!stderr(&result).contains("secret"), "{}", stderr(&result));
         snapshot!(stderr(&result));
+    }
+}
+
+/// A role that may read is told everything, and changes nothing.
+#[tokio::test]
+async fn a_role_that_may_only_read_reads_and_is_told_why_it_cannot_write() {
+    let url = empty_database().await;
+    let scene = Scene::mock_on(&url, "[[circuit]]\ncount = 1\n", &[]);
+    scene.write("in.mock", "mock one");
+    scene.run_cli(&["insert-batch", "--number=1", "--input=in.mock"]);
+    let mut sql = sqlx::PgConnection::connect(url.expose()).await.unwrap();
+    // Roles are the whole server's.
+    let role = format!("reader_{}", std::process::id());
+    let grants = format!("CREATE ROLE {role} LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(grants)).execute(&mut sql).await.unwrap();
+    let (_, rest) = url.expose().split_once('@').unwrap();
+    let reader = format!("postgres://{role}@{rest}");
+    let call = |arguments: &[&str]| output(scene.program("prover_cli").arg(&reader).args(arguments));
+    let job = (1_i64 << 37).to_string();
+    for arguments in [
+        ["status", "queue"].as_slice(),
+        &["status", "batch", "-n1"],
+        &["status", "workers"],
+        &["status", "versions"],
+        &["why", "-n1"],
+        &["attempts", &job],
+        &["stats"],
+    ] {
+        let read = call(arguments);
+        assert_eq!(read.status.code(), Some(0), "{arguments:?}: {}", stderr(&read));
+    }
+    for arguments in [
+        ["cancel", "-n1", "--yes"].as_slice(),
+        &["requeue", "-n1"],
+        &["restart", "-n1", "--from=scheduler", "--yes"],
+        &["pause", "-c0"],
+        &["pause", "-scompression"],
+        &["quarantine", &job],
+        &["set-chain", "-c0", "--share=2"],
+        &["insert-batch", "-n2", "--input=in.mock"],
+    ] {
+        let refused = call(arguments);
+        assert_eq!(refused.status.code(), Some(1), "{arguments:?}: {}", stderr(&refused));
+        let words = stderr(&refused);
+        assert!(words.contains("may not do this") && words.contains("permission denied for"), "{words}");
+    }
+    assert!(scene.run_cli(&["status", "batch", "-n1"]).starts_with("batch 1 of chain 0: queued"));
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("DROP OWNED BY {role}; DROP ROLE {role}")))
+        .execute(&mut sql)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn another_schema_is_named_and_left_alone() {
+    let url = empty_database().await;
+    let none = output(program("prover_cli").arg(url.expose()).args(["status", "queue"]));
+    assert_eq!(none.status.code(), Some(1));
+    assert!(stderr(&none).contains("has no schema yet: run `prover database migrate`"), "{}", stderr(&none));
+    let scene = Scene::mock_on(&url, "[[circuit]]\ncount = 1\n", &[]);
+    let mut sql = sqlx::PgConnection::connect(url.expose()).await.unwrap();
+    for (change, words) in [
+        (
+            "INSERT INTO _sqlx_migrations SELECT 99990101000001, description, installed_on, success, checksum, execution_time
+             FROM _sqlx_migrations ORDER BY version LIMIT 1",
+            "is newer than this program's",
+        ),
+        (
+            "DELETE FROM _sqlx_migrations WHERE version > 20261121000003",
+            "is older than this program's: run `prover database migrate`",
+        ),
+    ] {
+        sqlx::raw_sql(change).execute(&mut sql).await.unwrap();
+        for arguments in [["status", "queue"].as_slice(), &["why", "-n1"], &["pause", "-c0"], &["watch"]] {
+            let refused = output(scene.program("prover_cli").args(arguments));
+            assert_eq!(refused.status.code(), Some(1), "{arguments:?}: {}", stderr(&refused));
+            assert!(stderr(&refused).contains(words), "{arguments:?}: {}", stderr(&refused));
+        }
     }
 }
 

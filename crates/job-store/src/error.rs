@@ -37,16 +37,32 @@ pub enum StoreError {
         /// print once more.
         cause: Arc<sqlx::Error>,
     },
+    /// The database's role may not do this; an administrator may change that at any time.
+    #[error("the database's role may not do this ({cause}): {action} needs one that may write")]
+    Forbidden {
+        /// The statement's name.
+        action: &'static str,
+        /// What the database said.
+        cause: Arc<sqlx::Error>,
+    },
 }
+
+/// Codes of PostgreSQL for what a role may not do, and for writes in a read-only transaction.
+const FORBIDDEN: [&str; 2] = ["42501", "25006"];
 
 impl StoreError {
     pub(crate) fn database(action: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
-        move |cause| Self::Database { action, cause: Arc::new(cause) }
+        move |cause| {
+            let code = cause.as_database_error().and_then(sqlx::error::DatabaseError::code);
+            let is_forbidden = code.is_some_and(|code| FORBIDDEN.contains(&&*code));
+            let cause = Arc::new(cause);
+            if is_forbidden { Self::Forbidden { action, cause } } else { Self::Database { action, cause } }
+        }
     }
 
     /// Whether trying again later may help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Database { .. })
+        matches!(self, Self::Database { .. } | Self::Forbidden { .. })
     }
 }
