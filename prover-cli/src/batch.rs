@@ -8,6 +8,7 @@ use job_store::{ChainSettings, DatabaseUrl, InsertedBatch, NewBatch};
 use launch::{BadInput, ObjectStoreArgs, ProofSystemArgs};
 use proof_system::InputSource;
 use proving_model::{ArtifactKind, BatchId, HeadOfChain};
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -52,8 +53,8 @@ pub(crate) struct InsertBatchArgs {
     system: ProofSystemArgs,
 }
 
-#[derive(Serialize)]
-struct Inserted {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Inserted {
     chain_id: u32,
     number: u32,
     is_new: bool,
@@ -112,10 +113,11 @@ pub(crate) async fn set_chain(url: &DatabaseUrl, args: SetChainArgs, output: Out
     output.print(&set, &format!("chain {chain_id} is set\n"))
 }
 
-#[derive(Serialize)]
-struct ChainSet {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct ChainSet {
     chain_id: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     head_of_chain: Option<HeadOfChain>,
     #[serde(skip_serializing_if = "Option::is_none")]
     share: Option<u16>,

@@ -7,6 +7,7 @@ use clap::Args;
 use launch::{BadInput, ProofSystemArgs, load_keys};
 use proof_system::{CircuitType, KeyPurpose, ProofSystem, Uncontrolled};
 use proving_model::{AggregationRound, ArtifactKind, CircuitId};
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
@@ -39,8 +40,8 @@ pub(crate) struct DebugProofArgs {
     system: ProofSystemArgs,
 }
 
-#[derive(Serialize)]
-struct FileInfo {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct FileInfo {
     kind: &'static str,
     payload_bytes: u64,
     codec: u8,
@@ -94,8 +95,8 @@ pub(crate) fn info(args: &FileInfoArgs, output: Output) -> anyhow::Result<()> {
 }
 
 /// What a check of an artifact found.
-#[derive(Serialize)]
-struct Verdict {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Verdict {
     kind: &'static str,
     /// The circuit, where there is one.
     circuit: Option<String>,

@@ -5,6 +5,7 @@ use clap::Args;
 use job_store::{AttemptReport, DatabaseUrl, Explanation, JobStore, StoreError, Takers, Why};
 use launch::BadInput;
 use proving_model::{BatchId, BatchStatus};
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -28,8 +29,8 @@ pub(crate) struct AttemptsArgs {
 }
 
 /// A job's answer as JSON shows it.
-#[derive(Serialize)]
-struct JobView<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct JobView<'a> {
     chain_id: u32,
     batch_number: u32,
     job: String,
@@ -49,8 +50,8 @@ impl<'a> JobView<'a> {
 }
 
 /// A batch's answer as JSON shows it.
-#[derive(Serialize)]
-struct BatchAnswer<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct BatchAnswer<'a> {
     chain_id: u32,
     number: u32,
     status: &'static str,

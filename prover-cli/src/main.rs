@@ -14,6 +14,7 @@ mod watch;
 use clap::{CommandFactory, Parser, Subcommand};
 use job_store::StoreError;
 use launch::{BadInput, CommonArgs, Secret, exit_code, with_runtime};
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::{io::Write, process::ExitCode};
 
@@ -156,7 +157,7 @@ struct Output {
 }
 
 impl Output {
-    fn print(self, json: &impl Serialize, text: &str) -> anyhow::Result<()> {
+    fn print(self, json: &(impl Serialize + JsonSchema), text: &str) -> anyhow::Result<()> {
         let shown = if self.is_json { serde_json::to_string_pretty(json)? + "\n" } else { text.to_owned() };
         print(&shown).map(drop)
     }
@@ -195,7 +196,8 @@ mod tests {
     fn the_reference_in_the_docs_is_that_of_the_code() {
         let mut command = Cli::command();
         command.build();
-        let mut text = "# prover_cli\n\nMade from the program: `UPDATE_DOCS=1 cargo test -p prover-cli reference`. Data goes to \
+        let mut text = "# prover_cli\n\nMade from the program: `UPDATE_DOCS=1 cargo test -p prover-cli docs`. What `--json` prints is described in \
+                        [prover_cli.schema.json](prover_cli.schema.json), a JSON Schema by command. Data goes to \
                         standard output, words to standard error.\n"
             .to_owned();
         reference(&mut command, "", &mut text);
@@ -206,8 +208,65 @@ mod tests {
         let found = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
             found == text,
-            "docs/prover_cli.md is out of date: UPDATE_DOCS=1 cargo test -p prover-cli reference"
+            "docs/prover_cli.md is out of date: UPDATE_DOCS=1 cargo test -p prover-cli docs"
         );
+    }
+
+    /// What each command prints with `--json`, as a schema; [`Output::print`] takes nothing that has none.
+    #[test]
+    fn the_schemas_in_the_docs_are_those_of_the_code() {
+        use job_store::{
+            AttemptReport, Cancelled, Deleted, Demand, Drained, JobChange, Overview, PauseChange, Requeued,
+            Restarted, Statistics, VersionReport, WorkerReport,
+        };
+        use operate::Changed;
+        use schemars::{Schema, schema_for};
+        let schemas: std::collections::BTreeMap<&str, Schema> = [
+            ("attempts", schema_for!(Vec<AttemptReport>)),
+            ("cancel", schema_for!(Changed<Cancelled>)),
+            ("config", schema_for!(Vec<launch::Effective>)),
+            ("debug-proof", schema_for!(file::Verdict)),
+            ("delete", schema_for!(Changed<Deleted>)),
+            ("drain", schema_for!(Changed<Drained>)),
+            ("file-info", schema_for!(file::FileInfo)),
+            ("insert-batch", schema_for!(batch::Inserted)),
+            ("insert-version", schema_for!(version::InsertedVersion)),
+            ("pause", schema_for!(Changed<PauseChange>)),
+            ("proof fetch", schema_for!(proof::Fetched)),
+            ("quarantine", schema_for!(Changed<JobChange>)),
+            ("release", schema_for!(Changed<JobChange>)),
+            ("requeue", schema_for!(Changed<Requeued>)),
+            ("restart", schema_for!(Changed<Restarted>)),
+            ("resume", schema_for!(Changed<PauseChange>)),
+            ("set-chain", schema_for!(batch::ChainSet)),
+            ("stats", schema_for!(Statistics)),
+            ("status batch", schema_for!(status::BatchView<'_>)),
+            ("status queue", schema_for!(Vec<Demand>)),
+            ("status versions", schema_for!(Vec<VersionReport>)),
+            ("status workers", schema_for!(Vec<WorkerReport>)),
+            ("watch", schema_for!(Overview)),
+            ("watch --number", schema_for!(status::BatchView<'_>)),
+            ("why --number", schema_for!(job::BatchAnswer<'_>)),
+            ("why JOB", schema_for!(job::JobView<'_>)),
+        ]
+        .into();
+        let text = serde_json::to_string_pretty(&schemas).unwrap() + "\n";
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/prover_cli.schema.json");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, &text).unwrap();
+        }
+        let found = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            found == text,
+            "docs/prover_cli.schema.json is out of date: UPDATE_DOCS=1 cargo test -p prover-cli docs"
+        );
+        // Every command has one.
+        let mut command = Cli::command();
+        command.build();
+        for sub in command.get_subcommands().filter(|sub| !matches!(sub.get_name(), "help" | "completions")) {
+            let has_one = schemas.keys().any(|name| name.split(' ').next() == Some(sub.get_name()));
+            assert!(has_one, "{} has no schema", sub.get_name());
+        }
     }
 
     #[test]

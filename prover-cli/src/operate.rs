@@ -6,6 +6,7 @@ use clap::Args;
 use job_store::{Cancelled, DatabaseUrl, Deleted, JobChange, Mode, Pausable, PauseChange, Restarted};
 use launch::BadInput;
 use proving_model::{AggregationRound, Stage};
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::io::{BufRead, IsTerminal, Write, stderr, stdin};
 
@@ -49,8 +50,8 @@ pub(crate) struct CancelArgs {
 }
 
 /// What a command changed, as JSON shows it.
-#[derive(Serialize)]
-struct Changed<T> {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Changed<T> {
     dry_run: bool,
     #[serde(flatten)]
     changed: T,

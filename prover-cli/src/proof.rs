@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use job_store::{DatabaseUrl, StoreError};
 use launch::{ObjectStoreArgs, ProofSystemArgs};
 use proving_model::ArtifactKind;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -29,8 +30,8 @@ pub(crate) struct FetchArgs {
     system: ProofSystemArgs,
 }
 
-#[derive(Serialize)]
-struct Fetched {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Fetched {
     folder: PathBuf,
     proof_bytes: usize,
 }

@@ -7,6 +7,7 @@ use job_store::{
     WorkerReport,
 };
 use proving_model::{AggregationRound, JobStatus, Stage};
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -65,7 +66,7 @@ pub(crate) async fn show(url: &DatabaseUrl, command: StatusCommand, output: Outp
 }
 
 /// A batch as JSON shows it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct BatchView<'a> {
     chain_id: u32,
     number: u32,
@@ -88,7 +89,7 @@ pub(crate) struct BatchView<'a> {
 }
 
 /// A job that failed, or was put back, as JSON shows it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct StuckView<'a> {
     job_id: i64,
     job: String,

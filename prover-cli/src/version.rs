@@ -6,6 +6,7 @@ use job_store::DatabaseUrl;
 use launch::{BadInput, ProofSystemArgs};
 use proof_system::ProofSystem;
 use proving_model::ProtocolVersion;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// A protocol version, as flags name it: 0.MINOR.PATCH.
@@ -46,8 +47,8 @@ pub(crate) struct InsertVersionArgs {
     system: ProofSystemArgs,
 }
 
-#[derive(Serialize)]
-struct InsertedVersion {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct InsertedVersion {
     protocol_version: String,
     proof_system: &'static str,
     verification_keys_digest: String,

@@ -2,11 +2,12 @@
 
 use crate::metrics::QueryTimer;
 use crate::{JobStore, StoreError};
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::PgConnection;
 
 /// Unfinished jobs of one kind: version, chain, stage, round and memory class.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Demand {
     /// Version, minor part.
     pub protocol_minor: i32,

@@ -5,12 +5,13 @@ use crate::model::ids_of_batch;
 use crate::overview::StateCounts;
 use crate::{Batch, JobStore, StoreError};
 use proving_model::{AggregationRound, Stage};
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
 
 /// The jobs of one stage, round and circuit of a batch.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct CircuitProgress {
     /// Round number, 0 to 4.
     pub round: i16,

@@ -5,6 +5,7 @@ use crate::model::{GENERATOR, batch_id, generator_id, ids_of_batch, job_key, pos
 use crate::pick::{PickFilter, SUSPECT_DEATHS};
 use crate::{JobStore, StoreError};
 use proving_model::{BatchId, BatchStatus, JobKey, JobStatus};
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -15,7 +16,7 @@ const NAMED_MAX: i64 = 5;
 const PLACES_MAX: i64 = 10_000;
 
 /// A job that another waits for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Missing {
     /// Row id.
     pub job_id: i64,
@@ -26,7 +27,7 @@ pub struct Missing {
 }
 
 /// The live workers, and how far a job gets with them: each number counts those of the one before that also …
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Takers {
     /// Workers that live, and are not about to stop.
     pub live: i64,
@@ -45,7 +46,7 @@ pub struct Takers {
 }
 
 /// Why a job does not run; or that it does.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "reason", rename_all = "snake_case")]
 pub enum Why {
     /// It is successful, or was cancelled.
@@ -96,6 +97,7 @@ pub enum Why {
         /// The earlier batch.
         number: u32,
         /// That batch's state.
+        #[schemars(with = "String")]
         status: BatchStatus,
     },
     /// It failed, and rests before the next attempt.
@@ -133,7 +135,7 @@ pub enum Why {
 }
 
 /// A job, and why it does not run.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Explanation {
     /// Row id.
     pub job_id: i64,

@@ -5,6 +5,7 @@ use crate::metrics::QueryTimer;
 use crate::model::{GENERATOR, batch_id, ids_of_batch, job_key, position_of};
 use crate::{JobStore, StoreError};
 use proving_model::{BatchId, BatchStatus, JobStatus, Stage};
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
@@ -19,14 +20,14 @@ pub enum Mode {
 }
 
 /// What a requeue changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Requeued {
     /// Failed jobs that are queued again.
     pub jobs: u64,
 }
 
 /// What a quarantine, or its end, changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct JobChange {
     /// The job's state before.
     pub was: String,
@@ -35,7 +36,7 @@ pub struct JobChange {
 }
 
 /// What a deletion removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Deleted {
     /// Jobs, wherever they were.
     pub jobs: i64,
@@ -44,7 +45,7 @@ pub struct Deleted {
 }
 
 /// A worker that is to drain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Drained {
     /// Its id.
     pub worker: Uuid,
@@ -53,7 +54,7 @@ pub struct Drained {
 }
 
 /// What a cancellation changed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Cancelled {
     /// Jobs that will not run, and did not.
     pub jobs_dropped: u64,

@@ -7,6 +7,7 @@ use crate::model::{job_key, position_of};
 use crate::pause::Paused;
 use crate::{JobStore, StoreError};
 use proving_model::{AggregationRound, JobStatus, Stage};
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::PgConnection;
 use std::collections::{BTreeMap, HashMap};
@@ -20,7 +21,7 @@ const ENDED_MAX: i64 = 20;
 const FAILURES_MAX: i64 = 20;
 
 /// How many jobs are in which state.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct StateCounts {
     /// They wait for others' outputs.
     pub waiting: i64,
@@ -55,7 +56,7 @@ impl StateCounts {
 }
 
 /// A batch, by rounds.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct BatchOverview {
     /// Its chain.
     pub chain_id: i64,
@@ -84,7 +85,7 @@ pub const ROUND_NAMES: [&str; 6] = [
 ];
 
 /// The queue of one stage.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct StageOverview {
     /// The stage.
     pub stage: &'static str,
@@ -95,7 +96,7 @@ pub struct StageOverview {
 }
 
 /// A job in a worker's hands.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct RunningJob {
     /// Its id, as a text: it has more digits than a browser's numbers.
     pub job_id: String,
@@ -112,7 +113,7 @@ pub struct RunningJob {
 }
 
 /// A worker and what it runs now.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct WorkerOverview {
     /// The worker.
     #[serde(flatten)]
@@ -122,7 +123,7 @@ pub struct WorkerOverview {
 }
 
 /// An attempt that ended badly.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Trouble {
     /// The job's id, as a text.
     pub job_id: String,
@@ -143,7 +144,7 @@ pub struct Trouble {
 }
 
 /// One look at everything.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Overview {
     /// Open batches in all, by state.
     pub open_batches: BTreeMap<String, i64>,
@@ -160,7 +161,7 @@ pub struct Overview {
 }
 
 /// Jobs that were completed in one span of time.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Throughput {
     /// When the span began, in seconds of Unix time.
     pub begins: i64,

@@ -9,6 +9,7 @@ use crate::model::PLACE_BITS;
 use crate::operate::{Mode, end};
 use crate::{JobStore, StoreError};
 use proving_model::Stage;
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::{Connection, PgConnection};
 
@@ -22,7 +23,7 @@ pub enum Pausable {
 }
 
 /// What a pause, or its end, changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PauseChange {
     /// Whether it was as asked before: nothing was changed then.
     pub was_so_already: bool,
@@ -31,7 +32,7 @@ pub struct PauseChange {
 }
 
 /// What is paused now.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Paused {
     /// Chains.
     pub chains: Vec<i64>,

@@ -5,6 +5,7 @@ use crate::metrics::QueryTimer;
 use crate::model::{ids_of_batch, job_key};
 use crate::{Batch, JobStore, StoreError};
 use proving_model::{BatchId, BatchStatus, JobKey, JobStatus};
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::PgConnection;
 
@@ -15,7 +16,7 @@ const STUCK_MAX: i64 = 20;
 const TROUBLES_MAX: i64 = 100;
 
 /// How many jobs of one round, stage and circuit are in one state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct JobCount {
     /// Round number, 0 to 4.
     pub round: i16,
@@ -70,7 +71,7 @@ pub struct BatchReport {
 }
 
 /// One attempt.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct AttemptReport {
     /// The job.
     pub job_id: i64,
@@ -93,7 +94,7 @@ pub struct AttemptReport {
 }
 
 /// A protocol version that the database knows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct VersionReport {
     /// Minor part.
     pub minor: i32,

@@ -6,11 +6,12 @@ use crate::model::{generator_id, ids_of_batch};
 use crate::operate::{Mode, end};
 use crate::{JobStore, StoreError};
 use proving_model::{AggregationRound, BatchId, BatchStatus, JobStatus, Stage};
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::{Connection, PgConnection};
 
 /// What a restart changed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Restarted {
     /// Jobs that were successful or failed, and are to run again.
     pub jobs_again: usize,

@@ -2,12 +2,13 @@
 
 use crate::metrics::QueryTimer;
 use crate::{JobStore, StoreError};
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::PgConnection;
 use std::time::Duration;
 
 /// What the jobs of one circuit took.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct CircuitStatistics {
     /// The stage.
     pub stage: String,
@@ -32,7 +33,7 @@ pub struct CircuitStatistics {
 }
 
 /// The batches that ended in one day or week.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct PeriodStatistics {
     /// Its first day, as 2026-11-21, in the database's time zone.
     pub begins: String,
@@ -58,7 +59,7 @@ pub enum Period {
 }
 
 /// What the past tells.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Statistics {
     /// How much of the past, in seconds.
     pub window_seconds: f64,

@@ -3,6 +3,7 @@
 use crate::metrics::QueryTimer;
 use crate::{JobStore, StoreError};
 use proving_model::ProtocolVersion;
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::PgConnection;
 use std::time::Duration;
@@ -24,7 +25,7 @@ pub struct NewWorker {
 }
 
 /// A worker as operators see it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct WorkerReport {
     /// Its id.
     pub id: Uuid,

@@ -65,7 +65,7 @@ pub const SETTINGS: &[Setting] = &[
 ];
 
 /// A setting as it holds, and who says so.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Effective {
     /// Its section in the file, empty for settings that all programs share.
     pub section: &'static str,
