@@ -9,12 +9,18 @@ const RETRY_MS = 2000;
 const byId = (id) => document.getElementById(id);
 let last = null;
 
+// What a node shows is remembered beside it: asking the document costs more than the comparison.
 function setText(node, text) {
-  if (node.textContent !== text) node.textContent = text;
+  if (node.shownText === text) return;
+  node.shownText = text;
+  node.textContent = text;
 }
 
 function setData(node, name, value) {
-  if (node.dataset[name] !== value) node.dataset[name] = value;
+  node.shownData ??= {};
+  if (node.shownData[name] === value) return;
+  node.shownData[name] = value;
+  node.dataset[name] = value;
 }
 
 function make(tag, name, parent) {
@@ -99,7 +105,8 @@ function showRound(cell, counts, isProven) {
   const parts = [counts.successful, counts.in_progress, counts.failed];
   parts.forEach((part, i) => {
     const width = `${(100 * part) / total}%`;
-    if (bar.children[i].style.width !== width) bar.children[i].style.width = width;
+    if (bar.shownWidths?.[i] !== width) bar.children[i].style.width = width;
+    (bar.shownWidths ??= [])[i] = width;
   });
 }
 

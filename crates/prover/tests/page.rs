@@ -6,6 +6,8 @@
 
 use fantoccini::{Client, ClientBuilder, Locator, key::Key};
 use hyper_util::client::legacy::connect::HttpConnector;
+use job_store::{Ballast, JobStore, NewWorker, PickFilter};
+use proving_model::{AggregationRound, MemoryClass, Stage};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -16,6 +18,7 @@ use std::{
 };
 use test_support::http::{free_port, get};
 use test_support::programs::{Running, Scene, until};
+use test_support::{VERSION, empty_database, new_worker};
 
 const SOON: Duration = Duration::from_secs(30);
 const LONG: Duration = Duration::from_secs(120);
@@ -228,4 +231,62 @@ async fn the_page_shows_what_the_store_says_and_comes_back_after_its_monitor() {
     assert_eq!(widths, json!([390, 390]), "nothing stands out to the side");
     screenshot(&phone, "phone.png").await;
     phone.close().await.unwrap();
+}
+
+/// A fleet and a queue of the size of a large operator's.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_holds_five_hundred_workers_and_ten_thousand_jobs() {
+    let url = empty_database().await;
+    let scene = Scene::mock_on(&url, "", &[]);
+    let store = JobStore::connect(&url).await.unwrap();
+    store.add_ballast(VERSION, 10_000, Ballast::Queued).await.unwrap();
+    for number in 0..500 {
+        let host = format!("machine-{number:03}");
+        let worker = NewWorker { component: "circuit-prover".to_owned(), host, capacity: 8, ..new_worker() };
+        let id = store.register_worker(&worker, LONG).await.unwrap();
+        let filter = PickFilter {
+            stage: Stage::CircuitProof,
+            rounds: AggregationRound::ALL.to_vec(),
+            memory_classes: vec![MemoryClass::Light],
+            version: VERSION,
+        };
+        store.pick(&filter, number % 9, id).await.unwrap();
+    }
+    let address = format!("127.0.0.1:{}", free_port());
+    let _monitor = monitor(&scene, "monitor", &address);
+    until("the monitor serves", SOON, || get(&address, "/health/live"));
+    let browsers = Browsers::start();
+    let page = browsers.open(1_280, 1_000).await;
+    page.goto(&format!("http://{address}/")).await.unwrap();
+    until_shown(&page, "it is live", IS_LIVE).await;
+    let rows = "return document.querySelectorAll('#worker-rows tr').length";
+    // The monitor is one too.
+    assert_eq!(ask(&page, rows).await, 501);
+    let proofs = "return [...document.querySelectorAll('#stage-rows tr')].find((row) =>
+        row.cells[0].textContent === 'circuit proof').innerText";
+    let held: usize = (0..500).map(|number| number % 9).sum();
+    let text = ask(&page, proofs).await;
+    let numbers: Vec<&str> = text.as_str().unwrap().split_whitespace().skip(2).collect();
+    assert_eq!(
+        numbers[..2],
+        [(10_000 - held).to_string(), held.to_string()],
+        "queued and in progress: {text}"
+    );
+    page.find(Locator::Id("filter")).await.unwrap().send_keys("machine-42").await.unwrap();
+    assert_eq!(ask(&page, rows).await, 10, "machines 420 to 429");
+    assert_eq!(
+        ask(&page, "return document.getElementById('worker-words').textContent").await,
+        "10 of 501 workers"
+    );
+    page.find(Locator::Id("filter")).await.unwrap().clear().await.unwrap();
+    ask(&page, "byId('filter').dispatchEvent(new Event('input'))").await;
+    let cost = ask(
+        &page,
+        "const begun = performance.now(); for (let i = 0; i < 20; i++) show(last); return (performance.now() - begun) / 20",
+    );
+    #[allow(clippy::print_stdout, reason = "the test's own output")]
+    {
+        println!("one look takes the page {:.1} ms", cost.await.as_f64().unwrap());
+    }
+    page.close().await.unwrap();
 }
