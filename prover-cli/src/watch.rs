@@ -3,7 +3,7 @@
 use crate::status::{BatchView, batch_text, duration};
 use crate::{Output, print};
 use clap::Args;
-use job_store::{BatchOverview, DatabaseUrl, JobStore, Overview, ROUND_NAMES, StateCounts};
+use job_store::{BatchOverview, DatabaseUrl, JobStore, Overview, ROUND_NAMES, StateCounts, StoreError};
 use launch::BadInput;
 use proving_model::{BatchId, BatchStatus};
 use std::{
@@ -45,8 +45,20 @@ pub(crate) async fn watch(url: &DatabaseUrl, args: WatchArgs, output: Output) ->
     let result = loop {
         let begun = Instant::now();
         let look = match batch {
-            Some(id) => look_at_batch(&store, id).await?,
-            None => look_at_all(&store).await?,
+            Some(id) => look_at_batch(&store, id).await,
+            None => look_at_all(&store).await,
+        };
+        let look = match look {
+            Ok(look) => look,
+            // A database that restarts is waited for.
+            Err(e) if e.downcast_ref().is_some_and(StoreError::is_transient) => {
+                tracing::warn!("next try in {interval:?}: {e:#}");
+                tokio::select! {
+                    () = shutdown.cancelled() => break Ok(()),
+                    () = tokio::time::sleep(interval) => continue,
+                }
+            }
+            Err(e) => break Err(e),
         };
         let shown = match (output.is_json, is_live) {
             (true, _) => look.json + "\n",

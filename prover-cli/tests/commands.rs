@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use insta::{assert_snapshot, with_settings};
+use rustix::process::Signal;
 use sqlx::Connection;
 use std::time::Duration;
-use test_support::empty_database;
-use test_support::programs::{Scene, jobs, output, program, stderr, stdout, until};
+use test_support::programs::{Running, Scene, jobs, output, program, stderr, stdout, until};
+use test_support::proxy::{Network, Proxy};
+use test_support::{empty_database, server_socket};
 
 const LONG: Duration = Duration::from_secs(60);
 /// What differs from run to run.
@@ -333,6 +335,28 @@ async fn a_role_that_may_only_read_reads_and_is_told_why_it_cannot_write() {
         .execute(&mut sql)
         .await
         .unwrap();
+}
+
+/// A look that finds no database says so, and the next is taken as if nothing had been.
+#[tokio::test]
+async fn a_watch_outlasts_its_database() {
+    let scene = Scene::mock("[[circuit]]\ncount = 1\n").await;
+    let proxy = Proxy::start(server_socket());
+    let mut command = scene.program("prover_cli");
+    command.env("DATABASE_URL", scene.database_by_way_of(&proxy)).args(["watch", "--interval=0.1"]);
+    let mut watch = Running::start(&mut command, scene.path("watch.log"));
+    // Standard output goes nowhere here; what is logged tells.
+    until("it looks", LONG, || (!scene.run_cli(&["status", "queue"]).is_empty()).then_some(()));
+    std::thread::sleep(Duration::from_millis(500));
+    proxy.set_network(Network::Reset);
+    until("it says that it tries again", LONG, || watch.log().contains("next try in").then_some(()));
+    proxy.set_network(Network::Whole);
+    std::thread::sleep(Duration::from_secs(1));
+    let tries = watch.log().matches("next try in").count();
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(watch.log().matches("next try in").count(), tries, "it looks again");
+    watch.signal(Signal::TERM);
+    assert_eq!(watch.wait(LONG), 0);
 }
 
 #[tokio::test]

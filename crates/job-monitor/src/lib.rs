@@ -34,6 +34,9 @@ const REPORT: &str = "report";
 /// What one monitor at a time does.
 const LED_DUTIES: [&str; 5] = [RESCUE, RETRY, ARCHIVE, LEARN, COLLECT];
 
+/// Looks at everything may take this part of the time: one that reads a large queue is taken less often.
+const LOOK_SHARE: u32 = 20;
+
 /// Between two looks of duties that nothing waits for.
 const UNHURRIED_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -1,11 +1,14 @@
 //! Report: what the whole system looks like, as metrics. Every monitor reports, since any may be the one that is asked.
 
-use crate::DutyError;
 use crate::metrics::{BatchState, KindLabels, MONITOR_METRICS, StateLabels, TableLabels, WorkerLabels};
+use crate::{DutyError, LOOK_SHARE};
 use artifact_store::ArtifactStore;
 use job_store::{Demand, JobStore, Vitals};
 use proving_model::AggregationRound;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 /// How many jobs of a kind are in a state.
 type Count = fn(&Demand) -> i64;
@@ -23,14 +26,25 @@ const STATES: [(&str, Count); 5] = [
 pub struct Reporter {
     kinds: BTreeSet<(String, String, String)>,
     workers: BTreeSet<(String, String)>,
+    rests_until: Option<Instant>,
 }
 
 impl Reporter {
-    /// Reports once.
+    /// Reports, unless the last report took so long that it is too early for the next.
     ///
     /// # Errors
     /// The store's.
     pub async fn run_once(&mut self, store: &JobStore, artifacts: &ArtifactStore) -> Result<(), DutyError> {
+        if self.rests_until.is_some_and(|until| Instant::now() < until) {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let reported = self.report(store, artifacts).await;
+        self.rests_until = Some(Instant::now() + begun.elapsed() * LOOK_SHARE);
+        reported
+    }
+
+    async fn report(&mut self, store: &JobStore, artifacts: &ArtifactStore) -> Result<(), DutyError> {
         let (demand, vitals, workers) =
             (store.demand().await?, store.vitals().await?, store.workers(false).await?);
         self.report_demand(&demand);

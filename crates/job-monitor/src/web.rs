@@ -2,6 +2,7 @@
 //!
 //! However many look at the page, the store is asked once a look, and only while somebody looks.
 
+use crate::LOOK_SHARE;
 use crate::queue_report::queue_report;
 use axum::{
     Router,
@@ -24,8 +25,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// A look may take this part of the time: one that reads a large queue is taken less often.
-const LOOK_SHARE: u32 = 20;
 /// What changes slowly, or costs more, is asked for at every so many looks.
 const SLOW_LOOKS: u32 = 10;
 /// How much of the past the page shows, and in which spans.

@@ -68,11 +68,18 @@ impl JobStore {
                 .execute(&mut *transaction)
                 .await
                 .map_err(error("restart_batch: out of the archive"))?;
-                // Whatever ends from here on waits, and finds its lease gone, or its successor's count as it is to be.
-                sqlx::query!("SELECT FROM prover_jobs WHERE id >= $1 AND id < $2 ORDER BY id FOR UPDATE", first, past)
+                // Whatever ends from here on waits, and finds its lease gone, or its successor's count as it is to be. Twice: the first
+                // waits for a generator that is inserting jobs, by the lock on its row, and does not see what it inserted.
+                for _ in 0..2 {
+                    sqlx::query!(
+                        "SELECT FROM prover_jobs WHERE id >= $1 AND id < $2 ORDER BY id FOR UPDATE",
+                        first,
+                        past
+                    )
                     .execute(&mut *transaction)
                     .await
                     .map_err(error("restart_batch: lock"))?;
+                }
                 // While they were in the archive their chain may have been paused, or a pause may have ended.
                 sqlx::query!(
                     "UPDATE prover_jobs SET queue = -1 - queue WHERE id >= $1 AND id < $2 AND (queue < 0) <> $3",
