@@ -40,7 +40,7 @@ pub(crate) async fn watch(url: &DatabaseUrl, args: WatchArgs, output: Output) ->
     })?;
     let store = launch::connect(url).await?;
     let is_live = stdout().is_terminal() && !output.is_json;
-    let shutdown = launch::shutdown_on_signal()?;
+    let shutdown = launch::shutdown_on_signal(None)?;
     let batch = args.number.map(|number| BatchId { chain_id: args.chain_id, number });
     let result = loop {
         let begun = Instant::now();

@@ -105,7 +105,8 @@ impl JobStore {
                            SELECT aggregation_round AS round, stage, circuit_id,
                                   avg(date_part('epoch', finished_at - started_at)) AS seconds
                            FROM jobs
-                           WHERE id >= (SELECT id FROM before) << 37 AND id < ((SELECT id FROM before) + 1) << 37
+                           WHERE id >= (SELECT id FROM before) << 37
+                             AND id < ((SELECT id FROM before) + 1) << 37
                              AND status = 'successful'
                            GROUP BY 1, 2, 3
                        ), own AS (

@@ -251,8 +251,8 @@ impl JobStore {
                     Count,
                     r#"SELECT id >> 37 AS "position!", aggregation_round AS "round!", stage AS "stage!",
                               status AS "status!", count(*) AS "count!",
-                              EXTRACT(EPOCH FROM now() - min(queued_at) FILTER (WHERE status = 'queued'))::float8
-                                  AS oldest_seconds
+                              EXTRACT(EPOCH FROM now() - min(queued_at) FILTER (
+                                  WHERE status = 'queued'))::float8 AS oldest_seconds
                        FROM prover_jobs GROUP BY 1, 2, 3, 4"#
                 )
                 .fetch_all(connection)
@@ -275,7 +275,8 @@ impl JobStore {
                            UNION ALL
                            (SELECT * FROM batches WHERE status = 'queued' ORDER BY position LIMIT $1)
                        ), shown AS (
-                           (SELECT *, CASE status WHEN 'failed' THEN 0 WHEN 'in_progress' THEN 1 ELSE 2 END AS kind
+                           (SELECT *, CASE status WHEN 'failed' THEN 0
+                                                  WHEN 'in_progress' THEN 1 ELSE 2 END AS kind
                             FROM open ORDER BY kind, position LIMIT $1)
                            UNION ALL
                            (SELECT *, 3 FROM batches
@@ -340,7 +341,8 @@ impl JobStore {
             .reports
             .run("overview", async |connection: &mut PgConnection| {
                 sqlx::query!(
-                    r#"SELECT a.job_id, a.outcome AS "outcome!", a.error, coalesce(w.host, 'unknown') AS "host!",
+                    r#"SELECT a.job_id, a.outcome AS "outcome!", a.error,
+                              coalesce(w.host, 'unknown') AS "host!",
                               b.chain_id AS "chain_id?", b.number AS "number?",
                               EXTRACT(EPOCH FROM now() - a.finished_at)::float8 AS "seconds_ago!"
                        FROM (SELECT * FROM job_attempts
@@ -392,7 +394,8 @@ impl JobStore {
                        SELECT EXTRACT(EPOCH FROM span)::int8 AS "begins!", coalesce(proofs, 0) AS "proofs!",
                               coalesce(jobs, 0) AS "jobs!"
                        FROM generate_series(
-                                date_bin(make_interval(secs => $2), now() - make_interval(secs => $1), 'epoch'),
+                                date_bin(make_interval(secs => $2),
+                                         now() - make_interval(secs => $1), 'epoch'),
                                 now(), make_interval(secs => $2)) AS span
                        LEFT JOIN ended USING (span) ORDER BY span"#,
                     window.as_secs_f64(),

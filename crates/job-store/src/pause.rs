@@ -122,7 +122,8 @@ async fn pause_chain(
         jobs += sqlx::query_scalar!(
             r#"WITH other AS (
                    SELECT j.id FROM batches b
-                   JOIN prover_jobs j ON j.id >= b.position << $3::int4 AND j.id < (b.position + 1) << $3::int4
+                   JOIN prover_jobs j
+                       ON j.id >= b.position << $3::int4 AND j.id < (b.position + 1) << $3::int4
                    WHERE b.chain_id = $1 AND b.archived_at IS NULL AND (j.queue < 0) <> $2
                    ORDER BY j.id FOR UPDATE OF j
                ), moved AS (

@@ -56,8 +56,9 @@ impl JobStore {
                     return Err(StoreError::Invalid(text));
                 }
                 if batch.is_deleted {
-                    let text = format!("the jobs of {id} were deleted for their age: delete it, and insert it again");
-                    return Err(StoreError::Invalid(text));
+                    return Err(StoreError::Invalid(format!(
+                        "the jobs of {id} were deleted for their age: delete it, and insert it again"
+                    )));
                 }
                 sqlx::query!(
                     "WITH moved AS (DELETE FROM prover_jobs_archive WHERE id >= $1 AND id < $2 RETURNING *)
@@ -82,7 +83,8 @@ impl JobStore {
                 }
                 // While they were in the archive their chain may have been paused, or a pause may have ended.
                 sqlx::query!(
-                    "UPDATE prover_jobs SET queue = -1 - queue WHERE id >= $1 AND id < $2 AND (queue < 0) <> $3",
+                    "UPDATE prover_jobs SET queue = -1 - queue
+                     WHERE id >= $1 AND id < $2 AND (queue < 0) <> $3",
                     first,
                     past,
                     chain.is_paused
@@ -98,8 +100,8 @@ impl JobStore {
                              AND NOT (id = $4 AND status = 'waiting_for_proofs')
                        ), booked AS (
                            INSERT INTO job_attempts
-                               (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome, error,
-                                peak_memory_bytes)
+                               (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome,
+                                error, peak_memory_bytes)
                            SELECT id, attempts, coalesce(worker_id, completed_by),
                                   coalesce(lease_token, completed_token), started_at,
                                   CASE WHEN status = 'in_progress' THEN now() ELSE finished_at END,
@@ -114,7 +116,8 @@ impl JobStore {
                                       WHEN aggregation_round = 0 THEN 1
                                       ELSE (SELECT count(*) FROM prover_jobs p
                                             WHERE p.id = ANY(again.predecessor_ids)
-                                              AND (p.aggregation_round >= $3 OR p.status <> 'successful'))::int4
+                                              AND (p.aggregation_round >= $3
+                                                   OR p.status <> 'successful'))::int4
                                   END AS missing
                            FROM again
                        )
@@ -138,8 +141,8 @@ impl JobStore {
                 .await
                 .map_err(error("restart_batch: jobs"))?;
                 sqlx::query!(
-                    "UPDATE batches SET status = 'in_progress', error = NULL, finished_at = NULL, archived_at = NULL,
-                         collected_at = NULL,
+                    "UPDATE batches SET status = 'in_progress', error = NULL,
+                         finished_at = NULL, archived_at = NULL, collected_at = NULL,
                          final_proof_key = NULL, final_proof_checksum = NULL, final_proof_size_bytes = NULL
                      WHERE position = $1 AND status IN ('in_progress', 'successful', 'failed')
                        -- An earlier round's failure still holds it.

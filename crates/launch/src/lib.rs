@@ -182,6 +182,10 @@ pub fn init_logging(format: LogFormat) {
     }
 }
 
+/// What a process that runs jobs says when it is told to stop.
+pub const DRAINING: &str =
+    "stopping: running jobs finish, others are handed back; a second signal stops at once";
+
 /// Runs a future on a runtime of its own.
 ///
 /// # Errors
@@ -207,11 +211,12 @@ pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-/// A token that the first SIGTERM or Ctrl-C sets; a second one ends the process at once.
+/// A token that the first SIGTERM or Ctrl-C sets, which is answered with `words` in the log, if any; a second one ends the process at
+/// once.
 ///
 /// # Errors
 /// When the process may not handle signals.
-pub fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
+pub fn shutdown_on_signal(words: Option<&'static str>) -> anyhow::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
     let token = CancellationToken::new();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -225,9 +230,9 @@ pub fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
             if is_second {
                 std::process::exit(STOPPED_AT_ONCE);
             }
-            tracing::info!(
-                "stopping: running jobs finish, others are handed back; a second signal stops at once"
-            );
+            if let Some(words) = words {
+                tracing::info!("{words}");
+            }
             stop.cancel();
         }
     });

@@ -421,7 +421,7 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
     let artifacts = args.object_store.open()?;
     artifacts.check().await.context("the object store is of no use; is --object-store the right one?")?;
     let store = launch::connect(&url).await?;
-    let shutdown = launch::shutdown_on_signal()?;
+    let shutdown = launch::shutdown_on_signal(Some(launch::DRAINING))?;
     let (phase, shown) = watch::channel(Phase::Starting);
     // The endpoints outlive the components, so that draining can be watched.
     let served = CancellationToken::new();

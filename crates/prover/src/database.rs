@@ -26,7 +26,7 @@ pub(crate) async fn run(command: DatabaseCommand) -> anyhow::Result<()> {
 }
 
 async fn serve(data: PathBuf) -> anyhow::Result<()> {
-    let shutdown = launch::shutdown_on_signal()?;
+    let shutdown = launch::shutdown_on_signal(Some(launch::DRAINING))?;
     let server =
         tokio::task::spawn_blocking(move || EmbeddedPostgres::start(&data, &Options::default())).await??;
     let url = server.url("postgres");

@@ -55,7 +55,7 @@ pub(crate) async fn prove(args: ProveArgs) -> anyhow::Result<()> {
     let batch = BatchId { chain_id: args.chain_id, number: args.number };
     tracing::info!("{batch}: {}", input.summary);
 
-    let shutdown = launch::shutdown_on_signal()?;
+    let shutdown = launch::shutdown_on_signal(Some(launch::DRAINING))?;
     let folder = work_folder(&data_folder(args.data), &*system, batch, &input.payload);
     let stack = LocalStack::start(folder, system.clone()).await?;
     let out = args.out.unwrap_or_else(|| launch::default_output_folder(batch));
