@@ -87,7 +87,7 @@ async fn three_batches_are_proven_by_five_processes_of_which_one_is_killed() {
         .collect();
     let first = scene.status(1, 1);
     assert!(first["worker_deaths"].as_i64().unwrap() >= 1, "{first:#}");
-    let story = scene.run_cli(&["status", "batch", "-c", "1", "-n", "1"]);
+    let story = scene.run_cli(&["status", "batch", "-c", "1", "-n", "1", "-v"]);
     assert!(story.contains("worker_died") && story.contains(&format!("process {victim_id}")), "{story}");
     for (i, proof) in folders.iter().enumerate() {
         for (j, statement) in folders.iter().enumerate() {
