@@ -75,7 +75,7 @@ pub struct VersionReport {
 }
 
 impl JobCounts {
-    fn of(demand: &Demand) -> Self {
+    pub(crate) fn of(demand: &Demand) -> Self {
         Self {
             queued: demand.queued,
             in_progress: demand.in_progress,
@@ -87,7 +87,7 @@ impl JobCounts {
         }
     }
 
-    fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.queued += other.queued;
         self.in_progress += other.in_progress;
         self.waiting += other.waiting;

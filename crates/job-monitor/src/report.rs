@@ -1,6 +1,7 @@
 //! Report: what the whole system looks like, as metrics. Every monitor reports, since any may be the one that is asked.
 
 use crate::metrics::{BatchState, KindLabels, MONITOR_METRICS, StateLabels, TableLabels, WorkerLabels};
+use crate::queue_report::JobCounts;
 use crate::{DutyError, LOOK_SHARE};
 use artifact_store::ArtifactStore;
 use job_store::{Demand, JobStore, Vitals};
@@ -11,7 +12,7 @@ use std::{
 };
 
 /// How many jobs of a kind are in a state.
-type Count = fn(&Demand) -> i64;
+type Count = fn(&JobCounts) -> i64;
 /// The states that are reported, in their words.
 const STATES: [(&str, Count); 5] = [
     ("queued", |kind| kind.queued),
@@ -72,49 +73,26 @@ impl Reporter {
     }
 
     fn report_demand(&mut self, demand: &[Demand]) {
-        let mut kinds: BTreeMap<_, Demand> = BTreeMap::new();
+        let mut kinds: BTreeMap<_, JobCounts> = BTreeMap::new();
         for kind in demand {
             let round = AggregationRound::from_number(kind.round).map_or("unknown", AggregationRound::as_str);
             let key = (kind.stage.clone(), round.to_owned(), kind.memory_class.clone());
             // Of all versions and chains: a label that grows with them has no bound.
-            let sum = kinds.entry(key).or_insert_with(|| Demand { queued: 0, ..nothing(kind) });
-            sum.queued += kind.queued;
-            sum.in_progress += kind.in_progress;
-            sum.waiting += kind.waiting;
-            sum.failed += kind.failed;
-            sum.paused += kind.paused;
-            sum.backlog_seconds += kind.backlog_seconds;
-            let both = [sum.oldest_seconds, kind.oldest_seconds];
-            sum.oldest_seconds = both.into_iter().flatten().reduce(f64::max);
+            kinds.entry(key).or_default().add(JobCounts::of(kind));
         }
         self.kinds.extend(kinds.keys().cloned());
         for key in &self.kinds {
             let (stage, round, memory_class) = key.clone();
-            let kind = kinds.get(key);
+            let kind = kinds.get(key).copied().unwrap_or_default();
             for (status, count) in STATES {
                 let (stage, round, memory_class) = key.clone();
                 let labels = StateLabels { stage, round, memory_class, status };
-                MONITOR_METRICS.jobs[&labels].set(kind.map_or(0, count));
+                MONITOR_METRICS.jobs[&labels].set(count(&kind));
             }
             let labels = KindLabels { stage, round, memory_class };
-            MONITOR_METRICS.backlog[&labels].set(kind.map_or(0.0, |kind| kind.backlog_seconds));
-            MONITOR_METRICS.oldest_queued[&labels]
-                .set(kind.and_then(|kind| kind.oldest_seconds).unwrap_or(0.0));
+            MONITOR_METRICS.backlog[&labels].set(kind.backlog_seconds);
+            MONITOR_METRICS.oldest_queued[&labels].set(kind.oldest_seconds);
         }
-    }
-}
-
-/// The same kind, with nothing in it.
-fn nothing(kind: &Demand) -> Demand {
-    Demand {
-        queued: 0,
-        in_progress: 0,
-        waiting: 0,
-        failed: 0,
-        paused: 0,
-        oldest_seconds: None,
-        backlog_seconds: 0.0,
-        ..kind.clone()
     }
 }
 
