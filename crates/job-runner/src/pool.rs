@@ -13,6 +13,7 @@ use crate::runner::Shared;
 use crate::{ExecuteError, Executor, JobMetadata, JobSaver, Lease, Outcome, Picked};
 use std::{
     any::Any,
+    cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -87,9 +88,8 @@ impl<E: Executor> TakenUp<E> {
     fn execute<S>(self, executor: &E, shared: &Shared<S>) -> Result<E::Output, ExecuteError> {
         let workers = &shared.metrics.busy_workers;
         workers.inc_by(1);
-        let before = thread_cpu_time();
         let result = execute(executor, self.input, &self.metadata, &self.lease, &self.abandoned);
-        let spent = thread_cpu_time().saturating_sub(before);
+        let spent = cpu_time_since_last_asked();
         workers.dec_by(1);
         let nanoseconds = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
         shared.execute_cpu_nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
@@ -388,10 +388,13 @@ impl<E: Executor> Drop for Leave<E> {
     }
 }
 
-/// CPU time of this thread so far.
-fn thread_cpu_time() -> Duration {
+/// CPU time of this thread since it last asked, or since it began. Between two jobs a thread only takes the next: what that costs
+/// is less than to ask for the time twice a job.
+fn cpu_time_since_last_asked() -> Duration {
+    thread_local!(static LAST: Cell<Duration> = const { Cell::new(Duration::ZERO) });
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
+    let time = Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0));
+    time.saturating_sub(LAST.replace(time))
 }
 
 /// Runs the executor; a panic becomes the job's failure.

@@ -5,6 +5,7 @@ use crate::metrics::{JobOutcome, RUNNER_METRICS, RunnerLabels, RunnerMetrics};
 use crate::pool::{Finished, Left, Pace, Pool, Queued};
 use crate::queue::{QueueSender, queue};
 use crate::{ExecuteError, Executor, JobContext, JobPicker, JobSaver, Outcome, PickError, Picked, SaveError};
+use futures::future::join_all;
 use std::{
     sync::{
         Arc,
@@ -13,7 +14,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{Notify, Semaphore, mpsc},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
     time::Instant,
 };
@@ -24,6 +25,9 @@ use tracing::Instrument;
 /// that a fleet does not come back in step.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_LONGEST: Duration = Duration::from_secs(5);
+
+/// Results that a task saves beside each other: so many futures `join_all` polls without an allocation for each.
+const SAVES_TOGETHER: usize = 30;
 
 /// What a runner did, returned when it ends.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -406,25 +410,37 @@ where
     E: Executor,
     S: JobSaver<Executor = E>,
 {
+    let places = Arc::new(Semaphore::new(most));
     let mut saves = JoinSet::new();
-    while let Some(left) = results.recv().await {
-        while saves.len() >= most {
-            saves.join_next().await;
+    while let Some(first) = results.recv().await {
+        let Ok(place) = places.clone().acquire_owned().await else { break };
+        // What has piled up shares a task: where jobs are short, a task for each costs as much as its save.
+        let mut together = vec![put_back(shared.clone(), first, place)];
+        while together.len() < SAVES_TOGETHER
+            && let Ok(place) = places.clone().try_acquire_owned()
+            && let Ok(next) = results.try_recv()
+        {
+            together.push(put_back(shared.clone(), next, place));
         }
-        // Those that ended need not wait for the set to be full.
         while saves.try_join_next().is_some() {}
-        match left {
-            Left::Finished(finished) => {
-                let span = finished.span.clone();
-                saves.spawn(save(shared.clone(), finished).instrument(span));
-            }
-            Left::Unfinished(metadata) => {
-                let shared = shared.clone();
-                saves.spawn(async move { release(&shared, &metadata).await });
-            }
-        }
+        saves.spawn(join_all(together));
     }
     while saves.join_next().await.is_some() {}
+}
+
+/// Saves a result, or hands back what was not worked on.
+async fn put_back<E, S>(shared: Arc<Shared<S>>, left: Left<E>, _place: OwnedSemaphorePermit)
+where
+    E: Executor,
+    S: JobSaver<Executor = E>,
+{
+    match left {
+        Left::Finished(finished) => {
+            let span = finished.span.clone();
+            save(shared, finished).instrument(span).await;
+        }
+        Left::Unfinished(metadata) => release(&shared, &metadata).await,
+    }
 }
 
 /// Saves one result, again and again while its lease lives.

@@ -50,11 +50,13 @@ pub(crate) const LIVELINESS: [(&str, &str); 5] = [
 
 /// Settings under which short statements are planned the same way at every table size: along an index, by nested loops. The planner's
 /// choice flips with its estimates to hash joins and scans of a table that is mostly history.
-const PLANS: [(&str, &str); 6] = [
+const PLANS: [(&str, &str); 7] = [
     ("enable_seqscan", "off"),
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),
     ("enable_bitmapscan", "off"),
+    // It keeps each row that it looks up, for a second look that never comes: no statement names a job twice.
+    ("enable_memoize", "off"),
     ("plan_cache_mode", "force_generic_plan"),
     ("jit", "off"),
 ];
