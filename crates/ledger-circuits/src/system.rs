@@ -9,12 +9,10 @@ use crate::execution::{BasicInput, Execution, statement_of};
 use crate::final_proof;
 use crate::input::LedgerInput;
 use crate::keys::{CircuitName, KeyError, LedgerKeys};
-use crate::{Builder, C, Circuit, D, F, Kind, LedgerParams, Proof, Verifier, Witness};
+use crate::{Builder, Circuit, F, Kind, LedgerParams, Proof, Verifier, Witness};
 use keystore::{Keystore, Manifest};
 use plonky2::iop::generator::generate_partial_witness;
 use plonky2::iop::witness::PartitionWitness;
-use plonky2::plonk::prover::prove_with_partition_witness;
-use plonky2::util::timing::TimingTree;
 use proof_system::{
     BasicCircuit, CircuitSpec, CircuitTable, CircuitType, Control, InputSource, KeyProgress, KeyPurpose,
     OutputFile, PreparedInput, ProofSystem, ProofSystemError, Rejected, WitnessVector,
@@ -311,7 +309,8 @@ impl LedgerProofSystem {
         let mut witness = Witness::new();
         wrap::assign(&targets, proof, &mut witness).map_err(invalid)?;
         refusing_panics("the wrap cannot be proven", || {
-            let proof = circuit.prove(witness)?;
+            let witness = generate_partial_witness(witness, &circuit.prover_only, &circuit.common)?;
+            let proof = plonk_prover::prove(&circuit.prover_only, &circuit.common, &witness)?;
             circuit.verify(proof.clone())?;
             Ok(proof)
         })
@@ -515,12 +514,7 @@ impl ProofSystem for LedgerProofSystem {
             degree: data.common.degree(),
         };
         let proof = refusing_panics("the circuit cannot be proven", || {
-            let proof = prove_with_partition_witness::<F, C, D>(
-                &data.prover_only,
-                &data.common,
-                witness,
-                &mut TimingTree::default(),
-            )?;
+            let proof = plonk_prover::prove(&data.prover_only, &data.common, &witness)?;
             data.verify(proof.clone())?;
             Ok(proof)
         })

@@ -16,7 +16,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("job-store", &["job-runner", "proving-model"]),
     ("proof-system", &["proving-model"]),
     ("keystore", &[]),
-    ("ledger-circuits", &["keystore", "proof-system", "proving-model"]),
+    ("plonk-prover", &[]),
+    ("ledger-circuits", &["keystore", "plonk-prover", "proof-system", "proving-model"]),
     ("proving-component", &["artifact-store", "job-runner", "job-store", "proof-system", "proving-model"]),
     ("witness-generator", COMPONENT),
     ("circuit-prover", COMPONENT),
@@ -35,6 +36,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "job-store",
             "launch",
             "ledger-circuits",
+            "plonk-prover",
             "proof-compressor",
             "proof-system",
             "proving-component",
@@ -53,7 +55,7 @@ const COMPONENT: &[&str] =
 const RESERVED: &[(&str, &[&str])] = &[
     ("sqlx", &["job-store"]),
     ("object_store", &["artifact-store"]),
-    ("qp-plonky2", &["ledger-circuits"]),
+    ("qp-plonky2", &["ledger-circuits", "plonk-prover"]),
     ("cust", &["gpu-prover"]),
     // For binaries; plonky2 speaks it, so what wraps plonky2 hears it.
     ("anyhow", &["launch", "prover", "prover-cli", "ledger-circuits"]),

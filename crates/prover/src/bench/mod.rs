@@ -1,5 +1,6 @@
 //! `prover bench`: figures for this machine. Programs, never assertions; what is compared is measured in turn in one call.
 
+mod circuit;
 mod crew;
 mod dispatch;
 mod ground;
@@ -21,6 +22,8 @@ pub(crate) enum BenchCommand {
     /// The whole pipeline against the bare prover: the same circuits in a plain loop, no queue, no store. In turn, in one
     /// process, keys loaded before.
     Pipeline(pipeline::PipelineArgs),
+    /// One circuit's proof, by this prover and by the library, stage by stage. In turn, in one process.
+    Circuit(circuit::CircuitArgs),
     /// From before a job's insertion to its start on a worker that waits, against plain statements.
     Dispatch(dispatch::DispatchArgs),
     /// Jobs without work, queued to completed, against plain statements.
@@ -44,6 +47,7 @@ pub(crate) enum BenchCommand {
 pub(crate) async fn run(command: BenchCommand) -> anyhow::Result<()> {
     match command {
         BenchCommand::Pipeline(args) => pipeline::run(args).await,
+        BenchCommand::Circuit(args) => circuit::run(args).await,
         BenchCommand::Dispatch(args) => dispatch::run(args).await,
         BenchCommand::Throughput(args) => throughput::run(args).await,
         BenchCommand::Handover(args) => handover::run(args).await,
