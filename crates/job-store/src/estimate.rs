@@ -3,7 +3,7 @@
 use crate::metrics::QueryTimer;
 use crate::model::ids_of_batch;
 use crate::overview::StateCounts;
-use crate::{Batch, JobStore, StoreError};
+use crate::{Batch, StoreError};
 use proving_model::{AggregationRound, Stage};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -86,85 +86,81 @@ struct Row {
     running: f64,
 }
 
-impl JobStore {
-    /// The jobs of a batch, by circuit.
-    pub(crate) async fn circuit_progress(&self, batch: &Batch) -> Result<Vec<CircuitProgress>, StoreError> {
-        let _timer = QueryTimer::start("circuit_progress");
-        let (first, past) = ids_of_batch(batch.position);
-        let rows = self
-            .reports
-            .run("circuit_progress", async |connection: &mut PgConnection| {
-                sqlx::query_as!(
-                    Row,
-                    r#"WITH before AS (
-                           SELECT position AS id FROM batches
-                           WHERE finished_at IS NOT NULL AND status = 'successful' AND position <> $3
-                             AND protocol_minor = $4 AND protocol_patch = $5
-                           ORDER BY finished_at DESC LIMIT 1
-                       ), known AS (
-                           SELECT aggregation_round AS round, stage, circuit_id,
-                                  avg(date_part('epoch', finished_at - started_at)) AS seconds
-                           FROM jobs
-                           WHERE id >= (SELECT id FROM before) << 37
-                             AND id < ((SELECT id FROM before) + 1) << 37
-                             AND status = 'successful'
-                           GROUP BY 1, 2, 3
-                       ), own AS (
-                           SELECT aggregation_round AS round, stage, circuit_id, status, expected_cost_ms,
-                                  date_part('epoch', finished_at - started_at) AS took,
-                                  date_part('epoch', now() - started_at) AS takes
-                           FROM jobs WHERE id >= $1 AND id < $2
-                       ), counted AS (
-                           SELECT round, stage, circuit_id,
-                                  count(*) FILTER (WHERE status = 'waiting_for_proofs') AS waiting,
-                                  count(*) FILTER (WHERE status = 'queued') AS queued,
-                                  count(*) FILTER (WHERE status = 'in_progress') AS in_progress,
-                                  count(*) FILTER (WHERE status = 'successful') AS successful,
-                                  count(*) FILTER (WHERE status = 'failed') AS failed,
-                                  percentile_cont(0.5) WITHIN GROUP (ORDER BY took)
-                                      FILTER (WHERE status = 'successful') AS p50,
-                                  percentile_cont(0.95) WITHIN GROUP (ORDER BY took)
-                                      FILTER (WHERE status = 'successful') AS p95,
-                                  avg(took) FILTER (WHERE status = 'successful') AS mean,
-                                  (avg(expected_cost_ms) / 1000)::float8 AS declared,
-                                  sum(takes) FILTER (WHERE status = 'in_progress') AS running
-                           FROM own GROUP BY 1, 2, 3)
-                       SELECT round AS "round!", stage AS "stage!", circuit_id AS "circuit_id!",
-                              waiting AS "waiting!", queued AS "queued!", in_progress AS "in_progress!",
-                              successful AS "successful!", failed AS "failed!", p50, p95,
-                              coalesce(mean, seconds, declared, 0) AS "expected!",
-                              coalesce(running, 0) AS "running!"
-                       FROM counted LEFT JOIN known USING (round, stage, circuit_id)
-                       ORDER BY round, stage DESC, circuit_id"#,
-                    first,
-                    past,
-                    batch.position,
-                    i32::from(batch.version.minor),
-                    i32::from(batch.version.patch)
-                )
-                .fetch_all(connection)
-                .await
-                .map_err(StoreError::database("circuit_progress"))
-            })
-            .await?;
-        let circuit = |row: Row| CircuitProgress {
-            round: row.round,
-            stage: row.stage,
-            circuit_id: row.circuit_id,
-            jobs: StateCounts {
-                waiting: row.waiting,
-                queued: row.queued,
-                in_progress: row.in_progress,
-                successful: row.successful,
-                failed: row.failed,
-            },
-            p50_seconds: row.p50,
-            p95_seconds: row.p95,
-            expected_seconds: row.expected,
-            running_seconds: row.running,
-        };
-        Ok(rows.into_iter().map(circuit).collect())
-    }
+/// The jobs of a batch, by circuit.
+pub(crate) async fn circuit_progress(
+    connection: &mut PgConnection,
+    batch: &Batch,
+) -> Result<Vec<CircuitProgress>, StoreError> {
+    let _timer = QueryTimer::start("circuit_progress");
+    let (first, past) = ids_of_batch(batch.position);
+    let rows = sqlx::query_as!(
+        Row,
+        r#"WITH before AS (
+               SELECT position AS id FROM batches
+               WHERE finished_at IS NOT NULL AND status = 'successful' AND position <> $3
+                 AND protocol_minor = $4 AND protocol_patch = $5
+               ORDER BY finished_at DESC LIMIT 1
+           ), known AS (
+               SELECT aggregation_round AS round, stage, circuit_id,
+                      avg(date_part('epoch', finished_at - started_at)) AS seconds
+               FROM jobs
+               WHERE id >= (SELECT id FROM before) << 37
+                 AND id < ((SELECT id FROM before) + 1) << 37
+                 AND status = 'successful'
+               GROUP BY 1, 2, 3
+           ), own AS (
+               SELECT aggregation_round AS round, stage, circuit_id, status, expected_cost_ms,
+                      date_part('epoch', finished_at - started_at) AS took,
+                      date_part('epoch', now() - started_at) AS takes
+               FROM jobs WHERE id >= $1 AND id < $2
+           ), counted AS (
+               SELECT round, stage, circuit_id,
+                      count(*) FILTER (WHERE status = 'waiting_for_proofs') AS waiting,
+                      count(*) FILTER (WHERE status = 'queued') AS queued,
+                      count(*) FILTER (WHERE status = 'in_progress') AS in_progress,
+                      count(*) FILTER (WHERE status = 'successful') AS successful,
+                      count(*) FILTER (WHERE status = 'failed') AS failed,
+                      percentile_cont(0.5) WITHIN GROUP (ORDER BY took)
+                          FILTER (WHERE status = 'successful') AS p50,
+                      percentile_cont(0.95) WITHIN GROUP (ORDER BY took)
+                          FILTER (WHERE status = 'successful') AS p95,
+                      avg(took) FILTER (WHERE status = 'successful') AS mean,
+                      (avg(expected_cost_ms) / 1000)::float8 AS declared,
+                      sum(takes) FILTER (WHERE status = 'in_progress') AS running
+               FROM own GROUP BY 1, 2, 3)
+           SELECT round AS "round!", stage AS "stage!", circuit_id AS "circuit_id!",
+                  waiting AS "waiting!", queued AS "queued!", in_progress AS "in_progress!",
+                  successful AS "successful!", failed AS "failed!", p50, p95,
+                  coalesce(mean, seconds, declared, 0) AS "expected!",
+                  coalesce(running, 0) AS "running!"
+           FROM counted LEFT JOIN known USING (round, stage, circuit_id)
+           ORDER BY round, stage DESC, circuit_id"#,
+        first,
+        past,
+        batch.position,
+        i32::from(batch.version.minor),
+        i32::from(batch.version.patch)
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(StoreError::database("circuit_progress"))?;
+    let circuit = |row: Row| CircuitProgress {
+        round: row.round,
+        stage: row.stage,
+        circuit_id: row.circuit_id,
+        jobs: StateCounts {
+            waiting: row.waiting,
+            queued: row.queued,
+            in_progress: row.in_progress,
+            successful: row.successful,
+            failed: row.failed,
+        },
+        p50_seconds: row.p50,
+        p95_seconds: row.p95,
+        expected_seconds: row.expected,
+        running_seconds: row.running,
+    };
+    Ok(rows.into_iter().map(circuit).collect())
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! What operators see.
 
-use crate::estimate::{CircuitProgress, estimate_seconds};
+use crate::batches::find_batch;
+use crate::estimate::{CircuitProgress, circuit_progress, estimate_seconds};
 use crate::metrics::QueryTimer;
 use crate::model::{ids_of_batch, job_key};
 use crate::{Batch, JobStore, StoreError};
 use proving_model::{BatchId, BatchStatus, JobKey, JobStatus};
 use schemars::JsonSchema;
 use serde::Serialize;
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 
 /// Stuck jobs that a report names; their number is in the counts.
 const STUCK_MAX: i64 = 20;
@@ -111,91 +112,24 @@ pub struct VersionReport {
 }
 
 impl JobStore {
-    /// A batch, round by round.
+    /// A batch, round by round, at one moment.
     ///
     /// # Errors
     /// [`StoreError::NoSuchBatch`].
     pub async fn batch_report(&self, id: BatchId) -> Result<BatchReport, StoreError> {
-        let batch = self.batch(id).await?.ok_or(StoreError::NoSuchBatch(id))?;
         let _timer = QueryTimer::start("batch_report");
-        let (first, end) = ids_of_batch(batch.position);
-        let counts = self
-            .reports
+        self.reports
             .run("batch_report", async |connection: &mut PgConnection| {
-                sqlx::query_as!(
-                    JobCount,
-                    r#"SELECT aggregation_round AS "round!", stage AS "stage!",
-                                  circuit_id AS "circuit_id!", status AS "status!", count(*) AS "count!"
-                           FROM jobs WHERE id >= $1 AND id < $2
-                           GROUP BY 1, 2, 3, 4 ORDER BY 1, 2 DESC, 3, 4"#,
-                    first,
-                    end
-                )
-                .fetch_all(connection)
-                .await
-                .map_err(StoreError::database("batch_report: counts"))
+                // All of its statements see the same: a batch does not fail between its status and its jobs'.
+                let mut look = connection
+                    .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                    .await
+                    .map_err(StoreError::database("batch_report: begin"))?;
+                let report = look_at_batch(&mut look, id).await?;
+                look.commit().await.map_err(StoreError::database("batch_report: commit"))?;
+                Ok(report)
             })
-            .await?;
-        let rows = self
-            .reports
-            .run("batch_report", async |connection: &mut PgConnection| {
-                sqlx::query!(
-                    r#"SELECT id AS "id!", status AS "status!",
-                              attempts AS "attempts!", failures AS "failures!",
-                              worker_deaths AS "worker_deaths!", error
-                       FROM jobs
-                       WHERE id >= $1 AND id < $2 AND error IS NOT NULL
-                       ORDER BY status = 'failed' DESC, id LIMIT $3"#,
-                    first,
-                    end,
-                    STUCK_MAX
-                )
-                .fetch_all(connection)
-                .await
-                .map_err(StoreError::database("batch_report: stuck"))
-            })
-            .await?;
-        let mut stuck = Vec::with_capacity(rows.len());
-        for row in rows {
-            stuck.push(StuckJob {
-                id: row.id,
-                key: job_key(row.id)?,
-                status: row.status.parse().map_err(|e| StoreError::Schema(format!("{e}")))?,
-                attempts: row.attempts,
-                failures: row.failures,
-                worker_deaths: row.worker_deaths,
-                error: row.error,
-            });
-        }
-        let sums = self
-            .reports
-            .run("batch_report", async |connection: &mut PgConnection| {
-                sqlx::query!(
-                    r#"SELECT count(*) FILTER (WHERE a.outcome = 'worker_died') AS "deaths!",
-                              count(*) FILTER (WHERE a.outcome IN ('failed', 'timed_out')) AS "failed!",
-                              count(*) AS "attempts!"
-                       FROM attempts a WHERE a.job_id >= $1 AND a.job_id < $2"#,
-                    first,
-                    end
-                )
-                .fetch_one(connection)
-                .await
-                .map_err(StoreError::database("batch_report: attempts"))
-            })
-            .await?;
-        let circuits = self.circuit_progress(&batch).await?;
-        let is_open = matches!(batch.status, BatchStatus::Queued | BatchStatus::InProgress);
-        let time_left_seconds = if is_open { estimate_seconds(&circuits) } else { None };
-        Ok(BatchReport {
-            batch,
-            counts,
-            circuits,
-            time_left_seconds,
-            stuck,
-            worker_deaths: sums.deaths,
-            failed_attempts: sums.failed,
-            attempts: sums.attempts,
-        })
+            .await
     }
 
     /// The attempts of a batch that did not simply succeed, the first hundred, oldest first.
@@ -278,4 +212,71 @@ impl JobStore {
             })
             .await
     }
+}
+
+async fn look_at_batch(connection: &mut PgConnection, id: BatchId) -> Result<BatchReport, StoreError> {
+    let batch = find_batch(connection, id).await?.ok_or(StoreError::NoSuchBatch(id))?;
+    let (first, end) = ids_of_batch(batch.position);
+    let counts = sqlx::query_as!(
+        JobCount,
+        r#"SELECT aggregation_round AS "round!", stage AS "stage!",
+                  circuit_id AS "circuit_id!", status AS "status!", count(*) AS "count!"
+           FROM jobs WHERE id >= $1 AND id < $2
+           GROUP BY 1, 2, 3, 4 ORDER BY 1, 2 DESC, 3, 4"#,
+        first,
+        end
+    )
+    .fetch_all(&mut *connection)
+    .await
+    .map_err(StoreError::database("batch_report: counts"))?;
+    let rows = sqlx::query!(
+        r#"SELECT id AS "id!", status AS "status!",
+                  attempts AS "attempts!", failures AS "failures!",
+                  worker_deaths AS "worker_deaths!", error
+           FROM jobs
+           WHERE id >= $1 AND id < $2 AND error IS NOT NULL
+           ORDER BY status = 'failed' DESC, id LIMIT $3"#,
+        first,
+        end,
+        STUCK_MAX
+    )
+    .fetch_all(&mut *connection)
+    .await
+    .map_err(StoreError::database("batch_report: stuck"))?;
+    let mut stuck = Vec::with_capacity(rows.len());
+    for row in rows {
+        stuck.push(StuckJob {
+            id: row.id,
+            key: job_key(row.id)?,
+            status: row.status.parse().map_err(|e| StoreError::Schema(format!("{e}")))?,
+            attempts: row.attempts,
+            failures: row.failures,
+            worker_deaths: row.worker_deaths,
+            error: row.error,
+        });
+    }
+    let sums = sqlx::query!(
+        r#"SELECT count(*) FILTER (WHERE a.outcome = 'worker_died') AS "deaths!",
+                  count(*) FILTER (WHERE a.outcome IN ('failed', 'timed_out')) AS "failed!",
+                  count(*) AS "attempts!"
+           FROM attempts a WHERE a.job_id >= $1 AND a.job_id < $2"#,
+        first,
+        end
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .map_err(StoreError::database("batch_report: attempts"))?;
+    let circuits = circuit_progress(connection, &batch).await?;
+    let is_open = matches!(batch.status, BatchStatus::Queued | BatchStatus::InProgress);
+    let time_left_seconds = if is_open { estimate_seconds(&circuits) } else { None };
+    Ok(BatchReport {
+        batch,
+        counts,
+        circuits,
+        time_left_seconds,
+        stuck,
+        worker_deaths: sums.deaths,
+        failed_attempts: sums.failed,
+        attempts: sums.attempts,
+    })
 }

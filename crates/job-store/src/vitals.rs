@@ -1,5 +1,6 @@
 //! The system's vital signs, in a few numbers: what the job monitor reports.
 
+use crate::estimate::circuit_progress;
 use crate::metrics::QueryTimer;
 use crate::model::batch_id;
 use crate::{JobStore, StoreError, estimate_seconds};
@@ -117,7 +118,10 @@ impl JobStore {
     /// [`StoreError::Database`].
     pub async fn time_left(&self, id: BatchId) -> Result<Option<f64>, StoreError> {
         let Some(batch) = self.batch(id).await? else { return Ok(None) };
-        Ok(estimate_seconds(&self.circuit_progress(&batch).await?))
+        let progress = self.reports.run("time_left", async |connection: &mut PgConnection| {
+            circuit_progress(connection, &batch).await
+        });
+        Ok(estimate_seconds(&progress.await?))
     }
 
     /// The batches that are being proven, the oldest ten.

@@ -6,6 +6,7 @@ mod components;
 mod configuration_tests;
 mod database;
 mod endpoints;
+mod gpu;
 mod local;
 #[cfg(test)]
 mod metrics_tests;
@@ -47,6 +48,11 @@ enum Command {
     },
     /// Generate the keys that are missing, and check the others.
     Keys(ProofSystemArgs),
+    /// Look after this machine's devices.
+    Gpu {
+        #[command(subcommand)]
+        command: gpu::GpuCommand,
+    },
     /// Measure this machine.
     Bench {
         #[command(subcommand)]
@@ -63,6 +69,7 @@ fn main() -> ExitCode {
         Command::Prove(args) => with_runtime(prove::prove(args)),
         Command::Run(args) => with_runtime(components::run(*args)),
         Command::Database { command } => with_runtime(database::run(command)),
+        Command::Gpu { command } => gpu::run(&command),
         Command::Bench { command } => with_runtime(bench::run(command)),
     })
 }

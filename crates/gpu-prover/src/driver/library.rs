@@ -1,0 +1,71 @@
+//! The driver's library, and functions in it.
+
+use super::forwarders::KNOWN;
+use cust::sys::cudaError_enum;
+use libloading::Library;
+use std::{
+    ffi::{OsString, c_int, c_void},
+    sync::{
+        OnceLock,
+        atomic::{AtomicI32, Ordering},
+    },
+};
+
+/// The environment variable that names another library than the system's driver.
+pub const DRIVER_VARIABLE: &str = "ROUNDHOUSE_CUDA_DRIVER";
+
+/// The name under which NVIDIA's driver is installed.
+const DRIVER: &str = "libcuda.so.1";
+
+/// The newest code that `cust` does not know, 0 for none.
+static UNKNOWN: AtomicI32 = AtomicI32::new(0);
+
+/// The last code that the driver returned and `cust` does not know.
+pub fn last_unknown_code() -> Option<i32> {
+    Some(UNKNOWN.load(Ordering::Relaxed)).filter(|code| *code != 0)
+}
+
+/// The library; looked for once.
+pub(super) fn find() -> Result<&'static Library, &'static str> {
+    static LIBRARY: OnceLock<Result<Library, String>> = OnceLock::new();
+    let library = LIBRARY.get_or_init(|| {
+        let name = std::env::var_os(DRIVER_VARIABLE).unwrap_or_else(|| OsString::from(DRIVER));
+        // SAFETY: the driver's initialisers are what every CUDA program runs; whoever names another library answers for it.
+        unsafe { Library::new(&name) }.map_err(|e| e.to_string())
+    });
+    library.as_ref().map_err(String::as_str)
+}
+
+/// A function of the driver, looked up at its first call.
+pub(super) struct Function {
+    name: &'static str,
+    address: OnceLock<Result<usize, cudaError_enum>>,
+}
+
+impl Function {
+    pub(super) const fn named(name: &'static str) -> Self {
+        Self { name, address: OnceLock::new() }
+    }
+
+    /// Its address, or the code to answer with.
+    pub(super) fn address(&self) -> Result<*const c_void, c_int> {
+        let address = self.address.get_or_init(|| {
+            let library = find().map_err(|_| cudaError_enum::CUDA_ERROR_NO_DEVICE)?;
+            // SAFETY: the address is only taken; the forwarder of that name gives it its type.
+            let symbol = unsafe { library.get::<*const c_void>(self.name.as_bytes()) };
+            // An older driver does not have all.
+            let symbol = symbol.map_err(|_| cudaError_enum::CUDA_ERROR_SHARED_OBJECT_SYMBOL_NOT_FOUND)?;
+            Ok((*symbol).expose_provenance())
+        });
+        (*address).map(std::ptr::with_exposed_provenance).map_err(|code| code as c_int)
+    }
+}
+
+/// The code, where `cust` knows it.
+pub(super) fn known(code: c_int) -> c_int {
+    if KNOWN.contains(&code) {
+        return code;
+    }
+    UNKNOWN.store(code, Ordering::Relaxed);
+    cudaError_enum::CUDA_ERROR_UNKNOWN as c_int
+}
