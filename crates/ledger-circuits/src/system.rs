@@ -362,26 +362,27 @@ fn with_header(circuit: CircuitType, proof: &Proof) -> Vec<u8> {
     bytes
 }
 
-/// The circuit table. Costs and memory were measured on 2 cores with the default parameters.
+/// The circuit table. Costs were measured on 2 cores with the default parameters; memory is what a proof takes at most. Both give way to
+/// what is learned of each circuit.
 fn circuit_table(params: &LedgerParams) -> CircuitTable {
-    let spec = |round, id, name, heavy, seconds: u64, megabytes: u64| CircuitSpec {
+    let spec = |round, id, name, heavy, milliseconds: u64, megabytes: u64| CircuitSpec {
         circuit: CircuitType { round, id },
         name,
         memory_class: if heavy { MemoryClass::Heavy } else { MemoryClass::Light },
-        expected_cost: Duration::from_secs(seconds),
+        expected_cost: Duration::from_millis(milliseconds),
         peak_memory_bytes: megabytes << 20,
     };
     let mut circuits = Vec::new();
     for kind in Kind::ALL {
         let id = kind.circuit_id();
         let is_storage = kind == Kind::StorageApplication;
-        let (cost, memory) = if is_storage { (4, 400) } else { (1, 100) };
+        let (cost, memory) = if is_storage { (2_000, 400) } else { (500, 100) };
         circuits.push(spec(AggregationRound::BasicCircuits, id, kind.name(), is_storage, cost, memory));
-        circuits.push(spec(AggregationRound::LeafAggregation, id, "leaf", true, 8, 700));
-        circuits.push(spec(AggregationRound::NodeAggregation, id, "node", true, 8, 700));
+        circuits.push(spec(AggregationRound::LeafAggregation, id, "leaf", true, 4_000, 700));
+        circuits.push(spec(AggregationRound::NodeAggregation, id, "node", true, 4_000, 700));
     }
-    circuits.push(spec(AggregationRound::RecursionTip, TIP, "recursion-tip", true, 8, 700));
-    circuits.push(spec(AggregationRound::Scheduler, SCHEDULER, "scheduler", false, 6, 500));
+    circuits.push(spec(AggregationRound::RecursionTip, TIP, "recursion-tip", true, 4_000, 700));
+    circuits.push(spec(AggregationRound::Scheduler, SCHEDULER, "scheduler", false, 3_000, 500));
     CircuitTable { circuits, leaf_fan_in: params.leaf_fan_in, node_fan_in: params.node_fan_in }
 }
 
