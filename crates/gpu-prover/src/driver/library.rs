@@ -1,10 +1,12 @@
 //! The driver's library, and functions in it.
 
+use super::DriverError;
 use super::forwarders::KNOWN;
 use cust::sys::cudaError_enum;
 use libloading::Library;
 use std::{
-    ffi::{OsString, c_int, c_void},
+    ffi::{OsStr, OsString, c_int, c_void},
+    path::Path,
     sync::{
         OnceLock,
         atomic::{AtomicI32, Ordering},
@@ -25,15 +27,27 @@ pub fn last_unknown_code() -> Option<i32> {
     Some(UNKNOWN.load(Ordering::Relaxed)).filter(|code| *code != 0)
 }
 
+static LIBRARY: OnceLock<Result<Library, String>> = OnceLock::new();
+
+fn load(name: &OsStr) -> Result<Library, String> {
+    // SAFETY: the driver's initialisers are what every CUDA program runs; whoever names another library answers for it.
+    unsafe { Library::new(name) }.map_err(|e| e.to_string())
+}
+
 /// The library; looked for once.
 pub(super) fn find() -> Result<&'static Library, &'static str> {
-    static LIBRARY: OnceLock<Result<Library, String>> = OnceLock::new();
-    let library = LIBRARY.get_or_init(|| {
-        let name = std::env::var_os(DRIVER_VARIABLE).unwrap_or_else(|| OsString::from(DRIVER));
-        // SAFETY: the driver's initialisers are what every CUDA program runs; whoever names another library answers for it.
-        unsafe { Library::new(&name) }.map_err(|e| e.to_string())
-    });
-    library.as_ref().map_err(String::as_str)
+    let named = || std::env::var_os(DRIVER_VARIABLE).unwrap_or_else(|| OsString::from(DRIVER));
+    LIBRARY.get_or_init(|| load(&named())).as_ref().map_err(String::as_str)
+}
+
+/// Has this process use another library than the system's driver: an emulated one, in tests. To be called before any device is looked for.
+///
+/// # Errors
+/// [`DriverError::NoDriver`] when it cannot be loaded, or a library is in use already.
+pub fn use_library(path: &Path) -> Result<(), DriverError> {
+    let no_driver = |reason| DriverError::NoDriver { reason };
+    let library = load(path.as_os_str()).map_err(no_driver)?;
+    LIBRARY.set(Ok(library)).map_err(|_| no_driver("another driver is in use already".to_owned()))
 }
 
 /// A function of the driver, looked up at its first call.

@@ -13,7 +13,7 @@
 mod forwarders;
 mod library;
 
-pub use library::{DRIVER_VARIABLE, last_unknown_code};
+pub use library::{DRIVER_VARIABLE, last_unknown_code, use_library};
 
 use cust::device::{Device, DeviceAttribute};
 use cust::error::CudaError;
@@ -35,6 +35,11 @@ pub enum DriverError {
         "the CUDA driver sees no device: check `nvidia-smi`, and CUDA_VISIBLE_DEVICES, which hides devices"
     )]
     NoDevice,
+    /// The program has no kernels.
+    #[error(
+        "this program was built without nvcc, and has no kernels: build it where CUDA's nvcc is (NVCC names it)"
+    )]
+    NoKernels,
     /// A call failed.
     #[error("{call} failed{}: {meaning}", device.map_or(String::new(), |device| format!(" on device {device}")))]
     Failed {
@@ -48,7 +53,7 @@ pub enum DriverError {
 }
 
 impl DriverError {
-    fn of(call: &'static str, device: Option<u32>) -> impl FnOnce(CudaError) -> Self {
+    pub(crate) fn of(call: &'static str, device: Option<u32>) -> impl FnOnce(CudaError) -> Self {
         move |error| {
             if let Err(reason) = library::find() {
                 return Self::NoDriver { reason: reason.to_owned() };

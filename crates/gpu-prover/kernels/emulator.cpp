@@ -1,0 +1,311 @@
+// A CUDA driver for machines without a device: the driver's functions over the host's memory, and the kernels compiled as C++17.
+//
+//   g++ -std=c++17 -O2 -shared -fPIC -o libemulated_cuda.so emulator.cpp
+//
+// A launch runs its blocks one after the other. A block's threads are fibers: each runs until it ends or reaches __syncthreads, and goes on
+// when all that have not ended are there. A block in which some threads wait and others end is refused, as it would hang on a device.
+//
+// For tests: EMULATED_DEVICES is how many devices there are, EMULATED_MEMORY how many bytes each has; EMULATED_FAILURE=N:CODE makes the N-th
+// call (from 1) return that code, `emulator_calls` tells how many there were, and `emulator_live` how many allocations, modules, streams
+// and contexts are not released. `emulator_multiply` is the kernels' product.
+
+#include "kernels.cu"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <ucontext.h>
+
+#include <map>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+Place threadIdx, blockIdx, blockDim, gridDim;
+
+namespace {
+
+enum Code {
+    SUCCESS = 0,
+    INVALID_VALUE = 1,
+    OUT_OF_MEMORY = 2,
+    NO_DEVICE = 100,
+    INVALID_DEVICE = 101,
+    INVALID_CONTEXT = 201,
+    NOT_FOUND = 500,
+    LAUNCH_FAILED = 719,
+};
+
+const size_t STACK = 64 << 10;
+
+std::mutex all;
+long calls = 0;
+long live = 0;
+size_t used = 0;
+std::map<void *, size_t> allocations;
+
+size_t number(const char *variable, size_t otherwise) {
+    const char *text = getenv(variable);
+    return text ? strtoull(text, nullptr, 10) : otherwise;
+}
+
+// Counts a call; the code that it is to fail with, or SUCCESS.
+int call() {
+    calls++;
+    const char *failure = getenv("EMULATED_FAILURE");
+    long at = 0;
+    int code = 0;
+    return failure && sscanf(failure, "%ld:%d", &at, &code) == 2 && at == calls ? code : SUCCESS;
+}
+
+#define CALL                                \
+    std::lock_guard<std::mutex> guard(all); \
+    if (int code = call()) return code;
+
+// What releases something does so also when it reports a failure, which then is an earlier call's.
+#define RELEASE(what)                       \
+    std::lock_guard<std::mutex> guard(all); \
+    int code = call();                      \
+    int released = (what);                  \
+    return code ? code : released;
+
+struct Fiber {
+    ucontext_t context;
+    void *stack = malloc(STACK);
+    bool waits;
+    bool ended;
+};
+
+// Of the largest block so far.
+std::vector<Fiber> fibers;
+
+ucontext_t scheduler;
+Fiber *running = nullptr;
+void (*body)(void **) = nullptr;
+void **arguments = nullptr;
+
+void enter() {
+    body(arguments);
+    running->ended = true;
+    swapcontext(&running->context, &scheduler);
+}
+
+// False when some threads wait for others that have ended.
+bool run_block() {
+    size_t threads = (size_t)blockDim.x * blockDim.y * blockDim.z;
+    if (fibers.size() < threads) fibers.resize(threads);
+    for (size_t i = 0; i < threads; i++) {
+        Fiber &fiber = fibers[i];
+        fiber.ended = false;
+        getcontext(&fiber.context);
+        fiber.context.uc_stack.ss_sp = fiber.stack;
+        fiber.context.uc_stack.ss_size = STACK;
+        fiber.context.uc_link = nullptr;
+        makecontext(&fiber.context, enter, 0);
+    }
+    for (;;) {
+        size_t waiting = 0, ended = 0;
+        for (size_t i = 0; i < threads; i++) {
+            Fiber &fiber = fibers[i];
+            if (!fiber.ended) {
+                threadIdx = {(uint32_t)(i % blockDim.x), (uint32_t)(i / blockDim.x % blockDim.y),
+                             (uint32_t)(i / blockDim.x / blockDim.y)};
+                fiber.waits = false;
+                running = &fiber;
+                swapcontext(&scheduler, &fiber.context);
+            }
+            waiting += fiber.waits;
+            ended += fiber.ended;
+        }
+        if (ended == threads) return true;
+        if (waiting != threads) return false;
+    }
+}
+
+template <typename... A, size_t... I>
+void invoke(void (*kernel)(A...), void **values, std::index_sequence<I...>) {
+    kernel(*(A *)values[I]...);
+}
+
+template <typename... A>
+void invoke(void (*kernel)(A...), void **values) {
+    invoke(kernel, values, std::index_sequence_for<A...>());
+}
+
+struct Kernel {
+    const char *name;
+    void (*run)(void **);
+};
+
+#define KERNEL(name) \
+    { #name, [](void **values) { invoke(name, values); } }
+
+// Every kernel of kernels.cu; a test compares.
+const Kernel KERNELS[] = {KERNEL(hash_leaves), KERNEL(hash_nodes)};
+
+int allocate(void **place, size_t bytes) {
+    if (bytes == 0) return INVALID_VALUE;
+    if (used + bytes > number("EMULATED_MEMORY", (size_t)1 << 30)) return OUT_OF_MEMORY;
+    *place = malloc(bytes);
+    // What is not written is not zero on a device either.
+    memset(*place, 0xa5, bytes);
+    allocations[*place] = bytes;
+    used += bytes;
+    live++;
+    return SUCCESS;
+}
+
+int release(void *place) {
+    auto found = allocations.find(place);
+    if (found == allocations.end()) return INVALID_VALUE;
+    used -= found->second;
+    allocations.erase(found);
+    free(place);
+    live--;
+    return SUCCESS;
+}
+
+}  // namespace
+
+void __syncthreads() {
+    running->waits = true;
+    swapcontext(&running->context, &scheduler);
+}
+
+extern "C" {
+
+long emulator_calls() { return calls; }
+long emulator_live() { return live; }
+u64 emulator_multiply(u64 a, u64 b) { return canonical(multiply(a, b)); }
+
+int cuInit(unsigned) {
+    CALL;
+    return number("EMULATED_DEVICES", 1) ? SUCCESS : NO_DEVICE;
+}
+
+int cuDriverGetVersion(int *version) {
+    CALL;
+    *version = 12000;
+    return SUCCESS;
+}
+
+int cuDeviceGetCount(int *count) {
+    CALL;
+    *count = (int)number("EMULATED_DEVICES", 1);
+    return SUCCESS;
+}
+
+int cuDeviceGet(int *device, int ordinal) {
+    CALL;
+    if (ordinal < 0 || (size_t)ordinal >= number("EMULATED_DEVICES", 1)) return INVALID_DEVICE;
+    *device = ordinal;
+    return SUCCESS;
+}
+
+int cuDeviceGetName(char *name, int length, int device) {
+    CALL;
+    snprintf(name, (size_t)length, "emulated device %d", device);
+    return SUCCESS;
+}
+
+int cuDeviceTotalMem_v2(size_t *bytes, int) {
+    CALL;
+    *bytes = number("EMULATED_MEMORY", (size_t)1 << 30);
+    return SUCCESS;
+}
+
+int cuDeviceGetAttribute(int *value, int attribute, int) {
+    CALL;
+    // 75 and 76 are the compute capability, 16 the multiprocessors.
+    *value = attribute == 75 ? 9 : attribute == 16 ? 1 : 0;
+    return SUCCESS;
+}
+
+int cuDevicePrimaryCtxRetain(void **context, int device) {
+    CALL;
+    *context = (void *)(uintptr_t)(device + 1);
+    live++;
+    return SUCCESS;
+}
+
+int cuDevicePrimaryCtxRelease_v2(int) { RELEASE((live--, SUCCESS)) }
+
+int cuCtxSetCurrent(void *) {
+    CALL;
+    return SUCCESS;
+}
+
+int cuCtxSynchronize() {
+    CALL;
+    return SUCCESS;
+}
+
+int cuModuleLoadDataEx(void **module, const void *, unsigned, int *, void **) {
+    CALL;
+    *module = (void *)KERNELS;
+    live++;
+    return SUCCESS;
+}
+
+int cuModuleUnload(void *) { RELEASE((live--, SUCCESS)) }
+
+int cuModuleGetFunction(const void **function, void *, const char *name) {
+    CALL;
+    for (const Kernel &kernel : KERNELS) {
+        if (strcmp(kernel.name, name) == 0) {
+            *function = &kernel;
+            return SUCCESS;
+        }
+    }
+    return NOT_FOUND;
+}
+
+int cuStreamCreateWithPriority(void **stream, unsigned, int) {
+    CALL;
+    *stream = (void *)1;
+    live++;
+    return SUCCESS;
+}
+
+int cuStreamDestroy_v2(void *) { RELEASE((live--, SUCCESS)) }
+
+int cuStreamSynchronize(void *) {
+    CALL;
+    return SUCCESS;
+}
+
+int cuMemAlloc_v2(void **place, size_t bytes) {
+    CALL;
+    return allocate(place, bytes);
+}
+
+int cuMemFree_v2(void *place) { RELEASE(release(place)) }
+
+int cuMemcpyHtoD_v2(void *to, const void *from, size_t bytes) {
+    CALL;
+    memcpy(to, from, bytes);
+    return SUCCESS;
+}
+
+int cuMemcpyDtoH_v2(void *to, const void *from, size_t bytes) {
+    CALL;
+    memcpy(to, from, bytes);
+    return SUCCESS;
+}
+
+int cuLaunchKernel(const void *function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
+                   unsigned block_y, unsigned block_z, unsigned, void *, void **values, void **) {
+    CALL;
+    if (!grid_x || !grid_y || !grid_z || (size_t)block_x * block_y * block_z - 1 >= 1024) return INVALID_VALUE;
+    gridDim = {grid_x, grid_y, grid_z};
+    blockDim = {block_x, block_y, block_z};
+    body = ((const Kernel *)function)->run;
+    arguments = values;
+    for (blockIdx.z = 0; blockIdx.z < grid_z; blockIdx.z++)
+        for (blockIdx.y = 0; blockIdx.y < grid_y; blockIdx.y++)
+            for (blockIdx.x = 0; blockIdx.x < grid_x; blockIdx.x++)
+                if (!run_block()) return LAUNCH_FAILED;
+    return SUCCESS;
+}
+}
