@@ -142,7 +142,7 @@ struct Kernel {
     { #name, [](void **values) { invoke(name, values); } }
 
 // Every kernel of kernels.cu; a test compares.
-const Kernel KERNELS[] = {KERNEL(hash_leaves), KERNEL(hash_nodes)};
+const Kernel KERNELS[] = {KERNEL(hash_leaves), KERNEL(hash_nodes), KERNEL(transform_pass), KERNEL(spread_over_cosets)};
 
 int allocate(void **place, size_t bytes) {
     if (bytes == 0) return INVALID_VALUE;

@@ -33,6 +33,15 @@ DEVICE u64 reduce(u64 high, u64 low) {
     return sum;
 }
 
+// Of canonical elements, canonical.
+DEVICE u64 add(u64 a, u64 b) {
+    u64 sum = a + b;
+    return sum < a ? sum + EPSILON : canonical(sum);
+}
+
+// Of canonical elements, canonical.
+DEVICE u64 subtract(u64 a, u64 b) { return a >= b ? a - b : a + (ORDER - b); }
+
 DEVICE u64 multiply(u64 a, u64 b) { return reduce(__umul64hi(a, b), a * b); }
 
 DEVICE u64 seventh_power(u64 a) {

@@ -12,6 +12,7 @@
 use gpu_prover::device::{Device, Digest};
 use gpu_prover::driver;
 use plonky2::field::goldilocks_field::GoldilocksField as F;
+use plonky2::field::polynomial::{PolynomialCoeffs, PolynomialValues};
 use plonky2::field::types::{Field, Field64, PrimeField64, Sample};
 use plonky2::hash::merkle_tree::MerkleTree;
 use plonky2::hash::poseidon::{ALL_ROUND_CONSTANTS, PoseidonHash};
@@ -65,14 +66,32 @@ fn residues(count: usize) -> Vec<u64> {
     (0..count).map(|i| if i % 3 == 0 { edges[i / 3 % edges.len()] } else { F::rand().0 }).collect()
 }
 
-/// The library's tree over the same matrix: leaves' digests and cap.
-fn expected(columns: &[u64], log_rows: u32, cap_height: u32) -> (MerkleTree<F, PoseidonHash>, usize) {
-    let rows = 1 << log_rows;
-    let leaf = |leaf: usize| {
-        let row = reverse_bits(leaf, log_rows as usize);
-        columns.chunks(rows).map(|column| F::from_noncanonical_u64(column[row])).collect()
+/// What the library makes of the same values: coefficients, values on the coset, and the tree.
+struct Expected {
+    coefficients: Vec<u64>,
+    extension: Vec<u64>,
+    tree: MerkleTree<F, PoseidonHash>,
+}
+
+fn expected(values: &[u64], log_rows: u32, rate_bits: u32, cap_height: u32) -> Expected {
+    let columns = values.chunks(1 << log_rows);
+    let columns = columns.map(|column| column.iter().map(|value| F::from_noncanonical_u64(*value)).collect());
+    let polynomials: Vec<_> = columns.map(|column| PolynomialValues::<F>::new(column).ifft()).collect();
+    let extend = |polynomial: &PolynomialCoeffs<F>| {
+        polynomial.lde(rate_bits as usize).coset_fft(F::coset_shift()).values
     };
-    (MerkleTree::new((0..rows).map(leaf).collect(), cap_height as usize), rows)
+    let extended: Vec<Vec<F>> = polynomials.iter().map(extend).collect();
+    let log_leaves = log_rows + rate_bits;
+    let leaf = |leaf: usize| {
+        let row = reverse_bits(leaf, log_leaves as usize);
+        extended.iter().map(|column| column[row]).collect()
+    };
+    let numbers = |elements: &[F]| elements.iter().map(F::to_canonical_u64).collect::<Vec<u64>>();
+    Expected {
+        coefficients: polynomials.iter().flat_map(|polynomial| numbers(&polynomial.coeffs)).collect(),
+        extension: extended.iter().flat_map(|column| numbers(column)).collect(),
+        tree: MerkleTree::new((0..1 << log_leaves).map(leaf).collect(), cap_height as usize),
+    }
 }
 
 fn canonical(hash: plonky2::hash::hash_types::HashOut<F>) -> Digest {
@@ -80,23 +99,38 @@ fn canonical(hash: plonky2::hash::hash_types::HashOut<F>) -> Digest {
 }
 
 #[test]
-fn trees_are_those_of_the_library_at_every_size() {
+fn commitments_are_those_of_the_library_at_every_size() {
     let device = device();
-    for (log_rows, cap_height) in [(0, 0), (1, 0), (1, 1), (2, 1), (5, 0), (7, 4), (8, 3), (12, 4)] {
-        for width in [1, 7, 8, 9, 16, 33, 135] {
-            if log_rows == 12 && width > 9 {
+    for (log_rows, rate_bits, cap_height) in [
+        (0, 0, 0),
+        (1, 0, 0),
+        (0, 3, 2),
+        (1, 3, 1),
+        (2, 3, 4),
+        (5, 1, 0),
+        (6, 3, 4),
+        (9, 0, 3),
+        (10, 2, 0),
+        (12, 1, 4),
+    ] {
+        let domain = device.domain(log_rows, rate_bits).unwrap();
+        for width in [1, 2, 7, 8, 9, 33, 135] {
+            if log_rows + rate_bits > 9 && width > 2 {
                 continue;
             }
-            let columns = residues(width << log_rows);
-            let levels = device.merkle_tree(&columns, log_rows, cap_height).unwrap();
-            let (tree, rows) = expected(&columns, log_rows, cap_height);
-            let what = format!("2^{log_rows} rows of {width}, cap {cap_height}");
-            let cap: Vec<Digest> = tree.cap.0.iter().map(|hash| canonical(*hash)).collect();
-            assert_eq!(levels.last().unwrap(), &cap, "{what}");
-            for leaf in [0, rows / 3, rows - 1] {
-                let siblings = tree.prove(leaf).siblings.into_iter().map(canonical);
+            let values = residues(width << log_rows);
+            let made = device.commit(&domain, &values, cap_height).unwrap();
+            let expected = expected(&values, log_rows, rate_bits, cap_height);
+            let what = format!("{width} polynomials of 2^{log_rows}, rate 2^-{rate_bits}, cap {cap_height}");
+            assert!(device.coefficients(&made).unwrap() == expected.coefficients, "coefficients: {what}");
+            assert!(device.extension(&made).unwrap() == expected.extension, "extension: {what}");
+            let cap: Vec<Digest> = expected.tree.cap.0.iter().map(|hash| canonical(*hash)).collect();
+            assert_eq!(made.levels().last().unwrap(), &cap, "{what}");
+            let leaves = 1 << (log_rows + rate_bits);
+            for leaf in [0, leaves / 3, leaves - 1] {
+                let siblings = expected.tree.prove(leaf).siblings.into_iter().map(canonical);
                 for (height, sibling) in siblings.enumerate() {
-                    assert_eq!(levels[height][(leaf >> height) ^ 1], sibling, "{what}, leaf {leaf}");
+                    assert_eq!(made.levels()[height][(leaf >> height) ^ 1], sibling, "{what}, leaf {leaf}");
                 }
             }
         }
@@ -119,16 +153,27 @@ fn said(library: &Path, variables: &[(&str, String)]) -> String {
     text.split_once("said: ").unwrap().1.lines().next().unwrap().to_owned()
 }
 
-/// Multiplies and makes a tree, and says whether they are right, how many calls that took, and how much was not released.
+/// Multiplies and commits, and says whether that is right, how many calls it took, and how much was not released.
 #[test]
 fn child() {
     let Some(path) = std::env::var_os(CHILD) else { return };
     driver::use_library(Path::new(&path)).unwrap();
-    let tree = Device::open_with(0, b"emulated").and_then(|device| {
-        let columns = residues(9 << 5);
-        let levels = device.merkle_tree(&columns, 5, 1)?;
-        let (tree, _) = expected(&columns, 5, 1);
-        Ok(levels.last().unwrap() == &tree.cap.0.iter().map(|hash| canonical(*hash)).collect::<Vec<_>>())
+    let compared = Device::open_with(0, b"emulated").and_then(|device| {
+        let (log_rows, rate_bits) = (10, 1);
+        let values = residues(2 << log_rows);
+        let domain = device.domain(log_rows, rate_bits)?;
+        let made = device.commit(&domain, &values, 1)?;
+        let expected = expected(&values, log_rows, rate_bits, 1);
+        let cap: Vec<Digest> = expected.tree.cap.0.iter().map(|hash| canonical(*hash)).collect();
+        Ok(if device.coefficients(&made)? != expected.coefficients {
+            "coefficients wrong"
+        } else if device.extension(&made)? != expected.extension {
+            "extension wrong"
+        } else if made.levels().last().unwrap() != &cap {
+            "tree wrong"
+        } else {
+            "all right"
+        })
     });
     // SAFETY: the emulated driver's own functions, as it defines them.
     let (calls, live, products) = unsafe {
@@ -142,18 +187,14 @@ fn child() {
         let products = all.iter().all(|a| all.iter().all(|b| right(*a, *b)));
         (count("emulator_calls"), count("emulator_live"), products)
     };
-    let tree = match tree {
-        Ok(true) => "right".to_owned(),
-        Ok(false) => "wrong".to_owned(),
-        Err(error) => error.to_string(),
-    };
-    println!("\nsaid: products {products}, tree {tree}; {calls} calls, {live} live");
+    let compared = compared.map_or_else(|error| error.to_string(), ToOwned::to_owned);
+    println!("\nsaid: products {products}, {compared}; {calls} calls, {live} live");
 }
 
 #[test]
 fn broken_kernels_are_found() {
     let said_of = |name: &str, replaced: &[(&str, &str, &str)]| said(&emulator(name, replaced), &[]);
-    assert!(said_of("whole", &[]).starts_with("products true, tree right; "));
+    assert!(said_of("whole", &[]).starts_with("products true, all right; "));
     let (field, hash, tree) = ("goldilocks.cuh", "poseidon.cuh", "kernels.cu");
     for (name, file, from, to, found) in [
         ("no-borrow", field, "less -= EPSILON", "(void)0", "products false"),
@@ -163,6 +204,31 @@ fn broken_kernels_are_found() {
         ("rounds", hash, "FULL_ROUNDS_AT_EACH_END 4", "FULL_ROUNDS_AT_EACH_END 3", "tree wrong"),
         ("no-domain", tree, "state[RATE] = width + 1", "state[RATE] = width", "tree wrong"),
         ("order", tree, "reverse_bits(row, log_rows)", "row", "tree wrong"),
+        (
+            "cosets",
+            tree,
+            "((place & ((1ull << log_coset) - 1)) << rate_bits) | (place >> log_coset)",
+            "place + 0 * log_coset",
+            "tree wrong",
+        ),
+        ("no-scale", tree, "multiply(tile[i], scale)", "multiply(tile[i], scale + 1)", "coefficients wrong"),
+        (
+            "no-first-barrier",
+            tree,
+            "layer++) {\n        __syncthreads();",
+            "layer++) {",
+            "coefficients wrong",
+        ),
+        (
+            "no-last-barrier",
+            tree,
+            "    __syncthreads();\n    bool is_last",
+            "    bool is_last",
+            "coefficients wrong",
+        ),
+        ("root", tree, "(log_n - 1 - low_bit - bit)", "(log_n - 1 - bit)", "coefficients wrong"),
+        ("turned", tree, "subtract(a, turned)", "add(a, turned)", "extension wrong"),
+        ("powers", tree, "powers[i]", "powers[0]", "extension wrong"),
         ("last-column", tree, "begin + i < width", "begin + i + 1 < width", "tree wrong"),
     ] {
         let said = said_of(name, &[(file, from, to)]);
@@ -184,7 +250,7 @@ fn a_driver_that_fails_at_any_call_is_an_error_without_a_leak() {
         assert!(said.ends_with(" 0 live"), "call {call}: {said}");
         let is_named = said.contains("failed on device 0: LaunchFailed, CUDA's code 719");
         // What is released at the end reports to nobody.
-        assert!(is_named || said.contains("tree right"), "call {call}: {said}");
+        assert!(is_named || said.contains("all right"), "call {call}: {said}");
         failures += u32::from(is_named);
     }
     assert!(failures > calls / 2, "{failures} of {calls}");
@@ -195,7 +261,7 @@ fn too_large_a_matrix_is_out_of_memory() {
     let library = emulator("small", &[]);
     let said = said(&library, &[("EMULATED_MEMORY", "1000".to_owned())]);
     assert!(
-        said.contains("tree cuMemAlloc failed on device 0: OutOfMemory") && said.ends_with(" 0 live"),
+        said.contains(", cuMemAlloc failed on device 0: OutOfMemory") && said.ends_with(" 0 live"),
         "{said}"
     );
 }

@@ -57,7 +57,7 @@ const COMPONENT: &[&str] =
 const RESERVED: &[(&str, &[&str])] = &[
     ("sqlx", &["job-store"]),
     ("object_store", &["artifact-store"]),
-    ("qp-plonky2", &["ledger-circuits", "plonk-prover"]),
+    ("qp-plonky2", &["ledger-circuits", "plonk-prover", "gpu-prover"]),
     ("cust", &["gpu-prover"]),
     // For binaries; plonky2 speaks it, so what wraps plonky2 hears it.
     ("anyhow", &["launch", "prover", "prover-cli", "ledger-circuits"]),
