@@ -8,8 +8,8 @@
 //! One thing more differs: the proof of work is the smallest, where the library takes any that a thread finds first. The same witness
 //! gives the same bytes here, on any machine.
 //!
-//! The stages, each a module: [`commitment`] (interpolation, low-degree extension, Merkle tree), [`permutation`] (partial
-//! products), [`quotient`] (all constraints), [`fri`] (openings). The transcript is the library's `Challenger`, here in [`prove`].
+//! The stages, each a module: `commitment` (interpolation, low-degree extension, Merkle tree), `permutation` (partial
+//! products), `quotient` (all constraints), `fri` (openings). The transcript is the library's `Challenger`, here in [`prove`].
 //!
 //! It serves one configuration, `PoseidonGoldilocksConfig`, without lookups and without blinding; of others it says so.
 
