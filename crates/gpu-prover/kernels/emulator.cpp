@@ -3,7 +3,7 @@
 //   g++ -std=c++17 -O2 -shared -fPIC -o libemulated_cuda.so emulator.cpp
 //
 // A launch runs its blocks one after the other. A block's threads are fibers: each runs until it ends or reaches __syncthreads, and goes on
-// when all that have not ended are there. A block in which some threads wait and others end is refused, as it would hang on a device.
+// when all of them are there. A block in which some threads wait and others end is refused, as it would hang on a device.
 //
 // For tests: EMULATED_DEVICES is how many devices there are, EMULATED_MEMORY how many bytes each has; EMULATED_FAILURE=N:CODE makes the N-th
 // call (from 1) return that code, `emulator_calls` tells how many there were, and `emulator_live` how many allocations, modules, streams
@@ -32,7 +32,6 @@ enum Code {
     OUT_OF_MEMORY = 2,
     NO_DEVICE = 100,
     INVALID_DEVICE = 101,
-    INVALID_CONTEXT = 201,
     NOT_FOUND = 500,
     LAUNCH_FAILED = 719,
 };

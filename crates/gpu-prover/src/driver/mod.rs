@@ -5,7 +5,7 @@
 //! answers `CUDA_ERROR_NO_DEVICE` where there is no driver. `cust` is linked against an empty library (`no-driver/`) and finds these.
 //!
 //! A driver that is newer than `cust` may return codes that `cust`'s enumeration lacks, which would be undefined behaviour there: what it
-//! does not know becomes `CUDA_ERROR_UNKNOWN`, and the code itself is told in the log of [`last_unknown_code`].
+//! does not know becomes `CUDA_ERROR_UNKNOWN`, and [`last_unknown_code`] tells the code itself.
 
 // The driver's functions are foreign code, called as CUDA's headers declare them.
 #![allow(unsafe_code)]
