@@ -21,9 +21,6 @@ fn main() {
     for variable in ["NVCC", "CUDA_PATH", "PATH"] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
-    if env::var_os("CARGO_FEATURE_GPU").is_none() {
-        return;
-    }
     let Some(nvcc) = find_nvcc() else { return };
     let Some(out) = env::var_os("OUT_DIR").map(PathBuf::from) else { return };
     let mut command = Command::new(&nvcc);

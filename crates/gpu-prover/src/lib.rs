@@ -1,4 +1,4 @@
-//! NVIDIA devices, through the package `cust`; built with the feature `gpu` only.
+//! NVIDIA devices, through the package `cust`.
 //!
 //! `driver` finds CUDA's driver when it is first asked for: the same program runs on machines with and without one, and builds on
 //! machines without CUDA. `device` is a device in use, with the kernels of `kernels/`.
@@ -6,7 +6,5 @@
 //! The kernels compile as C++17 too, into a driver for machines without a device (`kernels/emulator.cpp`), so that the host's code and the
 //! kernels are tested anywhere.
 
-#[cfg(feature = "gpu")]
 pub mod device;
-#[cfg(feature = "gpu")]
 pub mod driver;

@@ -1,4 +1,4 @@
-//! The forwarders are those of `cust`'s declarations: `UPDATE_FORWARDERS=1 cargo test -p gpu-prover --features gpu --test forwarders`
+//! The forwarders are those of `cust`'s declarations: `UPDATE_FORWARDERS=1 cargo test -p gpu-prover --test forwarders`
 //! writes them anew.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]

@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// What changes slowly, or costs more, is asked for at every so many looks.
-const SLOW_LOOKS: u32 = 10;
+/// What may cost more takes one part of so many of the time.
+const COSTLY_SHARE: u32 = 50;
 /// How much of the past the page shows, and in which spans.
 const PAST: Duration = Duration::from_secs(6 * 3_600);
 const SPAN: Duration = Duration::from_secs(300);
@@ -129,29 +129,30 @@ fn sent(
 
 /// Looks, again and again, while somebody is there to see it.
 async fn look(store: JobStore, looks: watch::Sender<Arc<str>>, stop: CancellationToken) {
-    let mut slow = (BTreeMap::new(), Vec::new());
-    let mut age = 0;
+    let mut costly = None;
+    let mut was_seen = false;
     while !stop.is_cancelled() {
         let mut rest = LOOK_INTERVAL / 10;
         if looks.receiver_count() > 0 {
             let begun = Instant::now();
-            let text = match look_once(&store, &mut slow, age % SLOW_LOOKS == 0).await {
+            let text = match look_once(&store, &mut costly).await {
                 Ok(text) => {
-                    age += 1;
+                    was_seen = true;
                     text
                 }
                 Err(e) => {
                     tracing::warn!("the page cannot be told how things are: {e}");
-                    age = 0;
+                    costly = None;
                     serde_json::to_string(&Trouble { trouble: "the database does not answer" })
                         .unwrap_or_default()
                 }
             };
             looks.send_replace(text.into());
             rest = LOOK_INTERVAL.max(begun.elapsed() * LOOK_SHARE);
-        } else if age > 0 {
+        } else if was_seen {
             // Whoever comes next is not shown what was long ago.
-            age = 0;
+            was_seen = false;
+            costly = None;
             looks.send_replace(Arc::from(""));
         }
         tokio::select! {
@@ -161,22 +162,35 @@ async fn look(store: JobStore, looks: watch::Sender<Arc<str>>, stop: Cancellatio
     }
 }
 
-async fn look_once(
-    store: &JobStore,
-    slow: &mut (BTreeMap<String, f64>, Vec<Throughput>),
-    is_slow_due: bool,
-) -> Result<String, StoreError> {
-    if is_slow_due {
-        slow.1 = store.throughput(PAST, SPAN).await?;
-        slow.0.clear();
+/// What may cost more to ask for than the rest.
+struct Costly {
+    time_left: BTreeMap<String, f64>,
+    throughput: Vec<Throughput>,
+    /// When it is asked for again.
+    due: Instant,
+}
+
+impl Costly {
+    async fn ask(store: &JobStore) -> Result<Self, StoreError> {
+        let begun = Instant::now();
+        let throughput = store.throughput(PAST, SPAN).await?;
+        let mut time_left = BTreeMap::new();
         for id in store.batches_in_progress().await? {
             if let Some(seconds) = store.time_left(id).await? {
-                slow.0.insert(format!("{}/{}", id.chain_id, id.number), seconds);
+                time_left.insert(format!("{}/{}", id.chain_id, id.number), seconds);
             }
         }
+        Ok(Self { time_left, throughput, due: Instant::now() + begun.elapsed() * COSTLY_SHARE })
     }
+}
+
+async fn look_once(store: &JobStore, costly: &mut Option<Costly>) -> Result<String, StoreError> {
+    let Costly { time_left, throughput, .. } = match costly {
+        Some(known) if Instant::now() < known.due => known,
+        _ => costly.insert(Costly::ask(store).await?),
+    };
     let overview = store.overview().await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-    let look = Look { now, overview: &overview, time_left: &slow.0, throughput: &slow.1 };
+    let look = Look { now, overview: &overview, time_left, throughput };
     serde_json::to_string(&look).map_err(|e| StoreError::Invalid(e.to_string()))
 }

@@ -61,6 +61,39 @@ async fn a_cancelled_batch_stops_within_a_second_wherever_it_runs() {
 }
 
 #[tokio::test]
+async fn a_batchs_report_is_of_one_moment() {
+    let url = empty_database().await;
+    let store = JobStore::connect(&url).await.unwrap();
+    store.migrate().await.unwrap();
+    store.insert_protocol_version(VERSION, "mock", "digest").await.unwrap();
+    insert(&store, 1).await;
+    // The batch and its job fail together, after the report has read the batch and before it can read the job.
+    let mut failing = PgConnection::connect(url.expose()).await.unwrap();
+    sqlx::raw_sql(
+        "BEGIN; LOCK TABLE prover_jobs;
+         UPDATE prover_jobs SET status = 'failed', error = 'broken';
+         UPDATE batches SET status = 'failed', error = 'broken'",
+    )
+    .execute(&mut failing)
+    .await
+    .unwrap();
+    let report = tokio::spawn({
+        let store = store.clone();
+        async move { store.batch_report(BATCH).await.unwrap() }
+    });
+    let mut looking = PgConnection::connect(url.expose()).await.unwrap();
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'prover_jobs'::regclass";
+    while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut looking).await.unwrap() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    sqlx::raw_sql("COMMIT").execute(&mut failing).await.unwrap();
+    let report = report.await.unwrap();
+    assert_eq!((report.batch.status, report.stuck.len()), (BatchStatus::Queued, 0));
+    let later = store.batch_report(BATCH).await.unwrap();
+    assert_eq!((later.batch.status, later.stuck.len()), (BatchStatus::Failed, 1));
+}
+
+#[tokio::test]
 async fn the_next_batch_of_a_strict_chain_starts_when_the_one_before_is_cancelled() {
     let store = store().await;
     let settings = ChainSettings { head_of_chain: Some(HeadOfChain::Strict), share: None };

@@ -1,12 +1,11 @@
 //! Polynomials that are committed to.
 
 use crate::merkle::MerkleTree;
-use crate::{C, D, F, H, Stage, Stages};
+use crate::{F, H, Stage, Stages};
 use plonky2::field::fft::{FftRootTable, fft_root_table, ifft_with_options};
 use plonky2::field::polynomial::{PolynomialCoeffs, PolynomialValues};
 use plonky2::field::types::Field;
 use plonky2::fri::FriConfig;
-use plonky2::fri::oracle::PolynomialBatch;
 use plonky2::hash::merkle_proofs::MerkleProof;
 use plonky2::hash::merkle_tree::MerkleCap;
 use plonky2::util::{log2_strict, reverse_bits};
@@ -32,7 +31,7 @@ impl Roots {
 /// The library keeps each leaf as a vector of its own, beside the columns that it transposed. Here the columns alone are kept:
 /// hashing takes four neighbours of each at a time, the quotient runs of them, and the queries some dozens of rows.
 #[derive(Debug)]
-pub(crate) struct Commitment {
+pub struct Commitment {
     /// The polynomials.
     pub(crate) polynomials: Vec<PolynomialCoeffs<F>>,
     /// The values of each on the coset, in the coset's natural order.
@@ -43,14 +42,15 @@ pub(crate) struct Commitment {
 impl Commitment {
     /// Commits to the polynomials that take these values on the subgroup.
     pub(crate) fn of_values(
-        values: Vec<Vec<F>>,
+        values: &[Vec<F>],
         config: &FriConfig,
         roots: &Roots,
         stages: &mut Stages,
     ) -> Self {
-        let interpolate = |column| ifft_with_options(PolynomialValues::new(column), None, Some(&roots.small));
-        let polynomials =
-            stages.time(Stage::Interpolation, || values.into_par_iter().map(interpolate).collect());
+        let interpolate = |column: &Vec<F>| {
+            ifft_with_options(PolynomialValues::new(column.clone()), None, Some(&roots.small))
+        };
+        let polynomials = stages.time(Stage::Interpolation, || values.par_iter().map(interpolate).collect());
         Self::of_polynomials(polynomials, config, roots, stages)
     }
 
@@ -77,32 +77,12 @@ impl Commitment {
     pub(crate) fn cap(&self) -> MerkleCap<F, H> {
         self.tree.cap()
     }
-}
-
-/// What a proof opens: a commitment made here, or the circuit's own, which the library made when the circuit was built.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Oracle<'a> {
-    Circuit(&'a PolynomialBatch<F, C, D>),
-    Proof(&'a Commitment),
-}
-
-impl<'a> Oracle<'a> {
-    pub(crate) fn polynomials(self) -> &'a [PolynomialCoeffs<F>] {
-        match self {
-            Self::Circuit(batch) => &batch.polynomials,
-            Self::Proof(commitment) => &commitment.polynomials,
-        }
-    }
 
     /// A leaf, and its way to the cap.
-    pub(crate) fn open(self, leaf: usize) -> (Vec<F>, MerkleProof<F, H>) {
-        match self {
-            Self::Circuit(batch) => (batch.merkle_tree.get(leaf).to_vec(), batch.merkle_tree.prove(leaf)),
-            Self::Proof(Commitment { columns, tree, .. }) => {
-                let rows = columns.first().map_or(1, Vec::len);
-                let row = reverse_bits(leaf, log2_strict(rows));
-                (columns.iter().map(|column| column[row]).collect(), tree.prove(leaf))
-            }
-        }
+    pub(crate) fn open(&self, leaf: usize) -> (Vec<F>, MerkleProof<F, H>) {
+        let Self { columns, tree, .. } = self;
+        let rows = columns.first().map_or(1, Vec::len);
+        let row = reverse_bits(leaf, log2_strict(rows));
+        (columns.iter().map(|column| column[row]).collect(), tree.prove(leaf))
     }
 }

@@ -8,24 +8,29 @@
 //! One thing more differs: the proof of work is the smallest, where the library takes any that a thread finds first. The same witness
 //! gives the same bytes here, on any machine.
 //!
-//! The stages, each a module: `commitment` (interpolation, low-degree extension, Merkle tree), `permutation` (partial
-//! products), `quotient` (all constraints), `fri` (openings). The transcript is the library's `Challenger`, here in [`prove`].
+//! The transcript, the library's `Challenger`, is here and in `fri`. What it needs is computed by a [`Committer`]: the processor's is
+//! `cpu`, of `commitment` (interpolation, low-degree extension, Merkle tree), `permutation` (partial products), `quotient` (all
+//! constraints) and `polynomials` (openings).
 //!
 //! It serves one configuration, `PoseidonGoldilocksConfig`, without lookups and without blinding; of others it says so.
 
 mod commitment;
+pub mod committer;
+mod cpu;
 mod fri;
 mod merkle;
 mod permutation;
+mod polynomials;
 mod poseidon;
 mod quotient;
 pub mod sample;
 mod stages;
 
+pub use committer::Committer;
+pub use cpu::Cpu;
 pub use stages::{Stage, Stages};
 
-use commitment::{Commitment, Oracle, Roots};
-use fri::Opened;
+use committer::{Constraints, Opened, Oracle, Permutation, Polynomials};
 use plonky2::field::extension::quadratic::QuadraticExtension;
 use plonky2::field::goldilocks_field::GoldilocksField;
 use plonky2::field::types::Field;
@@ -36,7 +41,6 @@ use plonky2::plonk::circuit_data::{CommonCircuitData, ProverOnlyCircuitData};
 use plonky2::plonk::config::{Hasher, PoseidonGoldilocksConfig};
 use plonky2::plonk::proof::{OpeningSet, Proof, ProofWithPublicInputs};
 use plonky2::util::log2_ceil;
-use quotient::Constraints;
 use thiserror::Error;
 
 type F = GoldilocksField;
@@ -64,13 +68,6 @@ pub enum ProveError {
     NoProofOfWork,
 }
 
-/// The challenges of one run of the permutation argument.
-#[derive(Debug, Clone, Copy)]
-struct Permutation {
-    beta: F,
-    gamma: F,
-}
-
 /// Proves that this witness satisfies the circuit. All values that the circuit's generators give are set in it; what is not set is zero.
 /// Whether it does satisfy the circuit is known once the proof is verified.
 ///
@@ -96,10 +93,21 @@ pub fn prove_timed(
     witness: &PartitionWitness<'_, F>,
     stages: &mut Stages,
 ) -> Result<ProofWithPublicInputs<F, C, D>, ProveError> {
+    prove_with(&mut Cpu::new(prover_data, common, stages), prover_data, common, witness)
+}
+
+/// As [`prove`], by this committer, which is one for this circuit.
+///
+/// # Errors
+/// As [`prove`]; the committer's.
+pub fn prove_with<K: Committer>(
+    committer: &mut K,
+    prover_data: &ProverOnlyCircuitData<F, C, D>,
+    common: &CommonCircuitData<F, D>,
+    witness: &PartitionWitness<'_, F>,
+) -> Result<ProofWithPublicInputs<F, C, D>, K::Error> {
     check_supported(common)?;
     let config = &common.config;
-    let fri_config = &config.fri_config;
-    let roots = Roots::new(common.degree(), fri_config.rate_bits);
     let public_inputs: Vec<F> = prover_data
         .public_inputs
         .iter()
@@ -110,55 +118,61 @@ pub fn prove_timed(
         .collect();
     let public_inputs_hash = <H as Hasher<F>>::hash_no_pad(&public_inputs);
 
-    let wire_values = stages.time(Stage::Interpolation, || wire_columns(witness));
-    let wires = Commitment::of_values(wire_values.clone(), fri_config, &roots, stages);
+    let wire_values = committer.load(wire_columns(witness))?;
+    let wires = committer.commit(&wire_values)?;
+    let wires_cap = committer.cap(&wires)?;
     let mut challenger = Challenger::new();
     common.fri_params.observe(&mut challenger);
     challenger.observe_hash::<H>(prover_data.circuit_digest);
     challenger.observe_hash::<H>(public_inputs_hash);
-    challenger.observe_cap::<H>(&wires.cap());
+    challenger.observe_cap::<H>(&wires_cap);
     let betas = challenger.get_n_challenges(config.num_challenges);
     let gammas = challenger.get_n_challenges(config.num_challenges);
     let permutation: Vec<Permutation> =
         betas.into_iter().zip(gammas).map(|(beta, gamma)| Permutation { beta, gamma }).collect();
 
-    let z_values = stages.time(Stage::Permutation, || {
-        permutation::z_and_partial_products(&wire_values, &permutation, prover_data, common)
-    });
+    let z_values = committer.permutation(&wire_values, &permutation)?;
     drop(wire_values);
-    let zs = Commitment::of_values(z_values, fri_config, &roots, stages);
-    challenger.observe_cap::<H>(&zs.cap());
+    let zs = committer.commit(&z_values)?;
+    drop(z_values);
+    let zs_cap = committer.cap(&zs)?;
+    challenger.observe_cap::<H>(&zs_cap);
     let alphas = challenger.get_n_challenges(config.num_challenges);
 
     let constraints = Constraints {
-        prover_data,
-        common,
         public_inputs_hash: &public_inputs_hash,
         wires: &wires,
         zs: &zs,
         permutation: &permutation,
         alphas: &alphas,
     };
-    let quotients = stages.time(Stage::Quotient, || constraints.quotients())?;
-    let quotients = Commitment::of_polynomials(quotients, fri_config, &roots, stages);
-    challenger.observe_cap::<H>(&quotients.cap());
+    let quotients = committer.quotients(&constraints)?;
+    let quotients_cap = committer.cap(&quotients)?;
+    challenger.observe_cap::<H>(&quotients_cap);
 
     let zeta = challenger.get_extension_challenge::<D>();
     if zeta.exp_power_of_2(common.degree_bits()) == Extension::ONE {
-        return Err(ProveError::PointInSubgroup);
+        return Err(ProveError::PointInSubgroup.into());
     }
     let zeta_next = Extension::primitive_root_of_unity(common.degree_bits()) * zeta;
-    let oracles = [
-        Oracle::Circuit(&prover_data.constants_sigmas_commitment),
-        Oracle::Proof(&wires),
-        Oracle::Proof(&zs),
-        Oracle::Proof(&quotients),
+    let oracles = [Oracle::Circuit, Oracle::Proof(&wires), Oracle::Proof(&zs), Oracle::Proof(&quotients)];
+    let counts = [
+        common.sigmas_range().end,
+        config.num_wires,
+        common.partial_products_range().end,
+        common.quotient_degree_factor * config.num_challenges,
     ];
-    let next_polynomials = &zs.polynomials[common.zs_range()];
-    let ([fixed, wires_at, zs_at, quotients_at], zs_next) = stages.time(Stage::Openings, || {
-        let at_zeta = oracles.map(|oracle| fri::evaluate(oracle.polynomials(), zeta));
-        (at_zeta, fri::evaluate(next_polynomials, zeta_next))
-    });
+    let all: Vec<_> = oracles
+        .into_iter()
+        .zip(counts)
+        .map(|(oracle, count)| Polynomials { oracle, range: 0..count })
+        .collect();
+    let next = Polynomials { oracle: Oracle::Proof(&zs), range: common.zs_range() };
+    let zs_next = committer.evaluate(&next, zeta_next)?;
+    let [fixed, wires_at, zs_at, quotients_at] = {
+        let mut at = |i: usize| committer.evaluate(&all[i], zeta);
+        [at(0)?, at(1)?, at(2)?, at(3)?]
+    };
     let openings = OpeningSet::<F, D> {
         constants: fixed[common.constants_range()].to_vec(),
         plonk_sigmas: fixed[common.sigmas_range()].to_vec(),
@@ -170,26 +184,26 @@ pub fn prove_timed(
         lookup_zs: Vec::new(),
         lookup_zs_next: Vec::new(),
     };
-    for values in [
+    let at_zeta = [
         &openings.constants,
         &openings.plonk_sigmas,
         &openings.wires,
         &openings.plonk_zs,
         &openings.partial_products,
         &openings.quotient_polys,
-        &openings.plonk_zs_next,
-    ] {
+    ];
+    for values in at_zeta.into_iter().chain([&openings.plonk_zs_next]) {
         challenger.observe_extension_elements::<D>(values);
     }
     let opened = [
-        Opened { point: zeta, polynomials: oracles.iter().flat_map(|oracle| oracle.polynomials()).collect() },
-        Opened { point: zeta_next, polynomials: next_polynomials.iter().collect() },
+        Opened { point: zeta, polynomials: all, values: at_zeta.into_iter().flatten().copied().collect() },
+        Opened { point: zeta_next, polynomials: vec![next], values: openings.plonk_zs_next.clone() },
     ];
-    let opening_proof = fri::prove(&oracles, &opened, &mut challenger, &common.fri_params, stages)?;
+    let opening_proof = fri::prove(committer, &oracles, &opened, &mut challenger, &common.fri_params)?;
     let proof = Proof {
-        wires_cap: wires.cap(),
-        plonk_zs_partial_products_cap: zs.cap(),
-        quotient_polys_cap: quotients.cap(),
+        wires_cap,
+        plonk_zs_partial_products_cap: zs_cap,
+        quotient_polys_cap: quotients_cap,
         openings,
         opening_proof,
     };

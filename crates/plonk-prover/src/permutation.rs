@@ -1,6 +1,7 @@
 //! The permutation argument: that wires which are connected have the same value.
 
-use crate::{C, D, F, Permutation};
+use crate::committer::Permutation;
+use crate::{C, D, F};
 use plonky2::field::types::Field;
 use plonky2::plonk::circuit_data::{CommonCircuitData, ProverOnlyCircuitData};
 use rayon::prelude::*;

@@ -1,11 +1,11 @@
 //! The quotient: all constraints, mixed by powers of a challenge, through the polynomial that vanishes on the circuit's rows.
 
 use crate::commitment::Commitment;
-use crate::{C, D, F, Permutation, ProveError};
+use crate::committer::{Constraints, Permutation};
+use crate::{C, D, F, ProveError};
 use plonky2::field::polynomial::{PolynomialCoeffs, PolynomialValues};
 use plonky2::field::types::Field;
 use plonky2::field::zero_poly_coset::ZeroPolyOnCoset;
-use plonky2::hash::hash_types::HashOut;
 use plonky2::plonk::circuit_data::{CommonCircuitData, ProverOnlyCircuitData};
 use plonky2::plonk::vars::EvaluationVarsBaseBatch;
 use plonky2::util::log2_ceil;
@@ -14,45 +14,45 @@ use rayon::prelude::*;
 /// Points that are evaluated together.
 const POINTS_TOGETHER: usize = 32;
 
-/// What the quotient is made of.
-pub(crate) struct Constraints<'a> {
-    pub(crate) prover_data: &'a ProverOnlyCircuitData<F, C, D>,
-    pub(crate) common: &'a CommonCircuitData<F, D>,
-    pub(crate) public_inputs_hash: &'a HashOut<F>,
-    pub(crate) wires: &'a Commitment,
-    pub(crate) zs: &'a Commitment,
-    pub(crate) permutation: &'a [Permutation],
-    /// One quotient for each.
-    pub(crate) alphas: &'a [F],
+/// The quotient of each alpha, in pieces of the circuit's degree.
+///
+/// # Errors
+/// [`ProveError::Unsatisfied`] when the constraints do not vanish on all rows.
+pub(crate) fn quotients(
+    prover_data: &ProverOnlyCircuitData<F, C, D>,
+    common: &CommonCircuitData<F, D>,
+    constraints: &Constraints<'_, Commitment>,
+) -> Result<Vec<PolynomialCoeffs<F>>, ProveError> {
+    let quotient = Quotient { prover_data, common, constraints };
+    let quotient_bits = log2_ceil(common.quotient_degree_factor);
+    let vanishing = ZeroPolyOnCoset::<F>::new(common.degree_bits(), quotient_bits);
+    let points = F::two_adic_subgroup(common.degree_bits() + quotient_bits);
+    let mixed: Vec<Vec<F>> = points
+        .par_chunks(POINTS_TOGETHER)
+        .enumerate()
+        .flat_map_iter(|(chunk, points)| {
+            quotient.at_points(chunk * POINTS_TOGETHER, points, quotient_bits, &vanishing)
+        })
+        .collect();
+    let alphas = constraints.alphas.len();
+    let mut pieces = Vec::new();
+    for alpha in 0..alphas {
+        let values = mixed.iter().skip(alpha).step_by(alphas).flatten().copied().collect();
+        let mut quotient = PolynomialValues::<F>::new(values).coset_ifft(F::coset_shift());
+        quotient.trim_to_len(common.quotient_degree()).map_err(|_| ProveError::Unsatisfied)?;
+        pieces.extend(quotient.chunks(common.degree()));
+    }
+    Ok(pieces)
 }
 
-impl Constraints<'_> {
-    /// The quotient of each alpha, in pieces of the circuit's degree.
-    ///
-    /// # Errors
-    /// [`ProveError::Unsatisfied`] when the constraints do not vanish on all rows.
-    pub(crate) fn quotients(&self) -> Result<Vec<PolynomialCoeffs<F>>, ProveError> {
-        let common = self.common;
-        let quotient_bits = log2_ceil(common.quotient_degree_factor);
-        let vanishing = ZeroPolyOnCoset::<F>::new(common.degree_bits(), quotient_bits);
-        let points = F::two_adic_subgroup(common.degree_bits() + quotient_bits);
-        let mixed: Vec<Vec<F>> = points
-            .par_chunks(POINTS_TOGETHER)
-            .enumerate()
-            .flat_map_iter(|(chunk, points)| {
-                self.at_points(chunk * POINTS_TOGETHER, points, quotient_bits, &vanishing)
-            })
-            .collect();
-        let mut pieces = Vec::new();
-        for alpha in 0..self.alphas.len() {
-            let values = mixed.iter().skip(alpha).step_by(self.alphas.len()).flatten().copied().collect();
-            let mut quotient = PolynomialValues::<F>::new(values).coset_ifft(F::coset_shift());
-            quotient.trim_to_len(common.quotient_degree()).map_err(|_| ProveError::Unsatisfied)?;
-            pieces.extend(quotient.chunks(common.degree()));
-        }
-        Ok(pieces)
-    }
+/// What the quotient is made of.
+struct Quotient<'a> {
+    prover_data: &'a ProverOnlyCircuitData<F, C, D>,
+    common: &'a CommonCircuitData<F, D>,
+    constraints: &'a Constraints<'a, Commitment>,
+}
 
+impl Quotient<'_> {
     /// For each alpha, the mixed constraints through the vanishing polynomial at each of these points.
     fn at_points(
         &self,
@@ -61,7 +61,8 @@ impl Constraints<'_> {
         quotient_bits: usize,
         vanishing: &ZeroPolyOnCoset<F>,
     ) -> Vec<Vec<F>> {
-        let Self { common, prover_data, wires, zs, .. } = self;
+        let Self { common, prover_data, constraints } = self;
+        let Constraints { public_inputs_hash, wires, zs, permutation, alphas } = constraints;
         let n = points.len();
         // The commitments have more points than the quotient's degree asks for: every so many-th is taken.
         let rate_bits = common.config.fri_config.rate_bits;
@@ -86,7 +87,7 @@ impl Constraints<'_> {
         }
         let (constants, sigmas) = fixed.split_at(common.num_constants * n);
 
-        let variables = EvaluationVarsBaseBatch::new(n, constants, &local_wires, self.public_inputs_hash);
+        let variables = EvaluationVarsBaseBatch::new(n, constants, &local_wires, public_inputs_hash);
         let gates = gate_constraints(common, variables);
         let shifted: Vec<F> = points.iter().map(|x| F::coset_shift() * *x).collect();
         // That Z starts at one: L_0 · (Z - 1), with L_0 = Z_H / (rows · (x - 1)).
@@ -98,11 +99,11 @@ impl Constraints<'_> {
             .map(|(k, inverse)| inverse * vanishing.eval(first + k))
             .collect();
         let mut terms: Vec<F> = Vec::new();
-        for challenge in 0..self.permutation.len() {
+        for challenge in 0..permutation.len() {
             let z = &local_zs[challenge * n..][..n];
             terms.extend(z.iter().zip(&first_row).map(|(z, first_row)| *first_row * (*z - F::ONE)));
         }
-        for (challenge, permutation) in self.permutation.iter().enumerate() {
+        for (challenge, permutation) in permutation.iter().enumerate() {
             self.permutation_terms(
                 permutation,
                 challenge,
@@ -112,7 +113,7 @@ impl Constraints<'_> {
         }
         terms.extend(gates);
 
-        self.alphas
+        alphas
             .iter()
             .map(|alpha| {
                 // By Horner's rule from the last term on, for all points beside each other.

@@ -67,7 +67,8 @@ impl Stages {
         self.times[stage as usize]
     }
 
-    pub(crate) fn time<T>(&mut self, stage: Stage, work: impl FnOnce() -> T) -> T {
+    /// Does something, and adds the time that it took.
+    pub fn time<T>(&mut self, stage: Stage, work: impl FnOnce() -> T) -> T {
         let begun = Instant::now();
         let result = work();
         self.times[stage as usize] += begun.elapsed();

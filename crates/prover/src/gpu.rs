@@ -23,7 +23,7 @@ pub(crate) fn run(command: &GpuCommand) -> anyhow::Result<()> {
 #[cfg(not(feature = "gpu"))]
 fn check(_json: bool) -> anyhow::Result<()> {
     anyhow::bail!(
-        "this program was built without devices; build it with them: cargo build --release -p prover --features gpu"
+        "this program was built without devices; build it with the feature `gpu`, which is there by default"
     )
 }
 

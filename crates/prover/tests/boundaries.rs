@@ -17,7 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("proof-system", &["proving-model"]),
     ("keystore", &[]),
     ("plonk-prover", &[]),
-    ("gpu-prover", &[]),
+    ("gpu-prover", &["plonk-prover"]),
     ("ledger-circuits", &["keystore", "plonk-prover", "proof-system", "proving-model"]),
     ("proving-component", &["artifact-store", "job-runner", "job-store", "proof-system", "proving-model"]),
     ("witness-generator", COMPONENT),

@@ -103,6 +103,8 @@ async fn until_shown(page: &Client, what: &str, script: &str) -> Value {
 }
 
 const IS_LIVE: &str = "return document.getElementById('state').textContent === 'live'";
+/// Circuits that were proven in the last hour.
+const PROVEN: &str = "return Number(document.getElementById('proven').textContent)";
 /// Successful jobs of a batch's rounds, of all its jobs, by its heading.
 const ROUNDS: &str = "const row = [...document.querySelectorAll('#batch-rows tr')]
         .find((row) => row.cells[0].firstChild.textContent === '1 of chain 2');
@@ -121,6 +123,14 @@ fn rounds(status: &Value) -> Vec<(i64, i64)> {
         }
     }
     rounds
+}
+
+/// Circuits that are proven, of both batches.
+fn proven(scene: &Scene) -> i64 {
+    let counts = |chain| scene.status(chain, 1)["jobs"].as_array().unwrap().clone();
+    let is_proof = |count: &Value| count["stage"] == "circuit_proof" && count["status"] == "successful";
+    let all = counts(0).into_iter().chain(counts(2)).filter(is_proof);
+    all.map(|count| count["count"].as_i64().unwrap()).sum()
 }
 
 fn shown_rounds(cells: &Value) -> Vec<(i64, i64)> {
@@ -146,7 +156,8 @@ async fn screenshot(page: &Client, name: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_shows_what_the_store_says_and_comes_back_after_its_monitor() {
     let scene =
-        Scene::mock("[[circuit]]\ncount = 40\nprove_ms = 500\n[[circuit]]\ncount = 1\npanics = true\n").await;
+        Scene::mock("[[circuit]]\ncount = 100\nprove_ms = 400\n[[circuit]]\ncount = 1\npanics = true\n")
+            .await;
     let port = free_port();
     let address = format!("127.0.0.1:{port}");
     let mut first = monitor(&scene, "monitor", &address);
@@ -164,14 +175,17 @@ async fn the_page_shows_what_the_store_says_and_comes_back_after_its_monitor() {
 
     // What the page shows was so at some moment between two looks at the store.
     for _ in 0..3 {
-        let before = rounds(&scene.status(2, 1));
+        let (before, proven_before) = (rounds(&scene.status(2, 1)), proven(&scene));
         tokio::time::sleep(TWO_LOOKS).await;
         let shown = shown_rounds(&until_shown(&page, "the batch is there", ROUNDS).await);
-        let after = rounds(&scene.status(2, 1));
+        let shown_proven = ask(&page, PROVEN).await.as_i64().unwrap();
+        let (after, proven_after) = (rounds(&scene.status(2, 1)), proven(&scene));
         let is_between = shown.iter().zip(before.iter().zip(&after)).all(|(shown, (before, after))| {
             (before.0..=after.0).contains(&shown.0) && (before.1..=after.1).contains(&shown.1)
         });
         assert!(is_between, "{before:?}, {shown:?}, {after:?}");
+        assert!((proven_before..=proven_after).contains(&shown_proven), "{shown_proven} were proven");
+        assert!(after[0].0 < after[0].1 - 1, "it has ended, {after:?}: the test is of one that runs");
     }
     let demand: Value = serde_json::from_str(&get(&address, "/queue_report").unwrap().body).unwrap();
     assert_eq!(demand[0]["version"], "0.0.1");
@@ -195,6 +209,7 @@ async fn the_page_shows_what_the_store_says_and_comes_back_after_its_monitor() {
     until("all that can be done is done", LONG, is_idle);
     tokio::time::sleep(TWO_LOOKS).await;
     assert_eq!(shown_rounds(&ask(&page, ROUNDS).await), rounds(&scene.status(2, 1)));
+    assert_eq!(ask(&page, PROVEN).await, proven(&scene));
     let text = page.find(Locator::Css("main")).await.unwrap().text().await.unwrap();
     assert!(text.contains("the mock panics, as its file asks"), "{text}");
     assert!(text.contains("3 workers") && text.contains("circuit-prover"), "{text}");
