@@ -25,3 +25,10 @@ static inline uint64_t __brevll(uint64_t value) {
     for (int i = 0; i < 64; i++) reversed |= ((value >> i) & 1) << (63 - i);
     return reversed;
 }
+
+// Threads run one after the other.
+static inline unsigned long long atomicMin(unsigned long long *place, unsigned long long value) {
+    unsigned long long before = *place;
+    if (value < before) *place = value;
+    return before;
+}

@@ -51,13 +51,17 @@ DEVICE void multiply_by_matrix(u64 state[WIDTH], int next_round) {
     }
 }
 
-DEVICE void permute(u64 state[WIDTH]) {
+DEVICE void add_first_constants(u64 state[WIDTH]) {
 #pragma unroll
     for (int i = 0; i < WIDTH; i++) {
         u64 constant = ROUND_CONSTANTS[i];
         u64 sum = state[i] + constant;
         state[i] = sum < constant ? sum + EPSILON : sum;
     }
+}
+
+DEVICE void permute(u64 state[WIDTH]) {
+    add_first_constants(state);
     for (int round = 0; round < ROUNDS; round++) {
         bool is_full = round < FULL_ROUNDS_AT_EACH_END || round >= ROUNDS - FULL_ROUNDS_AT_EACH_END;
         state[0] = seventh_power(state[0]);
@@ -67,4 +71,9 @@ DEVICE void permute(u64 state[WIDTH]) {
         }
         multiply_by_matrix(state, round + 1);
     }
+}
+
+DEVICE void write_digest(u64 *digests, u64 place, const u64 state[WIDTH]) {
+#pragma unroll
+    for (int i = 0; i < DIGEST; i++) digests[place * DIGEST + i] = canonical(state[i]);
 }

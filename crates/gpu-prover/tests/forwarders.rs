@@ -13,8 +13,12 @@ use std::{
 
 /// The source of a package that this one is built with.
 fn source_of(package: &str) -> PathBuf {
+    // Of packages for other platforms there may be no copy here.
+    let version = Command::new("rustc").arg("-vV").output().unwrap();
+    let version = String::from_utf8(version.stdout).unwrap();
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version=1", "--offline", "--all-features"])
+        .args(["metadata", "--format-version=1", "--offline", "--all-features", "--filter-platform", host])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();

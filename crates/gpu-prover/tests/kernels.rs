@@ -1,5 +1,4 @@
-//! The kernels, on the emulated driver (`kernels/emulator.cpp`): the real host code and the real kernels, on the host's processor,
-//! against the library's Rust.
+//! The kernels that commit, on the emulated driver, against the library's Rust.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,7 +8,11 @@
     reason = "a test fails by panicking"
 )]
 
-use gpu_prover::device::{Device, Digest};
+mod emulated;
+
+use emulated::{device, emulator, folder};
+use gpu_prover::commitment::{Commitment, Digest, Domain};
+use gpu_prover::device::Device;
 use gpu_prover::driver;
 use plonky2::field::goldilocks_field::GoldilocksField as F;
 use plonky2::field::polynomial::{PolynomialCoeffs, PolynomialValues};
@@ -17,49 +20,7 @@ use plonky2::field::types::{Field, Field64, PrimeField64, Sample};
 use plonky2::hash::merkle_tree::MerkleTree;
 use plonky2::hash::poseidon::{ALL_ROUND_CONSTANTS, PoseidonHash};
 use plonky2::util::reverse_bits;
-use std::{
-    fmt::Write as _,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    sync::OnceLock,
-};
-
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels")
-}
-
-/// Compiles the emulated driver, with what is replaced in the kernels' sources; returns the library.
-fn emulator(name: &str, replaced: &[(&str, &str, &str)]) -> PathBuf {
-    let sources = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    fs::create_dir_all(&sources).unwrap();
-    for entry in fs::read_dir(folder()).unwrap() {
-        let path = entry.unwrap().path();
-        let file = path.file_name().unwrap().to_str().unwrap().to_owned();
-        let mut text = fs::read_to_string(&path).unwrap();
-        for (_, from, to) in replaced.iter().filter(|(of, ..)| *of == file) {
-            assert_eq!(text.matches(from).count(), 1, "{from:?} in {file}");
-            text = text.replace(from, to);
-        }
-        fs::write(sources.join(file), text).unwrap();
-    }
-    let library = sources.join("libemulated_cuda.so");
-    let output = Command::new(std::env::var("CXX").unwrap_or("g++".to_owned()))
-        .args(["-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-clobbered"])
-        .args(["-shared", "-fPIC", "-o"])
-        .args([&library, &sources.join("emulator.cpp")])
-        .output()
-        .expect("a C++ compiler (g++, or what CXX names)");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    library
-}
-
-/// The emulated driver, in this process.
-fn device() -> Device {
-    static LOADED: OnceLock<()> = OnceLock::new();
-    LOADED.get_or_init(|| driver::use_library(&emulator("emulated", &[])).unwrap());
-    Device::open_with(0, b"emulated").unwrap()
-}
+use std::{fmt::Write as _, fs, path::Path, process::Command};
 
 fn residues(count: usize) -> Vec<u64> {
     let edges = [0, 1, F::ORDER - 1, F::ORDER, F::ORDER + 1, u64::MAX, 0xffff_ffff, 1 << 32, 1 << 63];
@@ -100,7 +61,7 @@ fn canonical(hash: plonky2::hash::hash_types::HashOut<F>) -> Digest {
 
 #[test]
 fn commitments_are_those_of_the_library_at_every_size() {
-    let device = device();
+    let device = device("emulated");
     for (log_rows, rate_bits, cap_height) in [
         (0, 0, 0),
         (1, 0, 0),
@@ -113,25 +74,25 @@ fn commitments_are_those_of_the_library_at_every_size() {
         (10, 2, 0),
         (12, 1, 4),
     ] {
-        let domain = device.domain(log_rows, rate_bits).unwrap();
+        let domain = Domain::new(&device, log_rows, rate_bits).unwrap();
         for width in [1, 2, 7, 8, 9, 33, 135] {
             if log_rows + rate_bits > 9 && width > 2 {
                 continue;
             }
             let values = residues(width << log_rows);
-            let made = device.commit(&domain, &values, cap_height).unwrap();
+            let made = Commitment::of_values(&device, &domain, &values, cap_height).unwrap();
             let expected = expected(&values, log_rows, rate_bits, cap_height);
             let what = format!("{width} polynomials of 2^{log_rows}, rate 2^-{rate_bits}, cap {cap_height}");
-            assert!(device.coefficients(&made).unwrap() == expected.coefficients, "coefficients: {what}");
-            assert!(device.extension(&made).unwrap() == expected.extension, "extension: {what}");
+            assert!(made.coefficients().unwrap() == expected.coefficients, "coefficients: {what}");
+            assert!(made.extension().unwrap() == expected.extension, "extension: {what}");
             let cap: Vec<Digest> = expected.tree.cap.0.iter().map(|hash| canonical(*hash)).collect();
-            assert_eq!(made.levels().last().unwrap(), &cap, "{what}");
-            let leaves = 1 << (log_rows + rate_bits);
-            for leaf in [0, leaves / 3, leaves - 1] {
-                let siblings = expected.tree.prove(leaf).siblings.into_iter().map(canonical);
-                for (height, sibling) in siblings.enumerate() {
-                    assert_eq!(made.levels()[height][(leaf >> height) ^ 1], sibling, "{what}, leaf {leaf}");
-                }
+            assert_eq!(made.cap().unwrap(), cap, "{what}");
+            let count = 1 << (log_rows + rate_bits);
+            let leaves = [0, count / 3, count - 1];
+            for (leaf, (elements, siblings)) in leaves.iter().zip(made.open(&leaves).unwrap()) {
+                let row: Vec<u64> = expected.tree.get(*leaf).iter().map(F::to_canonical_u64).collect();
+                let proof = expected.tree.prove(*leaf).siblings.into_iter().map(canonical);
+                assert_eq!((elements, siblings), (row, proof.collect()), "{what}, leaf {leaf}");
             }
         }
     }
@@ -158,18 +119,18 @@ fn said(library: &Path, variables: &[(&str, String)]) -> String {
 fn child() {
     let Some(path) = std::env::var_os(CHILD) else { return };
     driver::use_library(Path::new(&path)).unwrap();
-    let compared = Device::open_with(0, b"emulated").and_then(|device| {
+    let compared = Device::open_with(0, Some(1 << 20), b"emulated").and_then(|device| {
         let (log_rows, rate_bits) = (10, 1);
         let values = residues(2 << log_rows);
-        let domain = device.domain(log_rows, rate_bits)?;
-        let made = device.commit(&domain, &values, 1)?;
+        let domain = Domain::new(&device, log_rows, rate_bits)?;
+        let made = Commitment::of_values(&device, &domain, &values, 1)?;
         let expected = expected(&values, log_rows, rate_bits, 1);
         let cap: Vec<Digest> = expected.tree.cap.0.iter().map(|hash| canonical(*hash)).collect();
-        Ok(if device.coefficients(&made)? != expected.coefficients {
+        Ok(if made.coefficients()? != expected.coefficients {
             "coefficients wrong"
-        } else if device.extension(&made)? != expected.extension {
+        } else if made.extension()? != expected.extension {
             "extension wrong"
-        } else if made.levels().last().unwrap() != &cap {
+        } else if made.cap()? != cap {
             "tree wrong"
         } else {
             "all right"
@@ -195,7 +156,7 @@ fn child() {
 fn broken_kernels_are_found() {
     let said_of = |name: &str, replaced: &[(&str, &str, &str)]| said(&emulator(name, replaced), &[]);
     assert!(said_of("whole", &[]).starts_with("products true, all right; "));
-    let (field, hash, tree) = ("goldilocks.cuh", "poseidon.cuh", "kernels.cu");
+    let (field, hash, tree) = ("goldilocks.cuh", "poseidon.cuh", "commitment.cuh");
     for (name, file, from, to, found) in [
         ("no-borrow", field, "less -= EPSILON", "(void)0", "products false"),
         ("no-carry", field, "sum += EPSILON;\n    return", "(void)0;\n    return", "products false"),
@@ -286,10 +247,15 @@ fn the_constants_are_the_librarys() {
 
 #[test]
 fn the_emulated_driver_has_every_kernel() {
-    let kernels = fs::read_to_string(folder().join("kernels.cu")).unwrap();
-    let emulator = fs::read_to_string(folder().join("emulator.cpp")).unwrap();
-    let names = kernels.split("__global__ void ").skip(1).map(|rest| rest.split('(').next().unwrap());
-    for name in names {
-        assert!(emulator.contains(&format!("KERNEL({name})")), "{name}");
+    let read = |path: &Path| fs::read_to_string(path).unwrap();
+    let emulator = read(&folder().join("emulator.cpp"));
+    let mut count = 0;
+    for entry in fs::read_dir(folder()).unwrap() {
+        for rest in read(&entry.unwrap().path()).split("__global__ void ").skip(1) {
+            let name = rest.split('(').next().unwrap();
+            assert!(emulator.contains(&format!("KERNEL({name})")), "{name}");
+            count += 1;
+        }
     }
+    assert_eq!(count, emulator.matches("KERNEL(").count() - 1, "and the macro's own");
 }

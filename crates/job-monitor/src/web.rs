@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 /// Between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// What may cost more takes one part of so many of the time.
-const COSTLY_SHARE: u32 = 50;
+const COSTLY_SHARE: u32 = 20;
 /// How much of the past the page shows, and in which spans.
 const PAST: Duration = Duration::from_secs(6 * 3_600);
 const SPAN: Duration = Duration::from_secs(300);

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 /// A part of the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
+    /// The witness's way to a device.
+    Upload,
     /// From values on the subgroup to polynomials.
     Interpolation,
     /// From polynomials to values on the coset: the low-degree extension.
@@ -25,7 +27,8 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, in the order in which each is first entered.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
+        Self::Upload,
         Self::Interpolation,
         Self::Extension,
         Self::Hashing,
@@ -40,6 +43,7 @@ impl Stage {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Upload => "upload",
             Self::Interpolation => "interpolation",
             Self::Extension => "extension",
             Self::Hashing => "hashing",

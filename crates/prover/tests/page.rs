@@ -14,7 +14,7 @@ use std::{
     net::TcpStream,
     path::Path,
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use test_support::http::{free_port, get};
 use test_support::programs::{Running, Scene, until};
@@ -104,7 +104,7 @@ async fn until_shown(page: &Client, what: &str, script: &str) -> Value {
 
 const IS_LIVE: &str = "return document.getElementById('state').textContent === 'live'";
 /// Circuits that were proven in the last hour.
-const PROVEN: &str = "return Number(document.getElementById('proven').textContent)";
+const PROVEN: &str = "Number(document.getElementById('proven').textContent)";
 /// Successful jobs of a batch's rounds, of all its jobs, by its heading.
 const ROUNDS: &str = "const row = [...document.querySelectorAll('#batch-rows tr')]
         .find((row) => row.cells[0].firstChild.textContent === '1 of chain 2');
@@ -161,7 +161,6 @@ async fn the_page_shows_what_the_store_says_and_comes_back_after_its_monitor() {
     let port = free_port();
     let address = format!("127.0.0.1:{port}");
     let mut first = monitor(&scene, "monitor", &address);
-    let _all = scene.start("all", &["--component=witness-generator,circuit-prover,compressor", "-t4"]);
     let input = scene.write("in.mock", "mock one");
     for (chain, number) in [("0", "1"), ("2", "1")] {
         let input = input.to_str().unwrap();
@@ -172,19 +171,24 @@ async fn the_page_shows_what_the_store_says_and_comes_back_after_its_monitor() {
     let page = browsers.open(1_280, 1_000).await;
     page.goto(&format!("http://{address}/")).await.unwrap();
     until_shown(&page, "it is live", IS_LIVE).await;
+    // Work begins when there is somebody to look at it: a browser may take longer to start than a batch.
+    let _all = scene.start("all", &["--component=witness-generator,circuit-prover,compressor", "-t4"]);
+    until_shown(&page, "circuits are proven", &format!("return {PROVEN} > 0")).await;
 
     // What the page shows was so at some moment between two looks at the store.
     for _ in 0..3 {
         let (before, proven_before) = (rounds(&scene.status(2, 1)), proven(&scene));
-        tokio::time::sleep(TWO_LOOKS).await;
+        let asked = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+        let is_newer = format!("return last && last.now > {asked} && {PROVEN} >= {proven_before}");
+        until_shown(&page, "it is newer", &is_newer).await;
         let shown = shown_rounds(&until_shown(&page, "the batch is there", ROUNDS).await);
-        let shown_proven = ask(&page, PROVEN).await.as_i64().unwrap();
+        let shown_proven = ask(&page, &format!("return {PROVEN}")).await.as_i64().unwrap();
         let (after, proven_after) = (rounds(&scene.status(2, 1)), proven(&scene));
         let is_between = shown.iter().zip(before.iter().zip(&after)).all(|(shown, (before, after))| {
             (before.0..=after.0).contains(&shown.0) && (before.1..=after.1).contains(&shown.1)
         });
         assert!(is_between, "{before:?}, {shown:?}, {after:?}");
-        assert!((proven_before..=proven_after).contains(&shown_proven), "{shown_proven} were proven");
+        assert!(shown_proven <= proven_after, "{shown_proven} of {proven_after}");
         assert!(after[0].0 < after[0].1 - 1, "it has ended, {after:?}: the test is of one that runs");
     }
     let demand: Value = serde_json::from_str(&get(&address, "/queue_report").unwrap().body).unwrap();
@@ -209,7 +213,7 @@ async fn the_page_shows_what_the_store_says_and_comes_back_after_its_monitor() {
     until("all that can be done is done", LONG, is_idle);
     tokio::time::sleep(TWO_LOOKS).await;
     assert_eq!(shown_rounds(&ask(&page, ROUNDS).await), rounds(&scene.status(2, 1)));
-    assert_eq!(ask(&page, PROVEN).await, proven(&scene));
+    until_shown(&page, "all proofs are", &format!("return {PROVEN} === {}", proven(&scene))).await;
     let text = page.find(Locator::Css("main")).await.unwrap().text().await.unwrap();
     assert!(text.contains("the mock panics, as its file asks"), "{text}");
     assert!(text.contains("3 workers") && text.contains("circuit-prover"), "{text}");

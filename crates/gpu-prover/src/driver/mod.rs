@@ -40,6 +40,21 @@ pub enum DriverError {
         "this program was built without nvcc, and has no kernels: build it where CUDA's nvcc is (NVCC names it)"
     )]
     NoKernels,
+    /// The memory that was taken of the device does not suffice.
+    #[error(
+        "{asked} bytes do not fit device {device}'s arena of {size} bytes, where {free} are free in one piece: prove smaller circuits \
+         there, or give it more (--max-allocation)"
+    )]
+    ArenaFull {
+        /// Which device.
+        device: u32,
+        /// What was asked for, in bytes.
+        asked: usize,
+        /// The longest free range, in bytes.
+        free: usize,
+        /// All of it, in bytes.
+        size: usize,
+    },
     /// A call failed.
     #[error("{call} failed{}: {meaning}", device.map_or(String::new(), |device| format!(" on device {device}")))]
     Failed {

@@ -1,0 +1,718 @@
+//! A circuit on a device, and its proofs there.
+
+// Kernels are started with what their comments say, and two of them take their arguments in one struct.
+#![allow(unsafe_code)]
+
+use crate::commitment::{Commitment, Digest, Direction, Domain, Tree, gather, powers_by_coset};
+use crate::device::{Buffer, Device, launch, threads};
+use crate::driver::DriverError;
+use crate::gates::{Gates, UnknownGate};
+use crate::{C, D, Extension, F, H};
+use cust::function::{BlockSize, GridSize};
+use cust::memory::{DeviceCopy, DevicePointer};
+use plonk_prover::committer::{
+    Constraints, LayerLeaves, Leaves, Opened, Oracle, Permutation, Polynomials, Work,
+};
+use plonk_prover::{Committer, ProveError, Stage, Stages};
+use plonky2::field::extension::quadratic::QuadraticExtension;
+use plonky2::field::polynomial::PolynomialValues;
+use plonky2::field::types::{Field, Field64, PrimeField64};
+use plonky2::fri::proof::FriQueryStep;
+use plonky2::hash::hash_types::HashOut;
+use plonky2::hash::merkle_proofs::MerkleProof;
+use plonky2::hash::merkle_tree::MerkleCap;
+use plonky2::iop::witness::PartitionWitness;
+use plonky2::plonk::circuit_data::{CommonCircuitData, ProverOnlyCircuitData};
+use plonky2::plonk::proof::ProofWithPublicInputs;
+use plonky2::util::{log2_strict, reverse_bits, reverse_index_bits_in_place};
+use thiserror::Error;
+
+/// What the kernels have fixed: `CHALLENGES`, `MOST_COSETS`, `MOST_STEPS`, `SUM_THREADS`, `SCAN_THREADS` times `SCAN_ELEMENTS`.
+const CHALLENGES: usize = 2;
+const MOST_COSETS: usize = 16;
+const MOST_STEPS: usize = 64;
+const SUM_THREADS: u32 = 256;
+const SCAN_THREADS: u32 = 256;
+const SCAN_BLOCK: usize = 1_024;
+/// Candidates for the proof of work that are tried at a time.
+const CANDIDATES: u64 = 1 << 15;
+
+/// Why a device made no proof.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum DeviceError {
+    /// The device, or its driver.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// The proof.
+    #[error(transparent)]
+    Prove(#[from] ProveError),
+    /// The circuit has a gate that no kernel evaluates.
+    #[error("there is no kernel for the gate {0}: such circuits are proven on the CPU")]
+    UnknownGate(String),
+}
+
+/// A circuit on a device: what all its proofs share.
+#[derive(Debug)]
+pub struct DeviceCircuit<'a> {
+    device: Device,
+    prover_data: &'a ProverOnlyCircuitData<F, C, D>,
+    common: &'a CommonCircuitData<F, D>,
+    domain: Domain,
+    /// Constants and sigmas: the polynomials, and their values on the coset.
+    fixed: Buffer,
+    fixed_extension: Buffer,
+    /// Sigmas on the rows.
+    sigmas: Buffer,
+    ks: Buffer,
+    gates: Buffer,
+    gate_count: u32,
+    tables: Buffer,
+    quotient_bits: u32,
+    /// Of the quotient's cosets: shift, vanishing polynomial, its inverse.
+    cosets: Buffer,
+    inverse_powers: Buffer,
+    matrix: Buffer,
+}
+
+/// Values on the rows.
+#[derive(Debug)]
+pub struct Columns {
+    values: Buffer,
+    width: u32,
+}
+
+/// The codeword that FRI reduces: two columns in natural order.
+#[derive(Debug)]
+pub struct Reduced {
+    codeword: Buffer,
+    log_n: u32,
+    shift: F,
+}
+
+/// A codeword and its tree.
+#[derive(Debug)]
+pub struct Layer {
+    reduced: Reduced,
+    arity_bits: u32,
+    tree: Tree,
+}
+
+/// The kernels' `struct Quotient`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+struct QuotientArguments {
+    fixed: DevicePointer<u64>,
+    wires: DevicePointer<u64>,
+    zs: DevicePointer<u64>,
+    mixed: DevicePointer<u64>,
+    alphas: DevicePointer<u64>,
+    ks: DevicePointer<u64>,
+    roots: DevicePointer<u64>,
+    cosets: DevicePointer<u64>,
+    gates: DevicePointer<u64>,
+    tables: DevicePointer<u64>,
+    public_inputs_hash: [u64; 4],
+    betas: [u64; CHALLENGES],
+    gammas: [u64; CHALLENGES],
+    log_n: u32,
+    rate_bits: u32,
+    quotient_bits: u32,
+    constants: u32,
+    selectors: u32,
+    routed: u32,
+    factors: u32,
+    partials: u32,
+    gate_count: u32,
+    terms: u32,
+}
+
+// SAFETY: numbers and the device's addresses.
+unsafe impl DeviceCopy for QuotientArguments {}
+
+/// The kernels' `struct Opening`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+struct OpeningArguments {
+    values: DevicePointer<u64>,
+    codeword: DevicePointer<u64>,
+    roots: DevicePointer<u64>,
+    shifts: DevicePointer<u64>,
+    point: [u64; D],
+    value: [u64; D],
+    shift: [u64; D],
+    log_n: u32,
+    rate_bits: u32,
+    is_first: u32,
+}
+
+// SAFETY: as above.
+unsafe impl DeviceCopy for OpeningArguments {}
+
+fn small(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+fn pair(element: Extension) -> [u64; D] {
+    element.0.map(|coordinate| coordinate.to_canonical_u64())
+}
+
+fn element(canonical: u64) -> F {
+    F::from_canonical_u64(canonical)
+}
+
+fn hash(digest: Digest) -> HashOut<F> {
+    HashOut { elements: digest.map(element) }
+}
+
+fn merkle_cap(digests: Vec<Digest>) -> MerkleCap<F, H> {
+    MerkleCap(digests.into_iter().map(hash).collect())
+}
+
+fn merkle_proof(siblings: Vec<Digest>) -> MerkleProof<F, H> {
+    MerkleProof { siblings: siblings.into_iter().map(hash).collect() }
+}
+
+impl<'a> DeviceCircuit<'a> {
+    /// Puts a circuit on a device.
+    ///
+    /// # Errors
+    /// [`DeviceError`]: of circuits that the kernels do not have it says why.
+    pub fn new(
+        device: &Device,
+        prover_data: &'a ProverOnlyCircuitData<F, C, D>,
+        common: &'a CommonCircuitData<F, D>,
+    ) -> Result<Self, DeviceError> {
+        let rate_bits = common.config.fri_config.rate_bits;
+        let degree_bits = common.degree_bits();
+        let quotient_cosets = common.quotient_degree_factor;
+        let unsupported = |what| Err(ProveError::Unsupported(what).into());
+        if common.config.num_challenges != CHALLENGES {
+            return unsupported("another number of challenges than two, on a device");
+        }
+        if !quotient_cosets.is_power_of_two() || quotient_cosets > MOST_COSETS {
+            return unsupported("constraints of a degree that is no power of two up to 16, on a device");
+        }
+        if common.num_partial_products >= MOST_STEPS {
+            return unsupported("more than 64 partial products, on a device");
+        }
+        if common.num_lookup_selectors > 0 {
+            return unsupported("lookup tables");
+        }
+        let gates = Gates::of(common).map_err(|UnknownGate(name)| DeviceError::UnknownGate(name))?;
+        let domain = Domain::new(device, small(degree_bits), small(rate_bits))?;
+
+        let mut fixed_columns: Vec<Vec<F>> = Vec::new();
+        for polynomial in &prover_data.constants_sigmas_commitment.polynomials[..common.sigmas_range().end] {
+            let mut coefficients = polynomial.coeffs.clone();
+            coefficients.resize(common.degree(), F::ZERO);
+            reverse_index_bits_in_place(&mut coefficients);
+            fixed_columns.push(coefficients);
+        }
+        let fixed = device.upload_columns(&fixed_columns)?;
+        let fixed_extension = domain.extend(&fixed, small(fixed_columns.len()))?;
+        drop(fixed_columns);
+        let routed = common.config.num_routed_wires;
+        let sigma = |wire| prover_data.sigmas.iter().map(move |row| row[wire]).collect();
+        let sigmas = device.upload_columns(&(0..routed).map(sigma).collect::<Vec<_>>())?;
+        let ks = device.upload_columns(std::slice::from_ref(&common.k_is))?;
+
+        let quotient_bits = log2_strict(quotient_cosets);
+        let step = 1 << (rate_bits - quotient_bits);
+        let first = F::primitive_root_of_unity(degree_bits + rate_bits).exp_u64(step);
+        let shifts: Vec<F> =
+            first.powers().take(quotient_cosets).map(|power| power * F::coset_shift()).collect();
+        let cosets = shifts.iter().flat_map(|shift| {
+            let vanishing = shift.exp_power_of_2(degree_bits) - F::ONE;
+            [*shift, vanishing, vanishing.inverse()].map(|value| value.to_canonical_u64())
+        });
+        let inverses = shifts.iter().map(F::inverse);
+        // Of (g_j^n)^k, by k and j.
+        let scale = F::from_canonical_usize(quotient_cosets).inverse();
+        let matrix = (0..quotient_cosets).flat_map(|k| {
+            let powers =
+                inverses.clone().map(move |inverse| inverse.exp_power_of_2(degree_bits).exp_u64(k as u64));
+            powers.map(|power| (power * scale).to_canonical_u64()).collect::<Vec<_>>()
+        });
+        Ok(Self {
+            device: device.clone(),
+            prover_data,
+            common,
+            fixed,
+            fixed_extension,
+            sigmas,
+            ks,
+            gate_count: small(common.gates.len()),
+            gates: device.upload(&gates.words)?,
+            tables: device.upload(&gates.tables)?,
+            quotient_bits: small(quotient_bits),
+            cosets: device.upload(&cosets.collect::<Vec<_>>())?,
+            inverse_powers: device.upload(&powers_by_coset(inverses.clone(), common.degree()))?,
+            matrix: device.upload(&matrix.collect::<Vec<_>>())?,
+            domain,
+        })
+    }
+
+    /// Proves on the device, as [`plonk_prover::prove`] does on the processor: the same proof.
+    ///
+    /// # Errors
+    /// [`DeviceError`].
+    pub fn prove(
+        &self,
+        witness: &PartitionWitness<'_, F>,
+        stages: &mut Stages,
+    ) -> Result<ProofWithPublicInputs<F, C, D>, DeviceError> {
+        let mut committer = DeviceCommitter { circuit: self, stages };
+        plonk_prover::prove_with(&mut committer, self.prover_data, self.common, witness)
+    }
+
+    fn cap_height(&self) -> u32 {
+        small(self.common.config.fri_config.cap_height)
+    }
+
+    /// The steps from one Z to the next.
+    fn steps(&self) -> usize {
+        self.common.num_partial_products + 1
+    }
+
+    fn log_rows(&self) -> u32 {
+        self.domain.log_rows
+    }
+
+    /// Where the coefficients of some polynomials begin.
+    fn coefficients(&self, polynomials: &Polynomials<'_, Commitment>) -> DevicePointer<u64> {
+        let all = match polynomials.oracle {
+            Oracle::Circuit => &self.fixed,
+            Oracle::Proof(commitment) => &commitment.coefficients,
+        };
+        assert!(polynomials.range.end << self.log_rows() <= all.len(), "it has no such polynomials");
+        all.at(polynomials.range.start << self.log_rows())
+    }
+
+    /// One challenge's Z and partial products, written to their places among the columns.
+    fn permutation_of(
+        &self,
+        wires: &Buffer,
+        columns: &Buffer,
+        challenge: usize,
+        Permutation { beta, gamma }: Permutation,
+    ) -> Result<(), DriverError> {
+        let (device, log_n, steps) = (&self.device, self.log_rows(), self.steps());
+        let rows = 1usize << log_n;
+        let running = device.allocate(rows * steps)?;
+        let (grid, block) = threads(rows as u64);
+        launch!(
+            device,
+            "permutation_quotients",
+            grid,
+            block,
+            wires.pointer(),
+            self.sigmas.pointer(),
+            self.ks.pointer(),
+            self.domain.roots.pointer(),
+            log_n,
+            small(self.common.config.num_routed_wires),
+            small(self.common.quotient_degree_factor),
+            small(steps),
+            beta.to_canonical_u64(),
+            gamma.to_canonical_u64(),
+            running.pointer()
+        )?;
+        scan(&running)?;
+        let first_partial = CHALLENGES + challenge * (steps - 1);
+        launch!(
+            device,
+            "permutation_columns",
+            grid,
+            block,
+            running.pointer(),
+            log_n,
+            small(steps),
+            columns.at(challenge * rows),
+            columns.at(first_partial * rows)
+        )
+    }
+
+    /// The mixed constraints through the vanishing polynomial, for each alpha on each of the quotient's cosets.
+    fn mixed(&self, constraints: &Constraints<'_, Commitment>) -> Result<Buffer, DriverError> {
+        let Self { device, common, .. } = self;
+        let terms = CHALLENGES * (1 + self.steps()) + common.num_gate_constraints;
+        let of_two = |value: fn(&Permutation) -> F| {
+            std::array::from_fn(|i| value(&constraints.permutation[i]).to_canonical_u64())
+        };
+        let powers = constraints.alphas.iter().flat_map(|alpha| crate::commitment::powers_of(*alpha, terms));
+        let alphas = device.upload(&powers.collect::<Vec<_>>())?;
+        let points = 1usize << (self.log_rows() + self.quotient_bits);
+        let mixed = device.allocate(CHALLENGES * points)?;
+        let arguments = QuotientArguments {
+            fixed: self.fixed_extension.pointer(),
+            wires: constraints.wires.extension.pointer(),
+            zs: constraints.zs.extension.pointer(),
+            mixed: mixed.pointer(),
+            alphas: alphas.pointer(),
+            ks: self.ks.pointer(),
+            roots: self.domain.roots.pointer(),
+            cosets: self.cosets.pointer(),
+            gates: self.gates.pointer(),
+            tables: self.tables.pointer(),
+            public_inputs_hash: constraints.public_inputs_hash.elements.map(|e| e.to_canonical_u64()),
+            betas: of_two(|permutation| permutation.beta),
+            gammas: of_two(|permutation| permutation.gamma),
+            log_n: self.log_rows(),
+            rate_bits: self.domain.rate_bits,
+            quotient_bits: self.quotient_bits,
+            constants: small(common.num_constants),
+            selectors: small(common.selectors_info.num_selectors()),
+            routed: small(common.config.num_routed_wires),
+            factors: small(common.quotient_degree_factor),
+            partials: small(common.num_partial_products),
+            gate_count: self.gate_count,
+            terms: small(terms),
+        };
+        let (grid, block) = threads(points as u64);
+        launch!(device, "constraints", grid, block, arguments)?;
+        Ok(mixed)
+    }
+
+    /// The pieces of the quotients of which these are the values.
+    fn pieces(&self, mixed: &Buffer) -> Result<Buffer, DriverError> {
+        let (log_n, bits) = (self.log_rows(), self.quotient_bits);
+        self.domain.transform(mixed, small(CHALLENGES << bits), Direction::ToCoefficients)?;
+        let pieces = self.device.allocate(mixed.len())?;
+        let (GridSize { x, .. }, block) = threads(1 << log_n);
+        launch!(
+            &self.device,
+            "join_cosets",
+            GridSize::xy(x, small(CHALLENGES)),
+            block,
+            mixed.pointer(),
+            pieces.pointer(),
+            log_n,
+            bits,
+            self.inverse_powers.pointer(),
+            self.matrix.pointer()
+        )?;
+        Ok(pieces)
+    }
+
+    /// What one opening adds to the codeword.
+    fn open_into(
+        &self,
+        codeword: &Buffer,
+        opened: &Opened<'_, Commitment>,
+        alpha: Extension,
+        is_first: bool,
+    ) -> Result<(), DriverError> {
+        let (device, log_n) = (&self.device, self.log_rows());
+        let powers: Vec<Extension> = alpha.powers().take(opened.values.len()).collect();
+        let value: Extension = opened.values.iter().zip(&powers).map(|(value, power)| *value * *power).sum();
+        let factors = device.upload(&powers.iter().flat_map(|power| pair(*power)).collect::<Vec<_>>())?;
+        let sum = device.allocate(D << log_n)?;
+        let (grid, block) = threads(1 << log_n);
+        let mut before = 0;
+        for polynomials in &opened.polynomials {
+            let is_first = u32::from(before == 0);
+            launch!(
+                device,
+                "combine",
+                grid,
+                block,
+                self.coefficients(polynomials),
+                log_n,
+                small(polynomials.range.len()),
+                factors.at(D * before),
+                is_first,
+                sum.pointer()
+            )?;
+            before += polynomials.range.len();
+        }
+        let values = self.domain.extend(&sum, small(D))?;
+        let arguments = OpeningArguments {
+            values: values.pointer(),
+            codeword: codeword.pointer(),
+            roots: self.domain.roots.pointer(),
+            shifts: self.domain.shifts.pointer(),
+            point: pair(opened.point),
+            value: pair(value),
+            shift: pair(alpha.exp_u64(before as u64)),
+            log_n,
+            rate_bits: self.domain.rate_bits,
+            is_first: u32::from(is_first),
+        };
+        let (grid, block) = threads(1 << self.domain.log_all());
+        launch!(device, "divide_opening", grid, block, arguments)
+    }
+}
+
+/// Running products, in place.
+fn scan(elements: &Buffer) -> Result<(), DriverError> {
+    let device = elements.device();
+    let (count, blocks) = (elements.len() as u64, elements.len().div_ceil(SCAN_BLOCK));
+    let totals = device.allocate(blocks)?;
+    launch!(
+        device,
+        "scan_blocks",
+        GridSize::x(small(blocks)),
+        BlockSize::x(SCAN_THREADS),
+        elements.pointer(),
+        count,
+        totals.pointer()
+    )?;
+    if blocks > 1 {
+        scan(&totals)?;
+        let (grid, block) = threads(count);
+        launch!(device, "scan_apply", grid, block, elements.pointer(), count, totals.pointer())?;
+    }
+    Ok(())
+}
+
+/// A proof at work.
+struct DeviceCommitter<'c, 'a> {
+    circuit: &'c DeviceCircuit<'a>,
+    stages: &'c mut Stages,
+}
+
+impl DeviceCommitter<'_, '_> {
+    /// Does something, waits until the device has done it, and adds the time to a stage.
+    fn time<T>(
+        &mut self,
+        stage: Stage,
+        work: impl FnOnce() -> Result<T, DriverError>,
+    ) -> Result<T, DeviceError> {
+        let device = &self.circuit.device;
+        Ok(self.stages.time(stage, || work().and_then(|done| device.finish().map(|()| done)))?)
+    }
+
+    fn commit_coefficients(&mut self, coefficients: Buffer, width: u32) -> Result<Commitment, DeviceError> {
+        let DeviceCircuit { domain, .. } = self.circuit;
+        let extension = self.time(Stage::Extension, || domain.extend(&coefficients, width))?;
+        let cap_height = self.circuit.cap_height();
+        self.time(Stage::Hashing, || Commitment::hashed(coefficients, extension, width, domain, cap_height))
+    }
+}
+
+impl Committer for DeviceCommitter<'_, '_> {
+    type Columns = Columns;
+    type Commitment = Commitment;
+    type Reduced = Reduced;
+    type Layer = Layer;
+    type Error = DeviceError;
+
+    fn load(&mut self, columns: Vec<Vec<F>>) -> Result<Columns, DeviceError> {
+        let device = &self.circuit.device;
+        let values = self.time(Stage::Upload, || device.upload_columns(&columns))?;
+        Ok(Columns { values, width: small(columns.len()) })
+    }
+
+    fn commit(&mut self, columns: &Columns) -> Result<Commitment, DeviceError> {
+        let domain = &self.circuit.domain;
+        let coefficients = self.time(Stage::Interpolation, || {
+            let coefficients = columns.values.copy()?;
+            domain.transform(&coefficients, columns.width, Direction::ToCoefficients)?;
+            Ok(coefficients)
+        })?;
+        self.commit_coefficients(coefficients, columns.width)
+    }
+
+    fn permutation(&mut self, wires: &Columns, challenges: &[Permutation]) -> Result<Columns, DeviceError> {
+        let circuit = self.circuit;
+        let width = CHALLENGES * circuit.steps();
+        let values = self.time(Stage::Permutation, || {
+            let columns = circuit.device.allocate(width << circuit.log_rows())?;
+            for (i, challenge) in challenges.iter().enumerate() {
+                circuit.permutation_of(&wires.values, &columns, i, *challenge)?;
+            }
+            Ok(columns)
+        })?;
+        Ok(Columns { values, width: small(width) })
+    }
+
+    fn quotients(&mut self, constraints: &Constraints<'_, Commitment>) -> Result<Commitment, DeviceError> {
+        let circuit = self.circuit;
+        let pieces = self.time(Stage::Quotient, || circuit.pieces(&circuit.mixed(constraints)?))?;
+        self.commit_coefficients(pieces, small(CHALLENGES << circuit.quotient_bits))
+    }
+
+    fn cap(&mut self, commitment: &Commitment) -> Result<MerkleCap<F, H>, DeviceError> {
+        Ok(merkle_cap(commitment.cap()?))
+    }
+
+    fn evaluate(
+        &mut self,
+        polynomials: &Polynomials<'_, Commitment>,
+        point: Extension,
+    ) -> Result<Vec<Extension>, DeviceError> {
+        let circuit = self.circuit;
+        let (device, log_n) = (&circuit.device, circuit.log_rows());
+        let values = self.time(Stage::Openings, || {
+            let powers = device.allocate(D << log_n)?;
+            let [a, b] = pair(point);
+            let (grid, block) = threads(1 << log_n);
+            launch!(device, "powers_of_point", grid, block, a, b, log_n, powers.pointer())?;
+            let count = polynomials.range.len();
+            let values = device.allocate(D * count)?;
+            launch!(
+                device,
+                "evaluate",
+                GridSize::x(small(count)),
+                BlockSize::x(SUM_THREADS),
+                circuit.coefficients(polynomials),
+                log_n,
+                powers.pointer(),
+                values.pointer()
+            )?;
+            values.read()
+        })?;
+        Ok(values
+            .chunks_exact(D)
+            .map(|pair| QuadraticExtension([element(pair[0]), element(pair[1])]))
+            .collect())
+    }
+
+    fn combine(
+        &mut self,
+        openings: &[Opened<'_, Commitment>],
+        alpha: Extension,
+    ) -> Result<Reduced, DeviceError> {
+        let circuit = self.circuit;
+        let log_n = circuit.domain.log_all();
+        let codeword = self.time(Stage::Openings, || {
+            let codeword = circuit.device.allocate(D << log_n)?;
+            for (i, opened) in openings.iter().enumerate() {
+                circuit.open_into(&codeword, opened, alpha, i == 0)?;
+            }
+            Ok(codeword)
+        })?;
+        Ok(Reduced { codeword, log_n, shift: F::coset_shift() })
+    }
+
+    fn commit_layer(&mut self, reduced: Reduced, arity_bits: usize) -> Result<Layer, DeviceError> {
+        let (arity_bits, log_n, cap_height) = (small(arity_bits), reduced.log_n, self.circuit.cap_height());
+        let device = &self.circuit.device;
+        let log_leaves = log_n - arity_bits;
+        let tree = self.time(Stage::Hashing, || {
+            Tree::above(device, log_leaves, cap_height, |digests| {
+                let (grid, block) = threads(1 << log_leaves);
+                launch!(
+                    device,
+                    "hash_codeword",
+                    grid,
+                    block,
+                    reduced.codeword.pointer(),
+                    log_n,
+                    arity_bits,
+                    digests.pointer()
+                )
+            })
+        })?;
+        Ok(Layer { reduced, arity_bits, tree })
+    }
+
+    fn layer_cap(&mut self, layer: &Layer) -> Result<MerkleCap<F, H>, DeviceError> {
+        Ok(merkle_cap(layer.tree.cap()?))
+    }
+
+    fn fold(&mut self, layer: &mut Layer, beta: Extension) -> Result<Reduced, DeviceError> {
+        let Layer { reduced: Reduced { codeword, log_n, shift }, arity_bits, .. } = layer;
+        let (log_n, arity_bits) = (*log_n, *arity_bits);
+        let device = &self.circuit.device;
+        let [a, b] = pair(beta);
+        let arity = F::from_canonical_usize(1 << arity_bits);
+        let root = F::primitive_root_of_unity(arity_bits as usize);
+        let generator = F::primitive_root_of_unity(log_n as usize);
+        let folded = self.time(Stage::Folding, || {
+            let roots: Vec<u64> = crate::commitment::powers_of(root.inverse(), 1 << arity_bits).collect();
+            let roots = device.upload(&roots)?;
+            let folded = device.allocate(D << (log_n - arity_bits))?;
+            let (grid, block) = threads(1 << (log_n - arity_bits));
+            launch!(
+                device,
+                "fold",
+                grid,
+                block,
+                codeword.pointer(),
+                log_n,
+                arity_bits,
+                a,
+                b,
+                shift.inverse().to_canonical_u64(),
+                generator.inverse().to_canonical_u64(),
+                arity.inverse().to_canonical_u64(),
+                roots.pointer(),
+                folded.pointer()
+            )?;
+            Ok(folded)
+        })?;
+        let shift = shift.exp_power_of_2(arity_bits as usize);
+        Ok(Reduced { codeword: folded, log_n: log_n - arity_bits, shift })
+    }
+
+    fn coefficients(&mut self, reduced: Reduced) -> Result<Vec<Extension>, DeviceError> {
+        let values = self.time(Stage::Folding, || reduced.codeword.read())?;
+        let (length, rate_bits) = (1 << reduced.log_n, self.circuit.domain.rate_bits);
+        let coordinate = |values: &[u64]| {
+            let values = PolynomialValues::new(values.iter().map(|value| element(*value)).collect());
+            let mut coefficients = values.coset_ifft(reduced.shift).coeffs;
+            coefficients.truncate(length >> rate_bits);
+            coefficients
+        };
+        let (first, second) = values.split_at(length);
+        let pairs = coordinate(first).into_iter().zip(coordinate(second));
+        Ok(pairs.map(|(a, b)| QuadraticExtension([a, b])).collect())
+    }
+
+    fn work(&mut self, work: &Work) -> Result<Option<u64>, DeviceError> {
+        let device = &self.circuit.device;
+        let (place, bits) = (small(work.place), work.bits);
+        self.time(Stage::ProofOfWork, || {
+            let state = device.upload(&work.state.map(|element| element.to_canonical_u64()))?;
+            let found = device.upload(&[u64::MAX])?;
+            let (grid, block) = threads(CANDIDATES);
+            for first in (0..F::ORDER - CANDIDATES).step_by(CANDIDATES as usize) {
+                launch!(device, "work", grid, block, state.pointer(), place, bits, first, found.pointer())?;
+                if let [number] = found.read()?[..]
+                    && number != u64::MAX
+                {
+                    return Ok(Some(number));
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    fn open(&mut self, oracle: Oracle<'_, Commitment>, leaves: &[usize]) -> Result<Leaves, DeviceError> {
+        let Oracle::Proof(commitment) = oracle else {
+            // The library made this tree when the circuit was built.
+            let tree = &self.circuit.prover_data.constants_sigmas_commitment.merkle_tree;
+            return Ok(leaves.iter().map(|leaf| (tree.get(*leaf).to_vec(), tree.prove(*leaf))).collect());
+        };
+        let opened = self.time(Stage::Openings, || commitment.open(leaves))?;
+        let leaf = |(elements, siblings): (Vec<u64>, _)| {
+            (elements.into_iter().map(element).collect(), merkle_proof(siblings))
+        };
+        Ok(opened.into_iter().map(leaf).collect())
+    }
+
+    fn open_layer(&mut self, layer: &Layer, leaves: &[usize]) -> Result<LayerLeaves, DeviceError> {
+        let Layer { reduced: Reduced { codeword, log_n, .. }, arity_bits, tree } = layer;
+        let (log_n, arity_bits) = (*log_n as usize, *arity_bits as usize);
+        let log_leaves = log_n - arity_bits;
+        let places = leaves.iter().flat_map(|leaf| {
+            let first = reverse_bits(*leaf, log_leaves);
+            (0..1 << arity_bits).flat_map(move |k| {
+                let place = (reverse_bits(k, arity_bits) << log_leaves) + first;
+                [place, place + (1 << log_n)]
+            })
+        });
+        let (elements, siblings) =
+            self.time(Stage::Openings, || Ok((gather(codeword, places)?, tree.siblings(leaves)?)))?;
+        let evals = elements.chunks_exact(D << arity_bits).map(|leaf| {
+            leaf.chunks_exact(D)
+                .map(|pair| QuadraticExtension([element(pair[0]), element(pair[1])]))
+                .collect()
+        });
+        let steps = evals.zip(siblings);
+        Ok(steps
+            .map(|(evals, siblings)| FriQueryStep { evals, merkle_proof: merkle_proof(siblings) })
+            .collect())
+    }
+}
