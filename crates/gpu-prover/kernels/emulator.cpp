@@ -2,25 +2,27 @@
 //
 //   g++ -std=c++17 -O2 -shared -fPIC -o libemulated_cuda.so emulator.cpp
 //
-// A launch runs its blocks one after the other. A block's threads are fibers: each runs until it ends or reaches __syncthreads, and goes on
-// when all of them are there. A block in which some threads wait and others end is refused, as it would hang on a device.
+// A launch runs its blocks one after the other. Where a kernel has barriers, a block's threads are fibers: each runs until it ends or reaches
+// __syncthreads, and goes on when all of them are there. A block in which some threads wait and others end is refused, as it would hang on a device.
 //
-// For tests: EMULATED_DEVICES is how many devices there are, EMULATED_MEMORY how many bytes each has; EMULATED_FAILURE=N:CODE makes the N-th
-// call (from 1) return that code, `emulator_calls` tells how many there were, and `emulator_live` how many allocations, modules, streams
-// and contexts are not released. `emulator_multiply` is the kernels' product.
+// For tests: EMULATED_DEVICES is how many devices there are, EMULATED_MEMORY how many bytes each has; EMULATED_FAILURE=NAME=CODE makes the
+// function of that name return that code. `emulator_fail` makes the n-th call from then on (from 1) do so, `emulator_calls` tells how many
+// there were since, and `emulator_live` how many allocations, modules, streams and contexts are not released. `emulator_multiply` is the
+// kernels' product.
 
 #include "kernels.cu"
 
+#include <setjmp.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <ucontext.h>
 
+#include <deque>
 #include <map>
 #include <mutex>
 #include <utility>
-#include <vector>
 
 Place threadIdx, blockIdx, blockDim, gridDim;
 
@@ -49,76 +51,118 @@ size_t number(const char *variable, size_t otherwise) {
     return text ? strtoull(text, nullptr, 10) : otherwise;
 }
 
+long failing_call = 0;
+int failing_code = SUCCESS;
+
 // Counts a call; the code that it is to fail with, or SUCCESS.
-int call() {
-    calls++;
+int call(const char *name) {
+    if (++calls == failing_call) return failing_code;
     const char *failure = getenv("EMULATED_FAILURE");
-    long at = 0;
-    int code = 0;
-    return failure && sscanf(failure, "%ld:%d", &at, &code) == 2 && at == calls ? code : SUCCESS;
+    const char *code = failure ? strchr(failure, '=') : nullptr;
+    bool is_meant = code && strlen(name) == (size_t)(code - failure) && !strncmp(failure, name, strlen(name));
+    return is_meant ? atoi(code + 1) : SUCCESS;
 }
 
 #define CALL                                \
     std::lock_guard<std::mutex> guard(all); \
-    if (int code = call()) return code;
+    if (int code = call(__func__)) return code;
 
 // What releases something does so also when it reports a failure, which then is an earlier call's.
 #define RELEASE(what)                       \
     std::lock_guard<std::mutex> guard(all); \
-    int code = call();                      \
+    int code = call(__func__);              \
     int released = (what);                  \
     return code ? code : released;
 
+// Contexts begin fibers; from then on jumps change between them, which cost no call of the system.
 struct Fiber {
-    ucontext_t context;
+    ucontext_t begin;
+    jmp_buf here;
     void *stack = malloc(STACK);
+    bool has_begun = false;
     bool waits;
     bool ended;
 };
 
-// Of the largest block so far.
-std::vector<Fiber> fibers;
+// As many as the largest block so far has threads. They never end: each runs one thread after the other.
+std::deque<Fiber> fibers;
 
-ucontext_t scheduler;
+jmp_buf scheduler;
 Fiber *running = nullptr;
 void (*body)(void **) = nullptr;
 void **arguments = nullptr;
 
-void enter() {
-    body(arguments);
-    running->ended = true;
-    swapcontext(&running->context, &scheduler);
+// Back to whoever runs the block.
+void give_way() {
+    Fiber *own = running;
+    if (!_setjmp(own->here)) _longjmp(scheduler, 1);
+}
+
+void run_threads() {
+    for (;;) {
+        body(arguments);
+        running->ended = true;
+        give_way();
+    }
+}
+
+// Until it gives way.
+void run(Fiber &fiber) {
+    running = &fiber;
+    if (!_setjmp(scheduler)) {
+        if (fiber.has_begun) _longjmp(fiber.here, 1);
+        fiber.has_begun = true;
+        setcontext(&fiber.begin);
+    }
+    running = nullptr;
+}
+
+Place place_of_thread(size_t i) {
+    return {(uint32_t)(i % blockDim.x), (uint32_t)(i / blockDim.x % blockDim.y), (uint32_t)(i / blockDim.x / blockDim.y)};
+}
+
+void run_block_without_barriers() {
+    size_t threads = (size_t)blockDim.x * blockDim.y * blockDim.z;
+    for (size_t i = 0; i < threads; i++) {
+        threadIdx = place_of_thread(i);
+        body(arguments);
+    }
 }
 
 // False when some threads wait for others that have ended.
 bool run_block() {
     size_t threads = (size_t)blockDim.x * blockDim.y * blockDim.z;
-    if (fibers.size() < threads) fibers.resize(threads);
-    for (size_t i = 0; i < threads; i++) {
-        Fiber &fiber = fibers[i];
-        fiber.ended = false;
-        getcontext(&fiber.context);
-        fiber.context.uc_stack.ss_sp = fiber.stack;
-        fiber.context.uc_stack.ss_size = STACK;
-        fiber.context.uc_link = nullptr;
-        makecontext(&fiber.context, enter, 0);
+    while (fibers.size() < threads) {
+        Fiber &fiber = fibers.emplace_back();
+        getcontext(&fiber.begin);
+        fiber.begin.uc_stack.ss_sp = fiber.stack;
+        fiber.begin.uc_stack.ss_size = STACK;
+        fiber.begin.uc_link = nullptr;
+        makecontext(&fiber.begin, run_threads, 0);
     }
+    for (size_t i = 0; i < threads; i++) fibers[i].ended = false;
+    bool is_upwards = blockIdx.x % 2 == 0;
     for (;;) {
         size_t waiting = 0, ended = 0;
-        for (size_t i = 0; i < threads; i++) {
+        for (size_t k = 0; k < threads; k++) {
+            // Up and down in turn: what leans on the order instead of a barrier is wrong in one of them.
+            size_t i = is_upwards ? k : threads - 1 - k;
             Fiber &fiber = fibers[i];
             if (!fiber.ended) {
-                threadIdx = {(uint32_t)(i % blockDim.x), (uint32_t)(i / blockDim.x % blockDim.y),
-                             (uint32_t)(i / blockDim.x / blockDim.y)};
+                threadIdx = place_of_thread(i);
                 fiber.waits = false;
-                running = &fiber;
-                swapcontext(&scheduler, &fiber.context);
+                run(fiber);
             }
             waiting += fiber.waits;
             ended += fiber.ended;
         }
+        is_upwards = !is_upwards;
         if (ended == threads) return true;
-        if (waiting != threads) return false;
+        if (waiting != threads) {
+            // Those that wait are never to go on.
+            fibers.clear();
+            return false;
+        }
     }
 }
 
@@ -135,18 +179,21 @@ void invoke(void (*kernel)(A...), void **values) {
 struct Kernel {
     const char *name;
     void (*run)(void **);
+    // Whether its threads wait for each other. Those of others run one after the other, without fibers.
+    bool has_barriers;
 };
 
 #define KERNEL(name) \
-    { #name, [](void **values) { invoke(name, values); } }
+    { #name, [](void **values) { invoke(name, values); }, false }
+#define KERNEL_WITH_BARRIERS(name) \
+    { #name, [](void **values) { invoke(name, values); }, true }
 
 // Every kernel of kernels.cu; a test compares.
 const Kernel KERNELS[] = {
-    KERNEL(hash_leaves),      KERNEL(hash_nodes),    KERNEL(transform_pass),        KERNEL(spread_over_cosets),
-    KERNEL(constraints),      KERNEL(join_cosets),   KERNEL(permutation_quotients), KERNEL(permutation_columns),
-    KERNEL(scan_blocks),      KERNEL(scan_apply),    KERNEL(powers_of_point),       KERNEL(evaluate),
-    KERNEL(combine),          KERNEL(fold),          KERNEL(divide_opening),        KERNEL(hash_codeword),
-    KERNEL(work),             KERNEL(gather),
+    KERNEL(hash_leaves), KERNEL(hash_nodes), KERNEL_WITH_BARRIERS(transform_pass), KERNEL(spread_over_cosets),
+    KERNEL(constraints), KERNEL(join_cosets), KERNEL(permutation_quotients), KERNEL(permutation_columns),
+    KERNEL_WITH_BARRIERS(scan_blocks), KERNEL(scan_apply), KERNEL(powers_of_point), KERNEL_WITH_BARRIERS(evaluate),
+    KERNEL(combine), KERNEL(fold), KERNEL(divide_opening), KERNEL(hash_codeword), KERNEL(work), KERNEL(gather),
 };
 
 int allocate(void **place, size_t bytes) {
@@ -174,13 +221,22 @@ int release(void *place) {
 }  // namespace
 
 void __syncthreads() {
+    if (!running) {
+        fprintf(stderr, "a kernel that KERNELS has without barriers has one\n");
+        abort();
+    }
     running->waits = true;
-    swapcontext(&running->context, &scheduler);
+    give_way();
 }
 
 extern "C" {
 
 long emulator_calls() { return calls; }
+void emulator_fail(long at, int code) {
+    calls = 0;
+    failing_call = at;
+    failing_code = code;
+}
 long emulator_live() { return live; }
 u64 emulator_multiply(u64 a, u64 b) { return canonical(multiply(a, b)); }
 
@@ -318,12 +374,16 @@ int cuLaunchKernel(const void *function, unsigned grid_x, unsigned grid_y, unsig
     if (!grid_x || !grid_y || !grid_z || (size_t)block_x * block_y * block_z - 1 >= 1024) return INVALID_VALUE;
     gridDim = {grid_x, grid_y, grid_z};
     blockDim = {block_x, block_y, block_z};
-    body = ((const Kernel *)function)->run;
+    const Kernel *kernel = (const Kernel *)function;
+    body = kernel->run;
     arguments = values;
     for (blockIdx.z = 0; blockIdx.z < grid_z; blockIdx.z++)
         for (blockIdx.y = 0; blockIdx.y < grid_y; blockIdx.y++)
             for (blockIdx.x = 0; blockIdx.x < grid_x; blockIdx.x++)
-                if (!run_block()) return LAUNCH_FAILED;
+                if (!kernel->has_barriers)
+                    run_block_without_barriers();
+                else if (!run_block())
+                    return LAUNCH_FAILED;
     return SUCCESS;
 }
 }

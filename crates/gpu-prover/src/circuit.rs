@@ -34,8 +34,10 @@ const MOST_STEPS: usize = 64;
 const SUM_THREADS: u32 = 256;
 const SCAN_THREADS: u32 = 256;
 const SCAN_BLOCK: usize = 1_024;
-/// Candidates for the proof of work that are tried at a time.
-const CANDIDATES: u64 = 1 << 15;
+/// Candidates for the proof of work that are tried at a time: four times as many as are expected to be needed, but enough for a device.
+fn candidates(bits: u32) -> u64 {
+    1 << (bits + 2).clamp(10, 20)
+}
 
 /// Why a device made no proof.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -666,8 +668,9 @@ impl Committer for DeviceCommitter<'_, '_> {
         self.time(Stage::ProofOfWork, || {
             let state = device.upload(&work.state.map(|element| element.to_canonical_u64()))?;
             let found = device.upload(&[u64::MAX])?;
-            let (grid, block) = threads(CANDIDATES);
-            for first in (0..F::ORDER - CANDIDATES).step_by(CANDIDATES as usize) {
+            let together = candidates(bits);
+            let (grid, block) = threads(together);
+            for first in (0..F::ORDER - together).step_by(together as usize) {
                 launch!(device, "work", grid, block, state.pointer(), place, bits, first, found.pointer())?;
                 if let [number] = found.read()?[..]
                     && number != u64::MAX

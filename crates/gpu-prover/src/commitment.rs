@@ -265,6 +265,9 @@ pub(crate) fn gather(
     gathered.read()
 }
 
+/// A leaf's elements, and the siblings on its way to the cap.
+pub type Leaf = (Vec<u64>, Vec<Digest>);
+
 /// Polynomials that are committed to.
 #[derive(Debug)]
 pub struct Commitment {
@@ -382,7 +385,7 @@ impl Commitment {
     ///
     /// # Errors
     /// [`DriverError`].
-    pub fn open(&self, leaves: &[usize]) -> Result<Vec<(Vec<u64>, Vec<Digest>)>, DriverError> {
+    pub fn open(&self, leaves: &[usize]) -> Result<Vec<Leaf>, DriverError> {
         let log_all = self.log_rows + self.rate_bits;
         let places = leaves.iter().flat_map(|leaf| {
             let row = reverse_bits(*leaf, log_all as usize);

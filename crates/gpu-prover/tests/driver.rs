@@ -9,8 +9,11 @@
     reason = "a test fails by panicking"
 )]
 
+mod emulated;
+
+use emulated::emulator;
 use gpu_prover::driver::{DRIVER_VARIABLE, devices};
-use std::{path::PathBuf, process::Command};
+use std::{process::Command, sync::OnceLock};
 
 const CHILD: &str = "GPU_PROVER_TEST_CHILD";
 
@@ -40,10 +43,9 @@ fn child() {
     }
 }
 
-/// The library of `examples/driver_for_tests.rs`, which cargo builds with the tests.
-fn fake() -> String {
-    let target: PathBuf = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().into();
-    target.join("examples/libdriver_for_tests.so").to_str().unwrap().to_owned()
+fn emulated() -> String {
+    static LIBRARY: OnceLock<String> = OnceLock::new();
+    LIBRARY.get_or_init(|| emulator("emulated-driver", &[]).to_str().unwrap().to_owned()).clone()
 }
 
 #[test]
@@ -57,16 +59,23 @@ fn without_a_driver_the_program_runs_and_says_so() {
 
 #[test]
 fn a_driver_without_a_device_is_told_apart() {
-    for settings in [&[("FAKE_DEVICES", "0")], &[("FAKE_FAILURE", "cuInit=100")]] {
-        let found = found(&fake(), settings);
+    for settings in [&[("EMULATED_DEVICES", "0")], &[("EMULATED_FAILURE", "cuInit=100")]] {
+        let found = found(&emulated(), settings);
         assert!(found.starts_with("the CUDA driver sees no device"), "{found}");
     }
 }
 
 #[test]
 fn devices_are_found() {
-    let found = found(&fake(), &[("FAKE_DEVICES", "2")]);
-    for part in ["major: 13, minor: 0", "Fake 0", "Fake 1", "memory_bytes: 25769803776", "(9, 0)", "132"] {
+    let found = found(&emulated(), &[("EMULATED_DEVICES", "2"), ("EMULATED_MEMORY", "25769803776")]);
+    for part in [
+        "major: 12, minor: 0",
+        "emulated device 0",
+        "emulated device 1",
+        "memory_bytes: 25769803776",
+        "(9, 0)",
+        "multiprocessors: 1",
+    ] {
         assert!(found.contains(part), "{part}: {found}");
     }
 }
@@ -74,7 +83,7 @@ fn devices_are_found() {
 #[test]
 fn a_failed_call_is_named_with_its_device_and_the_codes_meaning() {
     let failed = |call: &str, code: i32| {
-        found(&fake(), &[("FAKE_DEVICES", "1"), ("FAKE_FAILURE", &format!("{call}={code}"))])
+        found(&emulated(), &[("EMULATED_DEVICES", "1"), ("EMULATED_FAILURE", &format!("{call}={code}"))])
     };
     assert_eq!(failed("cuInit", 3), "cuInit failed: NotInitialized, CUDA's code 3");
     let on_device = failed("cuDeviceGetName", 719);

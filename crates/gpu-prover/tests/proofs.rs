@@ -4,22 +4,40 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::print_stdout,
-    unsafe_code,
     reason = "a test fails by panicking"
 )]
 
 mod emulated;
 
-use emulated::device;
+use emulated::{ARENA, CHILD, Control, device, emulator, said};
 use gpu_prover::circuit::{DeviceCircuit, DeviceError};
 use gpu_prover::device::Device;
+use gpu_prover::driver;
 use plonk_prover::Stages;
-use plonk_prover::sample::{Sample, standard_config};
+use plonk_prover::sample::{Sample, SampleProof, standard_config};
+use plonky2::field::goldilocks_field::GoldilocksField as F;
+use plonky2::field::types::{Field, Sample as _};
 use plonky2::fri::{FriConfig, FriReductionStrategy};
-use plonky2::iop::witness::PartialWitness;
+use plonky2::gates::arithmetic_base::ArithmeticGate;
+use plonky2::gates::arithmetic_extension::ArithmeticExtensionGate;
+use plonky2::gates::base_sum::BaseSumGate;
+use plonky2::gates::constant::ConstantGate;
+use plonky2::gates::coset_interpolation::CosetInterpolationGate;
+use plonky2::gates::exponentiation::ExponentiationGate;
+use plonky2::gates::multiplication_extension::MulExtensionGate;
+use plonky2::gates::noop::NoopGate;
+use plonky2::gates::poseidon::PoseidonGate;
+use plonky2::gates::poseidon_mds::PoseidonMdsGate;
+use plonky2::gates::random_access::RandomAccessGate;
+use plonky2::gates::reducing::ReducingGate;
+use plonky2::gates::reducing_extension::ReducingExtensionGate;
+use plonky2::iop::witness::{PartialWitness, PartitionWitness, WitnessWrite};
 use plonky2::plonk::circuit_builder::CircuitBuilder;
-use plonky2::plonk::circuit_data::CircuitConfig;
+use plonky2::plonk::circuit_data::{CircuitConfig, CircuitData};
 use plonky2::plonk::config::PoseidonGoldilocksConfig as C;
+use std::path::Path;
+
+const D: usize = 2;
 
 fn sample(config: CircuitConfig, rows: usize) -> Sample {
     Sample::new(config, rows).expect("its inputs fit")
@@ -70,11 +88,97 @@ fn proofs_are_the_processors_in_every_configuration() {
     }
 }
 
-/// A circuit that verifies a proof has all kinds of gates.
+/// A circuit with a row or two of every kind of gate, and a witness of random values, and of some at the edges of the field. It does not satisfy
+/// the circuit, so all constraints have values that are not zero; the proof does not verify, and is the same everywhere nevertheless.
+struct Zoo {
+    circuit: CircuitData<F, C, D>,
+    values: Vec<Option<F>>,
+}
+
+impl Zoo {
+    /// More rows than a block of a scan has elements, a product for each step.
+    fn new(config: &CircuitConfig) -> Self {
+        Self::of(config, 2, 110)
+    }
+
+    fn of(config: &CircuitConfig, of_each: usize, rows: usize) -> Self {
+        let mut builder = CircuitBuilder::<F, D>::new(config.clone());
+        let constants = F::rand_vec(2);
+        let mut interpolation = CosetInterpolationGate::new(4);
+        // As a circuit whose constraints are of degree 8 has it: with intermediate values.
+        interpolation.degree = 6;
+        for _ in 0..of_each {
+            builder.add_gate(ArithmeticGate::new_from_config(config), constants.clone());
+            builder.add_gate(ArithmeticExtensionGate::<D>::new_from_config(config), constants.clone());
+            builder.add_gate(MulExtensionGate::<D>::new_from_config(config), constants[..1].to_vec());
+            builder.add_gate(BaseSumGate::<2>::new(63), vec![]);
+            builder.add_gate(BaseSumGate::<4>::new(10), vec![]);
+            builder.add_gate(ConstantGate::new(2), constants.clone());
+            builder.add_gate(ExponentiationGate::<F, D>::new_from_config(config), vec![]);
+            builder.add_gate(RandomAccessGate::<F, D>::new_from_config(config, 4), constants.clone());
+            builder.add_gate(ReducingGate::<D>::new(20), vec![]);
+            builder.add_gate(ReducingExtensionGate::<D>::new(12), vec![]);
+            builder.add_gate(interpolation.clone(), vec![]);
+            builder.add_gate(PoseidonGate::<F, D>::new(), vec![]);
+            builder.add_gate(PoseidonMdsGate::<F, D>::new(), vec![]);
+        }
+        let inputs = builder.add_virtual_targets(3);
+        builder.register_public_inputs(&inputs);
+        while builder.num_gates() < rows {
+            builder.add_gate(NoopGate, vec![]);
+        }
+        let circuit = builder.build::<C>();
+        let edges = [F::ZERO, F::ONE, F::NEG_ONE, F::from_noncanonical_u64(u64::MAX)];
+        let value = |i: usize| if i.is_multiple_of(5) { edges[i / 5 % edges.len()] } else { F::rand() };
+        let values = (0..circuit.prover_only.representative_map.len()).map(|i| Some(value(i))).collect();
+        Self { circuit, values }
+    }
+
+    fn witness(&self) -> PartitionWitness<'_, F> {
+        PartitionWitness {
+            values: self.values.clone(),
+            representative_map: &self.circuit.prover_only.representative_map,
+            num_wires: self.circuit.common.config.num_wires,
+            degree: self.circuit.common.degree(),
+        }
+    }
+
+    fn expected(&self) -> SampleProof {
+        let CircuitData { prover_only, common, .. } = &self.circuit;
+        plonk_prover::prove(prover_only, common, &self.witness()).unwrap()
+    }
+
+    fn proven(&self, arena: usize) -> Result<SampleProof, DeviceError> {
+        let device = Device::open_with(0, Some(arena), b"emulated")?;
+        let circuit = DeviceCircuit::new(&device, &self.circuit.prover_only, &self.circuit.common)?;
+        circuit.prove(&self.witness(), &mut Stages::default())
+    }
+}
+
+#[test]
+fn every_kind_of_gate_is_evaluated_as_the_processor_does() {
+    let _loaded = device("emulated-proofs");
+    for config in [standard_config(), light_config()] {
+        let zoo = Zoo::new(&config);
+        assert!(zoo.proven(ARENA).unwrap() == zoo.expected());
+    }
+}
+
+/// With few queries and little work.
+fn light_config() -> CircuitConfig {
+    let fri_config = FriConfig {
+        rate_bits: 3,
+        cap_height: 1,
+        proof_of_work_bits: 3,
+        reduction_strategy: FriReductionStrategy::ConstantArityBits(3, 2),
+        num_query_rounds: 2,
+    };
+    CircuitConfig { security_bits: 9, fri_config, ..standard_config() }
+}
+
 #[test]
 fn a_proof_of_a_circuit_that_verifies_a_proof_is_the_processors() {
-    use plonky2::iop::witness::WitnessWrite;
-    let inner = sample(standard_config(), 60);
+    let inner = sample(light_config(), 20);
     let proof = inner.prove(&mut Stages::default()).unwrap();
     let mut builder = CircuitBuilder::new(standard_config());
     let target = builder.add_virtual_proof_with_pis(&inner.circuit.common);
@@ -83,10 +187,131 @@ fn a_proof_of_a_circuit_that_verifies_a_proof_is_the_processors() {
     builder.register_public_inputs(&target.public_inputs);
     let mut inputs = PartialWitness::new();
     inputs.set_proof_with_pis_target(&target, &proof).expect("set once");
-    let outer = Sample::of(builder.build::<C>(), inputs).unwrap();
-    let gates: Vec<String> = outer.circuit.common.gates.iter().map(|gate| gate.0.id()).collect();
-    println!("{}", gates.join("\n"));
-    assert_equal(&device("emulated-proofs"), &outer);
+    assert_equal(&device("emulated-proofs"), &Sample::of(builder.build::<C>(), inputs).unwrap());
+}
+
+/// Proves, and says whether the proof is the processor's. With `FAILURES` set, has the driver fail at the n-th call, for every n of a small
+/// proof.
+#[test]
+fn child() {
+    let Some(path) = std::env::var_os(CHILD) else { return };
+    driver::use_library(Path::new(&path)).unwrap();
+    let control = Control::of(Path::new(&path));
+    if std::env::var_os(FAILURES).is_some() {
+        println!("\nsaid: {}", with_each_call_failing(&control));
+        return;
+    }
+    let zoo = Zoo::new(&light_config());
+    let expected = zoo.expected();
+    let said = match zoo.proven(ARENA) {
+        Ok(proof) if proof == expected => "all right".to_owned(),
+        Ok(_) => "another proof".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    println!("\nsaid: {said}");
+}
+
+const FAILURES: &str = "GPU_PROVER_TEST_FAILURES";
+
+fn with_each_call_failing(control: &Control) -> String {
+    let zoo = Zoo::of(&light_config(), 1, 0);
+    let expected = zoo.expected();
+    let prove = || zoo.proven(4 << 20);
+    control.fail(0, 0);
+    assert!(prove().unwrap() == expected);
+    let calls = control.calls();
+    let mut failures = 0;
+    for call in 1..=calls {
+        control.fail(call, 719);
+        match prove() {
+            Err(error) => {
+                let text = error.to_string();
+                assert!(
+                    text.contains("failed on device 0: LaunchFailed, CUDA's code 719"),
+                    "call {call}: {text}"
+                );
+                failures += 1;
+            }
+            // What is released at the end reports to nobody.
+            Ok(proof) => assert!(proof == expected, "call {call}: another proof"),
+        }
+        assert_eq!(control.live(), 0, "call {call} leaks");
+    }
+    format!("{failures} of {calls}")
+}
+
+#[test]
+fn a_driver_that_fails_at_any_call_is_an_error_without_a_leak() {
+    let said = said(&emulator("failing-proofs", &[]), &[(FAILURES, "1")]);
+    let (failures, calls) = said.split_once(" of ").unwrap();
+    let (failures, calls): (u32, u32) = (failures.parse().unwrap(), calls.parse().unwrap());
+    assert!(calls > 100 && failures + 6 > calls, "{said}");
+}
+
+#[test]
+fn broken_kernels_are_found() {
+    let said_of = |name: &str, replaced: &[(&str, &str, &str)]| said(&emulator(name, replaced), &[]);
+    assert_eq!(said_of("whole-proofs", &[]), "all right");
+    let (gates, mixing) = ("gates.cuh", "constraints.cuh");
+    let (permutation, openings) = ("permutation.cuh", "openings.cuh");
+    let all = [
+        (gates, "product(wire(p, 4 * i + 2), addend_factor)", "wire(p, 4 * i + 2)"),
+        (gates, "scale(wires(p, 8 * i + 4), addend_factor)", "wires(p, 8 * i + 4)"),
+        (gates, "emit(mix, subtract(wires(p, 6 * i + 4), computed))", "emit(mix, wires(p, 6 * i + 4))"),
+        (gates, "digit < gate.b", "digit + 1 < gate.b"),
+        (gates, "subtract(constant(p, i), wire(p, i))", "subtract(wire(p, i), constant(p, i))"),
+        (gates, "subtract(wire(p, i), p.public_inputs_hash[i])", "wire(p, i)"),
+        (gates, "add(add(index, index), wire(p, own_bits + i))", "add(index, wire(p, own_bits + i))"),
+        (gates, "subtract(list[2 * k + 1], list[2 * k])", "list[2 * k + 1]"),
+        (gates, "first_sum = 6 + gate.a * gate.b", "first_sum = 6 + gate.a"),
+        (gates, "table[points + i]", "table[i]"),
+        (gates, "all = multiply(all, factor)", "all = factor"),
+        (gates, "            value = own_value;\n", ""),
+        (gates, "product(swap, subtract(swap, 1))", "product(swap, swap)"),
+        (gates, "                state[i] = input;\n", ""),
+        (gates, "first_partial + round - FULL_ROUNDS_AT_EACH_END", "first_partial + round - 3"),
+        (gates, "multiply_by_matrix(state, round + 1)", "multiply_by_matrix(state, round)"),
+        (mixing, "has_others ? subtract(0xffffffffull, selector) : 1", "1 + 0 * has_others"),
+        (mixing, "subtract(zs[(u64)c << log_all], 1)", "zs[(u64)c << log_all]"),
+        (mixing, "((t + 1) & mask)", "(t & mask)"),
+        (mixing, "            before = after;\n", ""),
+        (mixing, "q.cosets[3 * coset + 2]", "q.cosets[3 * coset + 1]"),
+        (mixing, "matrix[k * cosets + j]", "matrix[j]"),
+        (permutation, "product(beta_x, ks[wire])", "beta_x"),
+        (
+            permutation,
+            "inverted = product(inverted, denominators[step])",
+            "inverted = product(inverted, before[step])",
+        ),
+        (permutation, "products[threadIdx.x - 1];", "products[threadIdx.x];"),
+        (permutation, "distance *= 2) {\n        __syncthreads();", "distance *= 2) {"),
+        (permutation, ": 1;\n        __syncthreads();", ": 1;"),
+        (permutation, "i >= count || block == 0", "i < count || block == 0"),
+        (permutation, "running[row * steps - 1]", "running[row * steps]"),
+        (openings, "square = multiply(square, square)", "square = multiply(square, result)"),
+        (openings, "half /= 2) {\n        __syncthreads();", "half /= 2) {"),
+        (openings, "if (!is_first) own", "if (is_first) own"),
+        (openings, "inverse(subtract({x, 0}, o.point))", "subtract({x, 0}, o.point)"),
+        (openings, "(t << o.rate_bits) | coset", "place"),
+        (openings, "reverse_bits(element >> 1, arity_bits)", "(u64)(element >> 1)"),
+        (openings, "scale(sum, inverse_arity)", "scale(sum, 1)"),
+        (openings, "scale(ratio, inverse_roots[m])", "scale(ratio, inverse_roots[0])"),
+        (openings, "challenge >> (64 - bits) == 0", "challenge >> (64 - bits) != 0"),
+    ];
+    // Two at a time.
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some(broken) = all.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                    let (_, from, to) = broken;
+                    let number = all.iter().position(|other| other == broken).unwrap();
+                    let said = said_of(&format!("broken-proofs-{number}"), &[*broken]);
+                    assert_ne!(said, "all right", "{from:?} as {to:?}");
+                }
+            });
+        }
+    });
 }
 
 #[test]
