@@ -1,4 +1,4 @@
-//! The circuit prover: witness-vector generators, light and heavy, feed one prover over a bounded channel in the process.
+//! The circuit prover: witness-vector generators, light and heavy, feed the provers over a bounded channel in the process.
 //!
 //! ```text
 //! queue ─▶ light WVG runner ─┐
@@ -24,20 +24,20 @@ use proving_model::{AggregationRound, ArtifactKind, MemoryClass, Stage};
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
-/// Vectors between generators and prover: one, ready when the prover is. Each is tens of megabytes.
+/// Vectors between generators and each prover: one, ready when the prover is. Each is tens of megabytes.
 const VECTORS_READY: usize = 1;
-/// Circuits on the prover itself.
-const PROVERS: usize = 1;
 
 /// How a circuit prover is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
-    /// Generators feed one prover.
+    /// Generators feed provers.
     Chained {
         /// Generators that take light circuits only.
         light_wvg_count: usize,
         /// Generators that take heavy circuits first.
         heavy_wvg_count: usize,
+        /// Circuits that are proven at the same time: one on each device, or one on the CPU.
+        provers: usize,
     },
     /// Simple mode: so many threads, each of which synthesises and proves whole circuits.
     Threads(usize),
@@ -48,8 +48,8 @@ impl Layout {
     #[must_use]
     pub fn circuits_in_memory(self) -> usize {
         match self {
-            Self::Chained { light_wvg_count, heavy_wvg_count } => {
-                light_wvg_count + heavy_wvg_count + VECTORS_READY + PROVERS
+            Self::Chained { light_wvg_count, heavy_wvg_count, provers } => {
+                light_wvg_count + heavy_wvg_count + (VECTORS_READY + 1) * provers
             }
             Self::Threads(threads) => threads,
         }
@@ -101,7 +101,7 @@ impl Executor for Synthesizer {
 /// Hands vectors to the prover; everything else ends the job here.
 struct VectorSaver {
     context: WorkerContext,
-    prover: ChainSender<CpuProver>,
+    prover: ChainSender<Prover>,
 }
 
 #[async_trait]
@@ -131,10 +131,10 @@ impl JobSaver for VectorSaver {
     }
 }
 
-/// Proves on the CPU, with all cores.
-struct CpuProver(Arc<dyn ProofSystem>);
+/// Proves on the proof system's devices, or on the CPU with all cores.
+struct Prover(Arc<dyn ProofSystem>);
 
-impl Executor for CpuProver {
+impl Executor for Prover {
     type Input = WitnessVector;
     type Output = Produced;
     type Metadata = LeasedJob;
@@ -152,7 +152,7 @@ impl Executor for CpuProver {
 /// Simple mode: synthesises and proves, one after the other.
 struct WholeCircuit {
     synthesizer: Synthesizer,
-    prover: CpuProver,
+    prover: Prover,
 }
 
 impl Executor for WholeCircuit {
@@ -179,8 +179,8 @@ fn picker<E>(context: &ComponentContext, memory_classes: &[MemoryClass]) -> Queu
 /// Runs a circuit prover until the shutdown signal; returns a report a runner, the prover's last.
 pub async fn run(context: ComponentContext, layout: Layout) -> Vec<RunnerReport> {
     match layout {
-        Layout::Chained { light_wvg_count, heavy_wvg_count } => {
-            run_chained(context, light_wvg_count, heavy_wvg_count).await
+        Layout::Chained { light_wvg_count, heavy_wvg_count, provers } => {
+            run_chained(context, light_wvg_count, heavy_wvg_count, provers).await
         }
         Layout::Threads(threads) => vec![run_threads(context, threads).await],
     }
@@ -189,7 +189,7 @@ pub async fn run(context: ComponentContext, layout: Layout) -> Vec<RunnerReport>
 async fn run_threads(context: ComponentContext, threads: usize) -> RunnerReport {
     let executor = WholeCircuit {
         synthesizer: Synthesizer(context.system.clone()),
-        prover: CpuProver(context.system.clone()),
+        prover: Prover(context.system.clone()),
     };
     JobRunner::builder("circuit_prover")
         .picker(picker(&context, &[MemoryClass::Heavy, MemoryClass::Light]))
@@ -207,8 +207,9 @@ async fn run_chained(
     context: ComponentContext,
     light_wvg_count: usize,
     heavy_wvg_count: usize,
+    provers: usize,
 ) -> Vec<RunnerReport> {
-    let (sender, receiver) = chain::<CpuProver>(VECTORS_READY);
+    let (sender, receiver) = chain::<Prover>(VECTORS_READY * provers);
     let generators = [
         ("light_wvg", light_wvg_count, [MemoryClass::Light].as_slice()),
         ("heavy_wvg", heavy_wvg_count, &[MemoryClass::Heavy, MemoryClass::Light]),
@@ -233,9 +234,9 @@ async fn run_chained(
     let hard_stop = CancellationToken::new();
     let prover = JobRunner::builder("circuit_prover")
         .picker(receiver)
-        .executor(CpuProver(context.system.clone()))
+        .executor(Prover(context.system.clone()))
         .saver(ArtifactSaver::new(&context, ArtifactKind::Proof))
-        .workers(PROVERS)
+        .workers(provers)
         .prefetch(0)
         .drain_timeout(Duration::ZERO)
         .shutdown(hard_stop.clone())

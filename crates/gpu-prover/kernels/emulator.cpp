@@ -6,7 +6,7 @@
 // __syncthreads, and goes on when all of them are there. A block in which some threads wait and others end is refused, as it would hang on a device.
 //
 // For tests: EMULATED_DEVICES is how many devices there are, EMULATED_MEMORY how many bytes each has; EMULATED_FAILURE=NAME=CODE makes the
-// function of that name return that code. `emulator_fail` makes the n-th call from then on (from 1) do so, `emulator_calls` tells how many
+// function of that name return that code. `emulator_fail` makes the n-th call from then on (from 1) do so (or hang), `emulator_calls` tells how many
 // there were since, and `emulator_live` how many allocations, modules, streams and contexts are not released. `emulator_multiply` is the
 // kernels' product.
 
@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include <deque>
 #include <map>
@@ -51,12 +52,18 @@ size_t number(const char *variable, size_t otherwise) {
     return text ? strtoull(text, nullptr, 10) : otherwise;
 }
 
+// Instead of a code: it never returns.
+const int HANG = -1;
+
 long failing_call = 0;
 int failing_code = SUCCESS;
 
 // Counts a call; the code that it is to fail with, or SUCCESS.
 int call(const char *name) {
-    if (++calls == failing_call) return failing_code;
+    if (++calls == failing_call) {
+        while (failing_code == HANG) sleep(1);
+        return failing_code;
+    }
     const char *failure = getenv("EMULATED_FAILURE");
     const char *code = failure ? strchr(failure, '=') : nullptr;
     bool is_meant = code && strlen(name) == (size_t)(code - failure) && !strncmp(failure, name, strlen(name));

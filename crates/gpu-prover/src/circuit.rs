@@ -7,13 +7,13 @@ use crate::commitment::{Commitment, Digest, Direction, Domain, Tree, gather, pow
 use crate::device::{Buffer, Device, launch, threads};
 use crate::driver::DriverError;
 use crate::gates::{Gates, UnknownGate};
-use crate::{C, D, Extension, F, H};
+use crate::{D, Extension, F, H};
 use cust::function::{BlockSize, GridSize};
 use cust::memory::{DeviceCopy, DevicePointer};
 use plonk_prover::committer::{
     Constraints, LayerLeaves, Leaves, Opened, Oracle, Permutation, Polynomials, Work,
 };
-use plonk_prover::{Committer, ProveError, Stage, Stages};
+use plonk_prover::{Circuit, Committer, Proof, ProveError, Stage, Stages, Unproven};
 use plonky2::field::extension::quadratic::QuadraticExtension;
 use plonky2::field::polynomial::PolynomialValues;
 use plonky2::field::types::{Field, Field64, PrimeField64};
@@ -22,9 +22,9 @@ use plonky2::hash::hash_types::HashOut;
 use plonky2::hash::merkle_proofs::MerkleProof;
 use plonky2::hash::merkle_tree::MerkleCap;
 use plonky2::iop::witness::PartitionWitness;
-use plonky2::plonk::circuit_data::{CommonCircuitData, ProverOnlyCircuitData};
-use plonky2::plonk::proof::ProofWithPublicInputs;
+use plonky2::plonk::circuit_data::{CircuitData, CommonCircuitData};
 use plonky2::util::{log2_strict, reverse_bits, reverse_index_bits_in_place};
+use std::sync::Arc;
 use thiserror::Error;
 
 /// What the kernels have fixed: `CHALLENGES`, `MOST_COSETS`, `MOST_STEPS`, `SUM_THREADS`, `SCAN_THREADS` times `SCAN_ELEMENTS`.
@@ -51,14 +51,54 @@ pub enum DeviceError {
     /// The circuit has a gate that no kernel evaluates.
     #[error("there is no kernel for the gate {0}: such circuits are proven on the CPU")]
     UnknownGate(String),
+    /// No device could have proven it.
+    #[error(transparent)]
+    Unproven(#[from] Unproven),
+    /// The CPU proves it differently.
+    #[error("device {device} proves wrongly: {what}")]
+    WrongProof {
+        /// Which device.
+        device: u32,
+        /// What is wrong.
+        what: String,
+    },
+    /// A device does not answer.
+    #[error("device {device} has not answered for {seconds} s")]
+    Silent {
+        /// Which device.
+        device: u32,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// A device's thread cannot be started.
+    #[error("the thread of device {device} cannot be started: {reason}")]
+    Thread {
+        /// Which device.
+        device: u32,
+        /// What the system said.
+        reason: String,
+    },
+}
+
+impl DeviceError {
+    /// Whether the device is to blame, and not the circuit or its witness.
+    #[must_use]
+    pub fn is_the_devices(&self) -> bool {
+        match self {
+            Self::Driver(DriverError::ArenaFull { .. })
+            | Self::Prove(_)
+            | Self::UnknownGate(_)
+            | Self::Unproven(_) => false,
+            Self::Driver(_) | Self::WrongProof { .. } | Self::Silent { .. } | Self::Thread { .. } => true,
+        }
+    }
 }
 
 /// A circuit on a device: what all its proofs share.
 #[derive(Debug)]
-pub struct DeviceCircuit<'a> {
+pub struct DeviceCircuit {
     device: Device,
-    prover_data: &'a ProverOnlyCircuitData<F, C, D>,
-    common: &'a CommonCircuitData<F, D>,
+    circuit: Arc<Circuit>,
     domain: Domain,
     /// Constants and sigmas: the polynomials, and their values on the coset.
     fixed: Buffer,
@@ -174,16 +214,13 @@ fn merkle_proof(siblings: Vec<Digest>) -> MerkleProof<F, H> {
     MerkleProof { siblings: siblings.into_iter().map(hash).collect() }
 }
 
-impl<'a> DeviceCircuit<'a> {
+impl DeviceCircuit {
     /// Puts a circuit on a device.
     ///
     /// # Errors
     /// [`DeviceError`]: of circuits that the kernels do not have it says why.
-    pub fn new(
-        device: &Device,
-        prover_data: &'a ProverOnlyCircuitData<F, C, D>,
-        common: &'a CommonCircuitData<F, D>,
-    ) -> Result<Self, DeviceError> {
+    pub fn new(device: &Device, circuit: &Arc<Circuit>) -> Result<Self, DeviceError> {
+        let CircuitData { prover_only: prover_data, common, .. } = &**circuit;
         let rate_bits = common.config.fri_config.rate_bits;
         let degree_bits = common.degree_bits();
         let quotient_cosets = common.quotient_degree_factor;
@@ -237,8 +274,7 @@ impl<'a> DeviceCircuit<'a> {
         });
         Ok(Self {
             device: device.clone(),
-            prover_data,
-            common,
+            circuit: circuit.clone(),
             fixed,
             fixed_extension,
             sigmas,
@@ -262,18 +298,22 @@ impl<'a> DeviceCircuit<'a> {
         &self,
         witness: &PartitionWitness<'_, F>,
         stages: &mut Stages,
-    ) -> Result<ProofWithPublicInputs<F, C, D>, DeviceError> {
+    ) -> Result<Proof, DeviceError> {
         let mut committer = DeviceCommitter { circuit: self, stages };
-        plonk_prover::prove_with(&mut committer, self.prover_data, self.common, witness)
+        plonk_prover::prove_with(&mut committer, &self.circuit.prover_only, self.common(), witness)
+    }
+
+    fn common(&self) -> &CommonCircuitData<F, D> {
+        &self.circuit.common
     }
 
     fn cap_height(&self) -> u32 {
-        small(self.common.config.fri_config.cap_height)
+        small(self.common().config.fri_config.cap_height)
     }
 
     /// The steps from one Z to the next.
     fn steps(&self) -> usize {
-        self.common.num_partial_products + 1
+        self.common().num_partial_products + 1
     }
 
     fn log_rows(&self) -> u32 {
@@ -312,8 +352,8 @@ impl<'a> DeviceCircuit<'a> {
             self.ks.pointer(),
             self.domain.roots.pointer(),
             log_n,
-            small(self.common.config.num_routed_wires),
-            small(self.common.quotient_degree_factor),
+            small(self.common().config.num_routed_wires),
+            small(self.common().quotient_degree_factor),
             small(steps),
             beta.to_canonical_u64(),
             gamma.to_canonical_u64(),
@@ -336,7 +376,7 @@ impl<'a> DeviceCircuit<'a> {
 
     /// The mixed constraints through the vanishing polynomial, for each alpha on each of the quotient's cosets.
     fn mixed(&self, constraints: &Constraints<'_, Commitment>) -> Result<Buffer, DriverError> {
-        let Self { device, common, .. } = self;
+        let (device, common) = (&self.device, self.common());
         let terms = CHALLENGES * (1 + self.steps()) + common.num_gate_constraints;
         let of_two = |value: fn(&Permutation) -> F| {
             std::array::from_fn(|i| value(&constraints.permutation[i]).to_canonical_u64())
@@ -468,12 +508,12 @@ fn scan(elements: &Buffer) -> Result<(), DriverError> {
 }
 
 /// A proof at work.
-struct DeviceCommitter<'c, 'a> {
-    circuit: &'c DeviceCircuit<'a>,
+struct DeviceCommitter<'c> {
+    circuit: &'c DeviceCircuit,
     stages: &'c mut Stages,
 }
 
-impl DeviceCommitter<'_, '_> {
+impl DeviceCommitter<'_> {
     /// Does something, waits until the device has done it, and adds the time to a stage.
     fn time<T>(
         &mut self,
@@ -492,7 +532,7 @@ impl DeviceCommitter<'_, '_> {
     }
 }
 
-impl Committer for DeviceCommitter<'_, '_> {
+impl Committer for DeviceCommitter<'_> {
     type Columns = Columns;
     type Commitment = Commitment;
     type Reduced = Reduced;
@@ -685,7 +725,7 @@ impl Committer for DeviceCommitter<'_, '_> {
     fn open(&mut self, oracle: Oracle<'_, Commitment>, leaves: &[usize]) -> Result<Leaves, DeviceError> {
         let Oracle::Proof(commitment) = oracle else {
             // The library made this tree when the circuit was built.
-            let tree = &self.circuit.prover_data.constants_sigmas_commitment.merkle_tree;
+            let tree = &self.circuit.circuit.prover_only.constants_sigmas_commitment.merkle_tree;
             return Ok(leaves.iter().map(|leaf| (tree.get(*leaf).to_vec(), tree.prove(*leaf))).collect());
         };
         let opened = self.time(Stage::Openings, || commitment.open(leaves))?;

@@ -5,7 +5,7 @@
 
 use crate::F;
 use crate::arena::{Full, Ranges};
-use crate::driver::DriverError;
+use crate::driver::{self, DriverError};
 use cust::CudaFlags;
 use cust::context::Context;
 use cust::error::CudaError;
@@ -49,37 +49,28 @@ pub struct ArenaUse {
     pub most_used: usize,
 }
 
-/// The kernels that this program was built with.
-fn kernels() -> Option<&'static [u8]> {
+/// The kernels: those that this program was built with, unless the driver is an emulated one and has them itself.
+fn kernels() -> Result<&'static [u8], DriverError> {
+    if driver::has_kernels() {
+        return Ok(b"the driver's own");
+    }
     #[cfg(has_kernels)]
-    return Some(include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin")));
+    return Ok(include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin")));
     #[cfg(not(has_kernels))]
-    None
+    Err(DriverError::NoKernels)
 }
 
 impl Device {
-    /// Opens a device with this program's kernels, and takes its memory: so many bytes, or all that is free but for what the driver needs.
+    /// Opens a device, and takes its memory: so many bytes, or all that is free but for what the driver needs.
     ///
     /// # Errors
     /// [`DriverError`].
     pub fn open(ordinal: u32, max_allocation: Option<usize>) -> Result<Self, DriverError> {
-        Self::open_with(ordinal, max_allocation, kernels().ok_or(DriverError::NoKernels)?)
-    }
-
-    /// Opens a device with kernels from elsewhere: those that the emulated driver has, whatever is given here.
-    ///
-    /// # Errors
-    /// [`DriverError`].
-    pub fn open_with(
-        ordinal: u32,
-        max_allocation: Option<usize>,
-        kernels: &[u8],
-    ) -> Result<Self, DriverError> {
         let failed = |call| DriverError::of(call, Some(ordinal));
         cust::init(CudaFlags::empty()).map_err(failed("cuInit"))?;
         let device = cust::device::Device::get_device(ordinal).map_err(failed("cuDeviceGet"))?;
         let context = Context::new(device).map_err(failed("cuDevicePrimaryCtxRetain"))?;
-        let module = Module::from_fatbin(kernels, &[]).map_err(failed("cuModuleLoadDataEx"))?;
+        let module = Module::from_fatbin(kernels()?, &[]).map_err(failed("cuModuleLoadDataEx"))?;
         let stream = Stream::new(StreamFlags::DEFAULT, None).map_err(failed("cuStreamCreate"))?;
         let bytes = match max_allocation {
             Some(bytes) => bytes,

@@ -2,7 +2,8 @@
 //!
 //! `driver` finds CUDA's driver when it is first asked for: the same program runs on machines with and without one, and builds on
 //! machines without CUDA. `device` is a device in use, with the kernels of `kernels/` and an arena for all that is kept there; `commitment`
-//! has polynomials on it, `circuit` whole proofs, by `plonk-prover`'s transcript.
+//! has polynomials on it, `circuit` whole proofs, by `plonk-prover`'s transcript; `pool` has all devices of a
+//! process prove, and the CPU what they cannot.
 //!
 //! The kernels compile as C++17 too, into a driver for machines without a device (`kernels/emulator.cpp`), so that the host's code and the
 //! kernels are tested anywhere.
@@ -13,14 +14,13 @@ pub mod commitment;
 pub mod device;
 pub mod driver;
 mod gates;
+pub mod pool;
 
 use plonky2::field::extension::quadratic::QuadraticExtension;
 use plonky2::field::goldilocks_field::GoldilocksField;
 use plonky2::hash::poseidon::PoseidonHash;
-use plonky2::plonk::config::PoseidonGoldilocksConfig;
 
 type F = GoldilocksField;
 type Extension = QuadraticExtension<F>;
-type C = PoseidonGoldilocksConfig;
 type H = PoseidonHash;
 const D: usize = 2;

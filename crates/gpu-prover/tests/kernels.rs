@@ -102,7 +102,7 @@ fn commitments_are_those_of_the_library_at_every_size() {
 fn child() {
     let Some(path) = std::env::var_os(CHILD) else { return };
     driver::use_library(Path::new(&path)).unwrap();
-    let compared = Device::open_with(0, Some(1 << 20), b"emulated").and_then(|device| {
+    let compared = Device::open(0, Some(1 << 20)).and_then(|device| {
         let (log_rows, rate_bits) = (10, 1);
         let values = residues(2 << log_rows);
         let domain = Domain::new(&device, log_rows, rate_bits)?;

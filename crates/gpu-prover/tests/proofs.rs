@@ -13,31 +13,14 @@ use emulated::{ARENA, CHILD, Control, device, emulator, said};
 use gpu_prover::circuit::{DeviceCircuit, DeviceError};
 use gpu_prover::device::Device;
 use gpu_prover::driver;
-use plonk_prover::Stages;
-use plonk_prover::sample::{Sample, SampleProof, standard_config};
-use plonky2::field::goldilocks_field::GoldilocksField as F;
-use plonky2::field::types::{Field, Sample as _};
+use plonk_prover::sample::{Sample, standard_config};
+use plonk_prover::{Proof, Stages};
 use plonky2::fri::{FriConfig, FriReductionStrategy};
-use plonky2::gates::arithmetic_base::ArithmeticGate;
-use plonky2::gates::arithmetic_extension::ArithmeticExtensionGate;
-use plonky2::gates::base_sum::BaseSumGate;
-use plonky2::gates::constant::ConstantGate;
-use plonky2::gates::coset_interpolation::CosetInterpolationGate;
-use plonky2::gates::exponentiation::ExponentiationGate;
-use plonky2::gates::multiplication_extension::MulExtensionGate;
-use plonky2::gates::noop::NoopGate;
-use plonky2::gates::poseidon::PoseidonGate;
-use plonky2::gates::poseidon_mds::PoseidonMdsGate;
-use plonky2::gates::random_access::RandomAccessGate;
-use plonky2::gates::reducing::ReducingGate;
-use plonky2::gates::reducing_extension::ReducingExtensionGate;
-use plonky2::iop::witness::{PartialWitness, PartitionWitness, WitnessWrite};
+use plonky2::iop::witness::{PartialWitness, WitnessWrite};
 use plonky2::plonk::circuit_builder::CircuitBuilder;
-use plonky2::plonk::circuit_data::{CircuitConfig, CircuitData};
+use plonky2::plonk::circuit_data::CircuitConfig;
 use plonky2::plonk::config::PoseidonGoldilocksConfig as C;
 use std::path::Path;
-
-const D: usize = 2;
 
 fn sample(config: CircuitConfig, rows: usize) -> Sample {
     Sample::new(config, rows).expect("its inputs fit")
@@ -45,8 +28,8 @@ fn sample(config: CircuitConfig, rows: usize) -> Sample {
 
 /// Proves on the device and on the processor, and compares.
 fn assert_equal(device: &Device, sample: &Sample) {
-    let (prover_data, common) = (&sample.circuit.prover_only, &sample.circuit.common);
-    let circuit = DeviceCircuit::new(device, prover_data, common).unwrap();
+    let common = &sample.circuit.common;
+    let circuit = DeviceCircuit::new(device, &sample.circuit).unwrap();
     let kept = device.arena().used;
     let ours = circuit.prove(&sample.witness(), &mut Stages::default()).unwrap();
     assert_eq!(device.arena().used, kept, "what a proof took is given back");
@@ -88,79 +71,17 @@ fn proofs_are_the_processors_in_every_configuration() {
     }
 }
 
-/// A circuit with a row or two of every kind of gate, and a witness of random values, and of some at the edges of the field. It does not satisfy
-/// the circuit, so all constraints have values that are not zero; the proof does not verify, and is the same everywhere nevertheless.
-struct Zoo {
-    circuit: CircuitData<F, C, D>,
-    values: Vec<Option<F>>,
-}
-
-impl Zoo {
-    /// More rows than a block of a scan has elements, a product for each step.
-    fn new(config: &CircuitConfig) -> Self {
-        Self::of(config, 2, 110)
-    }
-
-    fn of(config: &CircuitConfig, of_each: usize, rows: usize) -> Self {
-        let mut builder = CircuitBuilder::<F, D>::new(config.clone());
-        let constants = F::rand_vec(2);
-        let mut interpolation = CosetInterpolationGate::new(4);
-        // As a circuit whose constraints are of degree 8 has it: with intermediate values.
-        interpolation.degree = 6;
-        for _ in 0..of_each {
-            builder.add_gate(ArithmeticGate::new_from_config(config), constants.clone());
-            builder.add_gate(ArithmeticExtensionGate::<D>::new_from_config(config), constants.clone());
-            builder.add_gate(MulExtensionGate::<D>::new_from_config(config), constants[..1].to_vec());
-            builder.add_gate(BaseSumGate::<2>::new(63), vec![]);
-            builder.add_gate(BaseSumGate::<4>::new(10), vec![]);
-            builder.add_gate(ConstantGate::new(2), constants.clone());
-            builder.add_gate(ExponentiationGate::<F, D>::new_from_config(config), vec![]);
-            builder.add_gate(RandomAccessGate::<F, D>::new_from_config(config, 4), constants.clone());
-            builder.add_gate(ReducingGate::<D>::new(20), vec![]);
-            builder.add_gate(ReducingExtensionGate::<D>::new(12), vec![]);
-            builder.add_gate(interpolation.clone(), vec![]);
-            builder.add_gate(PoseidonGate::<F, D>::new(), vec![]);
-            builder.add_gate(PoseidonMdsGate::<F, D>::new(), vec![]);
-        }
-        let inputs = builder.add_virtual_targets(3);
-        builder.register_public_inputs(&inputs);
-        while builder.num_gates() < rows {
-            builder.add_gate(NoopGate, vec![]);
-        }
-        let circuit = builder.build::<C>();
-        let edges = [F::ZERO, F::ONE, F::NEG_ONE, F::from_noncanonical_u64(u64::MAX)];
-        let value = |i: usize| if i.is_multiple_of(5) { edges[i / 5 % edges.len()] } else { F::rand() };
-        let values = (0..circuit.prover_only.representative_map.len()).map(|i| Some(value(i))).collect();
-        Self { circuit, values }
-    }
-
-    fn witness(&self) -> PartitionWitness<'_, F> {
-        PartitionWitness {
-            values: self.values.clone(),
-            representative_map: &self.circuit.prover_only.representative_map,
-            num_wires: self.circuit.common.config.num_wires,
-            degree: self.circuit.common.degree(),
-        }
-    }
-
-    fn expected(&self) -> SampleProof {
-        let CircuitData { prover_only, common, .. } = &self.circuit;
-        plonk_prover::prove(prover_only, common, &self.witness()).unwrap()
-    }
-
-    fn proven(&self, arena: usize) -> Result<SampleProof, DeviceError> {
-        let device = Device::open_with(0, Some(arena), b"emulated")?;
-        let circuit = DeviceCircuit::new(&device, &self.circuit.prover_only, &self.circuit.common)?;
-        circuit.prove(&self.witness(), &mut Stages::default())
-    }
+fn proven(sample: &Sample, arena: usize) -> Result<Proof, DeviceError> {
+    let device = Device::open(0, Some(arena))?;
+    DeviceCircuit::new(&device, &sample.circuit)?.prove(&sample.witness(), &mut Stages::default())
 }
 
 #[test]
 fn every_kind_of_gate_is_evaluated_as_the_processor_does() {
     let _loaded = device("emulated-proofs");
     for config in [standard_config(), light_config()] {
-        let zoo = Zoo::new(&config);
-        assert!(zoo.proven(ARENA).unwrap() == zoo.expected());
+        let zoo = Sample::of_every_gate(&config, 2, 110);
+        assert!(proven(&zoo, ARENA).unwrap() == zoo.prove(&mut Stages::default()).unwrap());
     }
 }
 
@@ -201,9 +122,9 @@ fn child() {
         println!("\nsaid: {}", with_each_call_failing(&control));
         return;
     }
-    let zoo = Zoo::new(&light_config());
-    let expected = zoo.expected();
-    let said = match zoo.proven(ARENA) {
+    let zoo = Sample::of_every_gate(&light_config(), 2, 110);
+    let expected = zoo.prove(&mut Stages::default()).unwrap();
+    let said = match proven(&zoo, ARENA) {
         Ok(proof) if proof == expected => "all right".to_owned(),
         Ok(_) => "another proof".to_owned(),
         Err(error) => error.to_string(),
@@ -214,9 +135,9 @@ fn child() {
 const FAILURES: &str = "GPU_PROVER_TEST_FAILURES";
 
 fn with_each_call_failing(control: &Control) -> String {
-    let zoo = Zoo::of(&light_config(), 1, 0);
-    let expected = zoo.expected();
-    let prove = || zoo.proven(4 << 20);
+    let zoo = Sample::of_every_gate(&light_config(), 1, 0);
+    let expected = zoo.prove(&mut Stages::default()).unwrap();
+    let prove = || proven(&zoo, 4 << 20);
     control.fail(0, 0);
     assert!(prove().unwrap() == expected);
     let calls = control.calls();
@@ -318,11 +239,10 @@ fn broken_kernels_are_found() {
 fn what_does_not_fit_the_arena_is_said_and_takes_nothing() {
     let _loaded = device("emulated-proofs");
     let sample = sample(standard_config(), 100);
-    let (prover_data, common) = (&sample.circuit.prover_only, &sample.circuit.common);
     let mut refused = 0;
     for kilobytes in [1, 64, 512, 1_024, 2_048, 3_072] {
-        let device = Device::open_with(0, Some(kilobytes << 10), b"emulated").unwrap();
-        let proven = DeviceCircuit::new(&device, prover_data, common)
+        let device = Device::open(0, Some(kilobytes << 10)).unwrap();
+        let proven = DeviceCircuit::new(&device, &sample.circuit)
             .and_then(|circuit| circuit.prove(&sample.witness(), &mut Stages::default()));
         if let Err(error) = proven {
             let text = error.to_string();

@@ -3,7 +3,7 @@
 use crate::BadInput;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use ledger_circuits::LedgerProofSystem;
+use ledger_circuits::{CircuitProver, LedgerProofSystem};
 use proof_system::mock::{MockConfig, MockProofSystem};
 use proof_system::{KeyPurpose, ProofSystem};
 use std::{io::IsTerminal, path::PathBuf, sync::Arc};
@@ -37,15 +37,35 @@ impl ProofSystemArgs {
     /// # Errors
     /// [`BadInput`] when the arguments do not fit together or a file is wrong.
     pub fn open(&self) -> anyhow::Result<Arc<dyn ProofSystem>> {
+        self.open_proven_by(None)
+    }
+
+    /// As [`ProofSystemArgs::open`], with devices to prove on; without any the CPU does.
+    ///
+    /// # Errors
+    /// As [`ProofSystemArgs::open`].
+    pub fn open_proven_by(
+        &self,
+        devices: Option<Arc<dyn CircuitProver>>,
+    ) -> anyhow::Result<Arc<dyn ProofSystem>> {
+        let mock = |config| Ok(Arc::new(MockProofSystem::new(config)) as Arc<dyn ProofSystem>);
         match (self.proof_system, &self.mock_file) {
             (SystemName::Ledger, Some(_)) => {
                 Err(BadInput("--mock-file is for --proof-system=mock".to_owned()).into())
             }
-            (SystemName::Ledger, None) => Ok(Arc::new(LedgerProofSystem::shipped(&self.keys_folder())?)),
-            (SystemName::Mock, None) => Ok(Arc::new(MockProofSystem::new(MockConfig::default()))),
+            (SystemName::Ledger, None) => {
+                let ledger = LedgerProofSystem::shipped(&self.keys_folder())?;
+                Ok(match devices {
+                    Some(devices) => Arc::new(ledger.proven_by(devices)),
+                    None => Arc::new(ledger),
+                })
+            }
+            (SystemName::Mock, _) if devices.is_some() => {
+                Err(BadInput("the mock proves nothing, on no device: leave --device out".to_owned()).into())
+            }
+            (SystemName::Mock, None) => mock(MockConfig::default()),
             (SystemName::Mock, Some(path)) => {
-                let config = MockConfig::from_file(path).map_err(|e| BadInput(e.to_string()))?;
-                Ok(Arc::new(MockProofSystem::new(config)))
+                mock(MockConfig::from_file(path).map_err(|e| BadInput(e.to_string()))?)
             }
         }
     }

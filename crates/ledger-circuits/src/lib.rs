@@ -53,6 +53,7 @@ mod statement;
 mod system;
 
 pub use params::{Kind, LedgerParams};
+pub use plonk_prover::CircuitProver;
 pub use statement::Statement;
 pub use system::{LedgerProofSystem, PROTOCOL_VERSION};
 

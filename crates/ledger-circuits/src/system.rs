@@ -11,8 +11,8 @@ use crate::input::LedgerInput;
 use crate::keys::{CircuitName, KeyError, LedgerKeys};
 use crate::{Builder, Circuit, F, Kind, LedgerParams, Proof, Verifier, Witness};
 use keystore::{Keystore, Manifest};
+use plonk_prover::{CircuitProver, OnCpu};
 use plonky2::iop::generator::generate_partial_witness;
-use plonky2::iop::witness::PartitionWitness;
 use proof_system::{
     BasicCircuit, CircuitSpec, CircuitTable, CircuitType, Control, InputSource, KeyProgress, KeyPurpose,
     OutputFile, PreparedInput, ProofSystem, ProofSystemError, Rejected, WitnessVector,
@@ -44,6 +44,7 @@ pub struct LedgerProofSystem {
     table: CircuitTable,
     verification_key: Option<Vec<u8>>,
     keys_digest: Option<String>,
+    prover: Arc<dyn CircuitProver>,
 }
 
 /// The input of an aggregating circuit: the proofs, each behind its circuit.
@@ -113,7 +114,15 @@ impl LedgerProofSystem {
     #[must_use]
     pub fn with_params(params: LedgerParams, keystore: Keystore) -> Self {
         let table = circuit_table(&params);
-        Self { keys: LedgerKeys::new(params, keystore), table, verification_key: None, keys_digest: None }
+        let keys = LedgerKeys::new(params, keystore);
+        Self { keys, table, verification_key: None, keys_digest: None, prover: Arc::new(OnCpu) }
+    }
+
+    /// Has this one prove its circuits, wraps apart: those are the CPU's.
+    #[must_use]
+    pub fn proven_by(mut self, prover: Arc<dyn CircuitProver>) -> Self {
+        self.prover = prover;
+        self
     }
 
     /// The key set.
@@ -310,9 +319,7 @@ impl LedgerProofSystem {
         wrap::assign(&targets, proof, &mut witness).map_err(invalid)?;
         refusing_panics("the wrap cannot be proven", || {
             let witness = generate_partial_witness(witness, &circuit.prover_only, &circuit.common)?;
-            let proof = plonk_prover::prove(&circuit.prover_only, &circuit.common, &witness)?;
-            circuit.verify(proof.clone())?;
-            Ok(proof)
+            Ok(OnCpu.prove(&circuit, witness.values)?)
         })
         .map_err(invalid)
     }
@@ -508,18 +515,10 @@ impl ProofSystem for LedgerProofSystem {
             return Err(ProofSystemError::Cancelled);
         }
         let data = self.circuit(circuit)?;
-        let witness = PartitionWitness {
-            values: vector.values,
-            representative_map: &data.prover_only.representative_map,
-            num_wires: data.common.config.num_wires,
-            degree: data.common.degree(),
-        };
-        let proof = refusing_panics("the circuit cannot be proven", || {
-            let proof = plonk_prover::prove(&data.prover_only, &data.common, &witness)?;
-            data.verify(proof.clone())?;
-            Ok(proof)
-        })
-        .map_err(invalid)?;
+        let values = vector.values;
+        let proof =
+            refusing_panics("the circuit cannot be proven", || Ok(self.prover.prove(&data, values)?))
+                .map_err(invalid)?;
         Ok(with_header(circuit, &proof))
     }
 

@@ -14,6 +14,7 @@
 //!
 //! It serves one configuration, `PoseidonGoldilocksConfig`, without lookups and without blinding; of others it says so.
 
+mod circuit_prover;
 mod commitment;
 pub mod committer;
 mod cpu;
@@ -26,6 +27,7 @@ mod quotient;
 pub mod sample;
 mod stages;
 
+pub use circuit_prover::{Circuit, CircuitProver, OnCpu, Proof, Unproven, verified, witness_of};
 pub use committer::Committer;
 pub use cpu::Cpu;
 pub use stages::{Stage, Stages};
@@ -39,7 +41,7 @@ use plonky2::hash::poseidon::PoseidonHash;
 use plonky2::iop::witness::PartitionWitness;
 use plonky2::plonk::circuit_data::{CommonCircuitData, ProverOnlyCircuitData};
 use plonky2::plonk::config::{Hasher, PoseidonGoldilocksConfig};
-use plonky2::plonk::proof::{OpeningSet, Proof, ProofWithPublicInputs};
+use plonky2::plonk::proof::{OpeningSet, ProofWithPublicInputs};
 use plonky2::util::log2_ceil;
 use thiserror::Error;
 
@@ -79,7 +81,7 @@ pub fn prove(
     prover_data: &ProverOnlyCircuitData<F, C, D>,
     common: &CommonCircuitData<F, D>,
     witness: &PartitionWitness<'_, F>,
-) -> Result<ProofWithPublicInputs<F, C, D>, ProveError> {
+) -> Result<Proof, ProveError> {
     prove_timed(prover_data, common, witness, &mut Stages::default())
 }
 
@@ -92,7 +94,7 @@ pub fn prove_timed(
     common: &CommonCircuitData<F, D>,
     witness: &PartitionWitness<'_, F>,
     stages: &mut Stages,
-) -> Result<ProofWithPublicInputs<F, C, D>, ProveError> {
+) -> Result<Proof, ProveError> {
     prove_with(&mut Cpu::new(prover_data, common, stages), prover_data, common, witness)
 }
 
@@ -105,7 +107,7 @@ pub fn prove_with<K: Committer>(
     prover_data: &ProverOnlyCircuitData<F, C, D>,
     common: &CommonCircuitData<F, D>,
     witness: &PartitionWitness<'_, F>,
-) -> Result<ProofWithPublicInputs<F, C, D>, K::Error> {
+) -> Result<Proof, K::Error> {
     check_supported(common)?;
     let config = &common.config;
     let public_inputs: Vec<F> = prover_data
@@ -200,7 +202,7 @@ pub fn prove_with<K: Committer>(
         Opened { point: zeta_next, polynomials: vec![next], values: openings.plonk_zs_next.clone() },
     ];
     let opening_proof = fri::prove(committer, &oracles, &opened, &mut challenger, &common.fri_params)?;
-    let proof = Proof {
+    let proof = plonky2::plonk::proof::Proof {
         wires_cap,
         plonk_zs_partial_products_cap: zs_cap,
         quotient_polys_cap: quotients_cap,

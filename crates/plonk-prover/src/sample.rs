@@ -1,27 +1,37 @@
 //! A circuit of any size, with the gates that the ledger's circuits have, for benchmarks and tests.
 
-use crate::{C, D, F, ProveError, Stages};
-use plonky2::field::types::Sample as _;
+use crate::{C, Circuit, D, F, Proof, ProveError, Stages, witness_of};
+use plonky2::field::types::{Field, Sample as _};
+use plonky2::gates::arithmetic_base::ArithmeticGate;
+use plonky2::gates::arithmetic_extension::ArithmeticExtensionGate;
+use plonky2::gates::base_sum::BaseSumGate;
+use plonky2::gates::constant::ConstantGate;
+use plonky2::gates::coset_interpolation::CosetInterpolationGate;
+use plonky2::gates::exponentiation::ExponentiationGate;
+use plonky2::gates::multiplication_extension::MulExtensionGate;
+use plonky2::gates::noop::NoopGate;
+use plonky2::gates::poseidon::PoseidonGate;
+use plonky2::gates::poseidon_mds::PoseidonMdsGate;
+use plonky2::gates::random_access::RandomAccessGate;
+use plonky2::gates::reducing::ReducingGate;
+use plonky2::gates::reducing_extension::ReducingExtensionGate;
 use plonky2::hash::poseidon::PoseidonHash;
 use plonky2::iop::generator::generate_partial_witness;
 use plonky2::iop::target::Target;
 use plonky2::iop::witness::{PartialWitness, PartitionWitness, WitnessWrite};
 use plonky2::plonk::circuit_builder::CircuitBuilder;
-use plonky2::plonk::circuit_data::{CircuitConfig, CircuitData};
-use plonky2::plonk::proof::ProofWithPublicInputs;
+use plonky2::plonk::circuit_data::CircuitConfig;
 use plonky2::plonk::prover::prove_with_partition_witness;
 use plonky2::util::timing::TimingTree;
+use std::sync::Arc;
 
 /// A circuit, and a witness of it.
 #[derive(Debug)]
 pub struct Sample {
     /// The circuit.
-    pub circuit: CircuitData<F, C, D>,
+    pub circuit: Arc<Circuit>,
     values: Vec<Option<F>>,
 }
-
-/// A proof of a sample.
-pub type SampleProof = ProofWithPublicInputs<F, C, D>;
 
 impl Sample {
     /// A circuit of at least so many rows (and the next power of two of them) in this configuration: hashes, decompositions, ranges,
@@ -59,32 +69,70 @@ impl Sample {
         Self::of(circuit, witness)
     }
 
+    /// A circuit with so many rows of every kind of gate that the ledger's circuits and those that verify proofs have, and at least so many
+    /// in all; its values are random, and some at the edges of the field. They do not satisfy it, so that no constraint is zero: its proof
+    /// does not verify, and is the same whoever makes it.
+    #[must_use]
+    pub fn of_every_gate(config: &CircuitConfig, of_each: usize, rows: usize) -> Self {
+        let mut builder = CircuitBuilder::<F, D>::new(config.clone());
+        let constants = F::rand_vec(2);
+        let mut interpolation = CosetInterpolationGate::new(4);
+        // As a circuit whose constraints are of degree 8 has it: with intermediate values.
+        interpolation.degree = 6;
+        for _ in 0..of_each {
+            builder.add_gate(ArithmeticGate::new_from_config(config), constants.clone());
+            builder.add_gate(ArithmeticExtensionGate::<D>::new_from_config(config), constants.clone());
+            builder.add_gate(MulExtensionGate::<D>::new_from_config(config), constants[..1].to_vec());
+            builder.add_gate(BaseSumGate::<2>::new(63), vec![]);
+            builder.add_gate(BaseSumGate::<4>::new(10), vec![]);
+            builder.add_gate(ConstantGate::new(2), constants.clone());
+            builder.add_gate(ExponentiationGate::<F, D>::new_from_config(config), vec![]);
+            builder.add_gate(RandomAccessGate::<F, D>::new_from_config(config, 4), constants.clone());
+            builder.add_gate(ReducingGate::<D>::new(20), vec![]);
+            builder.add_gate(ReducingExtensionGate::<D>::new(12), vec![]);
+            builder.add_gate(interpolation.clone(), vec![]);
+            builder.add_gate(PoseidonGate::<F, D>::new(), vec![]);
+            builder.add_gate(PoseidonMdsGate::<F, D>::new(), vec![]);
+        }
+        let inputs = builder.add_virtual_targets(3);
+        builder.register_public_inputs(&inputs);
+        while builder.num_gates() < rows {
+            builder.add_gate(NoopGate, vec![]);
+        }
+        let circuit = builder.build::<C>();
+        let edges = [F::ZERO, F::ONE, F::NEG_ONE, F::from_noncanonical_u64(u64::MAX)];
+        let value = |i: usize| if i.is_multiple_of(5) { edges[i / 5 % edges.len()] } else { F::rand() };
+        let values = (0..circuit.prover_only.representative_map.len()).map(|i| Some(value(i))).collect();
+        Self { circuit: Arc::new(circuit), values }
+    }
+
     /// A circuit with these inputs.
     ///
     /// # Errors
     /// The library's, in words, when the inputs contradict each other.
-    pub fn of(circuit: CircuitData<F, C, D>, inputs: PartialWitness<F>) -> Result<Self, String> {
+    pub fn of(circuit: Circuit, inputs: PartialWitness<F>) -> Result<Self, String> {
         let witness = generate_partial_witness(inputs, &circuit.prover_only, &circuit.common);
         let values = witness.map_err(|e| e.to_string())?.values;
-        Ok(Self { circuit, values })
+        Ok(Self { circuit: Arc::new(circuit), values })
+    }
+
+    /// The witness's values.
+    #[must_use]
+    pub fn values(&self) -> Vec<Option<F>> {
+        self.values.clone()
     }
 
     /// The witness.
     #[must_use]
     pub fn witness(&self) -> PartitionWitness<'_, F> {
-        PartitionWitness {
-            values: self.values.clone(),
-            representative_map: &self.circuit.prover_only.representative_map,
-            num_wires: self.circuit.common.config.num_wires,
-            degree: self.circuit.common.degree(),
-        }
+        witness_of(&self.circuit, self.values.clone())
     }
 
     /// Proves it here.
     ///
     /// # Errors
     /// As [`crate::prove`].
-    pub fn prove(&self, stages: &mut Stages) -> Result<SampleProof, ProveError> {
+    pub fn prove(&self, stages: &mut Stages) -> Result<Proof, ProveError> {
         crate::prove_timed(&self.circuit.prover_only, &self.circuit.common, &self.witness(), stages)
     }
 
@@ -92,7 +140,7 @@ impl Sample {
     ///
     /// # Errors
     /// The library's, in words.
-    pub fn prove_by_library(&self) -> Result<SampleProof, String> {
+    pub fn prove_by_library(&self) -> Result<Proof, String> {
         let circuit = &self.circuit;
         let mut timing = TimingTree::default();
         prove_with_partition_witness(&circuit.prover_only, &circuit.common, self.witness(), &mut timing)
@@ -101,7 +149,7 @@ impl Sample {
 
     /// Whether the library verifies a proof of it.
     #[must_use]
-    pub fn verifies(&self, proof: SampleProof) -> bool {
+    pub fn verifies(&self, proof: Proof) -> bool {
         self.circuit.verify(proof).is_ok()
     }
 }

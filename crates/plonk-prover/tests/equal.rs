@@ -2,8 +2,8 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use plonk_prover::sample::{Sample, SampleProof, standard_config};
-use plonk_prover::{ProveError, Stages, prove};
+use plonk_prover::sample::{Sample, standard_config};
+use plonk_prover::{Proof, ProveError, Stages, prove};
 use plonky2::field::goldilocks_field::GoldilocksField as F;
 use plonky2::field::types::Field;
 use plonky2::fri::{FriConfig, FriReductionStrategy};
@@ -20,7 +20,7 @@ fn sample(config: CircuitConfig, rows: usize) -> Sample {
 }
 
 /// Proves twice and compares; returns the proof.
-fn assert_equal(sample: &Sample) -> SampleProof {
+fn assert_equal(sample: &Sample) -> Proof {
     let ours = sample.prove(&mut Stages::default()).expect("the witness satisfies the circuit");
     // The library takes any proof of work that a thread finds; one thread alone finds the smallest.
     let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread");

@@ -1,5 +1,6 @@
 //! `prover run`: components in one process, on a database and an object store.
 
+use crate::devices::DeviceArgs;
 use crate::endpoints::{self, Phase};
 use anyhow::Context;
 use artifact_store::ArtifactStore;
@@ -40,13 +41,6 @@ impl Component {
     fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
-}
-
-/// What proves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Device {
-    /// The host's processors.
-    Cpu,
 }
 
 #[derive(Debug, Args)]
@@ -119,13 +113,8 @@ struct CircuitProverArgs {
     #[arg(short = 't', long, value_parser = positive(), env = "ROUNDHOUSE_THREADS",
           conflicts_with_all = ["light_wvg_count", "heavy_wvg_count"])]
     threads: Option<u64>,
-    /// What proves.
-    #[arg(long, value_enum, default_value = "cpu", env = "ROUNDHOUSE_DEVICE")]
-    device: Device,
-    /// Bytes of the device's memory (of the host's, for cpu) that circuits may take at the same time. One is taken only when what
-    /// it is expected to need is free; what it needed is measured [default: three quarters of the machine's memory].
-    #[arg(short = 'm', long, value_parser = positive(), env = "ROUNDHOUSE_MAX_ALLOCATION")]
-    max_allocation: Option<u64>,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -203,7 +192,7 @@ impl Plan {
         Self {
             components: vec![Component::All],
             generator: WitnessGeneratorConfig { rounds: AggregationRound::ALL.to_vec(), workers: 1 },
-            layout: Layout::Chained { light_wvg_count: 1, heavy_wvg_count: 1 },
+            layout: Layout::Chained { light_wvg_count: 1, heavy_wvg_count: 1, provers: 1 },
             monitor: MonitorConfig {
                 rescue_interval: interval,
                 retry_interval: interval,
@@ -217,6 +206,14 @@ impl Plan {
     /// With so many jobs of witness generation at the same time.
     pub(crate) fn with_generators(mut self, workers: usize) -> Self {
         self.generator.workers = workers;
+        self
+    }
+
+    /// With so many circuits being proven at the same time.
+    pub(crate) fn with_provers(mut self, count: usize) -> Self {
+        if let Layout::Chained { provers, .. } = &mut self.layout {
+            *provers = count;
+        }
         self
     }
 
@@ -244,6 +241,7 @@ impl Plan {
             None => Layout::Chained {
                 light_wvg_count: prover.light_wvg_count,
                 heavy_wvg_count: prover.heavy_wvg_count,
+                provers: 1,
             },
         };
         let monitor = MonitorConfig {
@@ -263,7 +261,7 @@ impl Plan {
             layout,
             monitor,
             pace: args.pace.clone(),
-            memory_budget: prover.max_allocation.or_else(usual_memory_budget),
+            memory_budget: prover.device.host_allocation().or_else(usual_memory_budget),
         })
     }
 
@@ -400,8 +398,7 @@ fn usual_memory_budget() -> Option<u64> {
 }
 
 /// What is allowed against the largest circuit that the layout takes: one that never fits would wait for ever.
-fn check_allocation(args: &RunArgs, plan: &Plan, system: &dyn ProofSystem) -> anyhow::Result<()> {
-    let Device::Cpu = args.circuit_prover.device;
+fn check_allocation(plan: &Plan, system: &dyn ProofSystem) -> anyhow::Result<()> {
     let Some((name, needed)) = plan.layout.largest_circuit(system.circuit_table()) else { return Ok(()) };
     match plan.memory_budget {
         Some(allowed) if plan.has(Component::CircuitProver) && needed > allowed => Err(BadInput(format!(
@@ -414,10 +411,14 @@ fn check_allocation(args: &RunArgs, plan: &Plan, system: &dyn ProofSystem) -> an
 }
 
 pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
-    let plan = Plan::from_args(&args)?;
+    let mut plan = Plan::from_args(&args)?;
     let url = args.database.url()?;
-    let system = args.system.open()?;
-    check_allocation(&args, &plan, &*system)?;
+    let devices = if plan.has(Component::CircuitProver) { args.circuit_prover.device.open()? } else { None };
+    if let Some(devices) = &devices {
+        plan = plan.with_provers(devices.count);
+    }
+    let system = args.system.open_proven_by(devices.map(|devices| devices.prover))?;
+    check_allocation(&plan, &*system)?;
     let artifacts = args.object_store.open()?;
     artifacts.check().await.context("the object store is of no use; is --object-store the right one?")?;
     let store = launch::connect(&url).await?;

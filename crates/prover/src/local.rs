@@ -37,6 +37,7 @@ pub(crate) struct LocalStack {
     folder: PathBuf,
     server: EmbeddedPostgres,
     ground: Ground,
+    provers: usize,
 }
 
 /// What a batch took.
@@ -58,8 +59,12 @@ pub(crate) struct Proven {
 }
 
 impl LocalStack {
-    /// Starts, or starts again, the stack whose work lies in the folder.
-    pub(crate) async fn start(folder: PathBuf, system: Arc<dyn ProofSystem>) -> anyhow::Result<Self> {
+    /// Starts, or starts again, the stack whose work lies in the folder; it proves so many circuits at the same time.
+    pub(crate) async fn start(
+        folder: PathBuf,
+        system: Arc<dyn ProofSystem>,
+        provers: usize,
+    ) -> anyhow::Result<Self> {
         fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let cluster = folder.join("postgres");
         let server =
@@ -71,7 +76,7 @@ impl LocalStack {
         let artifacts = ArtifactStore::open(&folder.join("artifacts").to_string_lossy())?;
         let digest = system.verification_keys_digest();
         store.insert_protocol_version(system.protocol_version(), system.name(), &digest).await?;
-        Ok(Self { folder, server, ground: Ground { store, artifacts, system } })
+        Ok(Self { folder, server, ground: Ground { store, artifacts, system }, provers })
     }
 
     /// Proves a batch, or goes on with it, and returns its final proof; the components run from here to there.
@@ -90,7 +95,7 @@ impl LocalStack {
         store.requeue_failed(batch, Mode::Apply).await?;
 
         let done = shutdown.child_token();
-        let plan = Plan::one_machine(DRAIN_TIMEOUT_SECONDS);
+        let plan = Plan::one_machine(DRAIN_TIMEOUT_SECONDS).with_provers(self.provers);
         let components = async {
             let result =
                 run_plan(&self.ground, &plan, &watch::Sender::new(Phase::Starting), done.clone()).await;

@@ -5,8 +5,8 @@ mod components;
 #[cfg(test)]
 mod configuration_tests;
 mod database;
+mod devices;
 mod endpoints;
-mod gpu;
 mod local;
 #[cfg(test)]
 mod metrics_tests;
@@ -51,7 +51,7 @@ enum Command {
     /// Look after this machine's devices.
     Gpu {
         #[command(subcommand)]
-        command: gpu::GpuCommand,
+        command: devices::GpuCommand,
     },
     /// Measure this machine.
     Bench {
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
         Command::Prove(args) => with_runtime(prove::prove(args)),
         Command::Run(args) => with_runtime(components::run(*args)),
         Command::Database { command } => with_runtime(database::run(command)),
-        Command::Gpu { command } => gpu::run(&command),
+        Command::Gpu { command } => devices::run(&command),
         Command::Bench { command } => with_runtime(bench::run(command)),
     })
 }

@@ -1,5 +1,6 @@
 //! `prover prove`: one input to its verified proof, on this machine.
 
+use crate::devices::DeviceArgs;
 use crate::local::{LocalStack, Proven, data_folder};
 use crate::progress::count_jobs;
 use anyhow::Context;
@@ -36,6 +37,8 @@ pub(crate) struct ProveArgs {
     data: Option<PathBuf>,
     #[command(flatten)]
     system: ProofSystemArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 /// One folder an input: two runs of different inputs share nothing, and the same input again resumes.
@@ -49,7 +52,9 @@ pub(crate) fn work_folder(data: &Path, system: &dyn ProofSystem, batch: BatchId,
 
 pub(crate) async fn prove(args: ProveArgs) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let system = args.system.open()?;
+    let devices = args.device.open()?;
+    let provers = devices.as_ref().map_or(1, |devices| devices.count);
+    let system = args.system.open_proven_by(devices.map(|devices| devices.prover))?;
     let source = InputSource { path: args.input, state_path: args.accounts };
     let input = system.read_input(&source).map_err(|e| BadInput(e.to_string()))?;
     let batch = BatchId { chain_id: args.chain_id, number: args.number };
@@ -57,7 +62,7 @@ pub(crate) async fn prove(args: ProveArgs) -> anyhow::Result<()> {
 
     let shutdown = launch::shutdown_on_signal(Some(launch::DRAINING))?;
     let folder = work_folder(&data_folder(args.data), &*system, batch, &input.payload);
-    let stack = LocalStack::start(folder, system.clone()).await?;
+    let stack = LocalStack::start(folder, system.clone(), provers).await?;
     let out = args.out.unwrap_or_else(|| launch::default_output_folder(batch));
     let result = async {
         let proven = stack.prove(batch, &input.payload, &shutdown).await?;

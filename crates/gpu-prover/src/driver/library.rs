@@ -50,6 +50,12 @@ pub fn use_library(path: &Path) -> Result<(), DriverError> {
     LIBRARY.set(Ok(library)).map_err(|_| no_driver("another driver is in use already".to_owned()))
 }
 
+/// Whether the driver brings the kernels along: the emulated one does.
+pub(crate) fn has_kernels() -> bool {
+    // SAFETY: only whether it is there is asked.
+    find().is_ok_and(|library| unsafe { library.get::<*const c_void>(b"emulator_calls") }.is_ok())
+}
+
 /// A function of the driver, looked up at its first call.
 pub(super) struct Function {
     name: &'static str,

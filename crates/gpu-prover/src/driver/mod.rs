@@ -13,6 +13,7 @@
 mod forwarders;
 mod library;
 
+pub(crate) use library::has_kernels;
 pub use library::{DRIVER_VARIABLE, last_unknown_code, use_library};
 
 use cust::device::{Device, DeviceAttribute};

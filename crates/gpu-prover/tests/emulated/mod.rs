@@ -53,7 +53,7 @@ pub const ARENA: usize = 256 << 20;
 pub fn device(test: &str) -> Device {
     static LOADED: OnceLock<()> = OnceLock::new();
     LOADED.get_or_init(|| driver::use_library(&emulator(test, &[])).unwrap());
-    Device::open_with(0, Some(ARENA), b"emulated").unwrap()
+    Device::open(0, Some(ARENA)).unwrap()
 }
 
 /// Names the emulated driver's library to a test's program that is run as a process of its own.
@@ -102,6 +102,11 @@ impl Control {
     /// Makes the n-th call from now on fail.
     pub fn fail(&self, call: i64, code: i32) {
         self.function::<extern "C" fn(i64, i32)>("emulator_fail")(call, code);
+    }
+
+    /// Makes the n-th call from now on hang.
+    pub fn hang(&self, call: i64) {
+        self.fail(call, -1);
     }
 
     /// The kernels' product.

@@ -72,7 +72,7 @@ pub(crate) async fn run(args: PipelineArgs) -> anyhow::Result<()> {
         bare.push(seconds);
         tracing::info!("round {round} of {}: bare {seconds:.1} s", args.rounds);
         let folder = work_folder(&data, &*system, batch, &input.payload);
-        let stack = LocalStack::start(folder, system.clone()).await?;
+        let stack = LocalStack::start(folder, system.clone(), 1).await?;
         let proven = stack.prove(batch, &input.payload, &CancellationToken::new()).await;
         let folder = stack.stop().await?;
         fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;

@@ -1,0 +1,307 @@
+//! The devices of a process, and who proves on which.
+//!
+//! One process drives all of its devices, each by a thread and a context of its own: a context belongs to a thread, witnesses come from the
+//! same generators whatever device is free, and a circuit's keys, gigabytes of them, are in the host's memory once.
+//!
+//! No job is lost to a device. What does not fit one, or has a gate without a kernel, is proven by the CPU; so is what a device failed at.
+//! A device that fails, by a driver's error, by a proof that the CPU makes differently, or by silence, is opened once more; after a second
+//! failure it is out of service until the process is started again.
+
+use crate::F;
+use crate::circuit::{DeviceCircuit, DeviceError};
+use crate::device::{ArenaUse, Device};
+use crate::driver::DriverError;
+use plonk_prover::sample::{Sample, standard_config};
+use plonk_prover::{Circuit, CircuitProver, OnCpu, Proof, Stages, Unproven, verified, witness_of};
+use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// A device that says nothing for so long hangs: the largest circuits take seconds.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Of the self-test's circuit: enough for FRI to fold, and for a scan of more than one block.
+const SELF_TEST_ROWS: usize = 110;
+/// A device is out of service after so many failures.
+const FAILURES_MAX: u32 = 2;
+
+/// How devices are used.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolSettings {
+    /// Bytes of each device's memory that are taken at the start; all but what the driver needs where there is no bound.
+    pub max_allocation: Option<usize>,
+    /// How long an answer may take.
+    pub patience: Duration,
+}
+
+impl Default for PoolSettings {
+    fn default() -> Self {
+        Self { max_allocation: None, patience: PATIENCE }
+    }
+}
+
+/// Devices that prove, one circuit each at a time.
+#[derive(Debug)]
+pub struct Pool {
+    seats: Vec<Seat>,
+    state: Mutex<State>,
+    changed: Condvar,
+    patience: Duration,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Numbers of the seats that are free.
+    free: Vec<usize>,
+    /// Devices that are not out of service.
+    in_service: usize,
+}
+
+#[derive(Debug)]
+struct Seat {
+    ordinal: u32,
+    jobs: Sender<Job>,
+}
+
+struct Job {
+    circuit: Arc<Circuit>,
+    values: Vec<Option<F>>,
+    answer: Sender<Answer>,
+}
+
+/// How a job on a device ended.
+enum Answer {
+    Proven(Box<Proof>),
+    /// The device is as it was: the circuit is not for it, or the values do not satisfy it.
+    Refused(DeviceError),
+    /// The device failed, and was opened again.
+    Failed(DeviceError),
+    /// The device failed, and is out of service.
+    OutOfService(DeviceError),
+}
+
+/// What a device's self-test found.
+#[derive(Debug, Clone)]
+pub struct SelfTest {
+    /// Where the time of its proof went.
+    pub stages: Stages,
+    /// What its arena has.
+    pub arena: ArenaUse,
+}
+
+/// A device with the circuits that it has proven.
+struct Bench {
+    device: Device,
+    /// By where the circuit is in the host's memory, which a device's circuit holds.
+    circuits: HashMap<usize, DeviceCircuit>,
+}
+
+impl Bench {
+    /// Opens a device and has it prove a small circuit with every kind of gate, which must come out as the CPU's: every kernel has a part in
+    /// it.
+    fn open(ordinal: u32, settings: PoolSettings) -> Result<(Self, SelfTest), DeviceError> {
+        let device = Device::open(ordinal, settings.max_allocation)?;
+        let wrong = |what: String| DeviceError::WrongProof { device: ordinal, what };
+        let sample = Sample::of_every_gate(&standard_config(), 1, SELF_TEST_ROWS);
+        let expected = sample.prove(&mut Stages::default())?;
+        let mut stages = Stages::default();
+        let proof = DeviceCircuit::new(&device, &sample.circuit)?.prove(&sample.witness(), &mut stages)?;
+        if proof != expected {
+            return Err(wrong("its self-test is not what the CPU proves".to_owned()));
+        }
+        let test = SelfTest { stages, arena: device.arena() };
+        Ok((Self { device, circuits: HashMap::new() }, test))
+    }
+
+    fn prove(&mut self, circuit: &Arc<Circuit>, values: &[Option<F>]) -> Result<Proof, DeviceError> {
+        match self.try_to_prove(circuit, values) {
+            // What is kept of other circuits may be what is in the way.
+            Err(DeviceError::Driver(DriverError::ArenaFull { .. })) if !self.circuits.is_empty() => {
+                self.circuits.clear();
+                self.try_to_prove(circuit, values)
+            }
+            result => result,
+        }
+    }
+
+    fn try_to_prove(&mut self, circuit: &Arc<Circuit>, values: &[Option<F>]) -> Result<Proof, DeviceError> {
+        let key = Arc::as_ptr(circuit).addr();
+        if !self.circuits.contains_key(&key) {
+            self.circuits.insert(key, DeviceCircuit::new(&self.device, circuit)?);
+        }
+        let witness = witness_of(circuit, values.to_vec());
+        self.circuits[&key].prove(&witness, &mut Stages::default())
+    }
+}
+
+/// Opens a device, tests it, and closes it.
+///
+/// # Errors
+/// [`DeviceError`].
+pub fn self_test(ordinal: u32, settings: PoolSettings) -> Result<SelfTest, DeviceError> {
+    Bench::open(ordinal, settings).map(|(_, test)| test)
+}
+
+/// A device's thread.
+fn serve(
+    ordinal: u32,
+    settings: PoolSettings,
+    opened: &Sender<Result<SelfTest, DeviceError>>,
+    jobs: &Receiver<Job>,
+) {
+    let mut bench = match Bench::open(ordinal, settings) {
+        Ok((bench, test)) => {
+            let _ = opened.send(Ok(test));
+            bench
+        }
+        Err(error) => {
+            let _ = opened.send(Err(error));
+            return;
+        }
+    };
+    let mut failures = 0;
+    while let Ok(Job { circuit, values, answer }) = jobs.recv() {
+        let error = match bench
+            .prove(&circuit, &values)
+            .and_then(|proof| checked(ordinal, &circuit, values, proof))
+        {
+            Ok(proof) => {
+                let _ = answer.send(Answer::Proven(Box::new(proof)));
+                continue;
+            }
+            Err(error) if !error.is_the_devices() => {
+                let _ = answer.send(Answer::Refused(error));
+                continue;
+            }
+            Err(error) => error,
+        };
+        failures += 1;
+        // A context that has seen an error may answer every call with it: another is made.
+        drop(bench);
+        let reopened = if failures < FAILURES_MAX { Bench::open(ordinal, settings).ok() } else { None };
+        let Some((another, _)) = reopened else {
+            let _ = answer.send(Answer::OutOfService(error));
+            return;
+        };
+        bench = another;
+        let _ = answer.send(Answer::Failed(error));
+    }
+}
+
+/// The proof, if it verifies. If it does not, either the values do not satisfy the circuit, and the CPU's does not verify either, or the device
+/// is wrong.
+fn checked(
+    device: u32,
+    circuit: &Arc<Circuit>,
+    values: Vec<Option<F>>,
+    proof: Proof,
+) -> Result<Proof, DeviceError> {
+    let Err(Unproven::Unverified(what)) = verified(circuit, proof.clone()) else { return Ok(proof) };
+    match OnCpu.prove(circuit, values) {
+        Ok(_) => Err(DeviceError::WrongProof { device, what }),
+        Err(unproven) => Err(DeviceError::Unproven(unproven)),
+    }
+}
+
+impl Pool {
+    /// Opens these devices, and tests each.
+    ///
+    /// # Errors
+    /// [`DeviceError`], the first: whoever names a device wants it.
+    pub fn open(devices: &[u32], settings: PoolSettings) -> Result<Self, DeviceError> {
+        let mut opening = Vec::new();
+        for &ordinal in devices {
+            let (jobs, received) = channel();
+            let (sender, opened) = channel();
+            let thread = thread::Builder::new().name(format!("device-{ordinal}"));
+            let started = thread.spawn(move || serve(ordinal, settings, &sender, &received));
+            started.map_err(|e| DeviceError::Thread { device: ordinal, reason: e.to_string() })?;
+            opening.push((Seat { ordinal, jobs }, opened));
+        }
+        let mut seats = Vec::new();
+        for (seat, opened) in opening {
+            let silent =
+                || DeviceError::Silent { device: seat.ordinal, seconds: settings.patience.as_secs() };
+            opened.recv_timeout(settings.patience).map_err(|_| silent())??;
+            seats.push(seat);
+        }
+        let state = State { free: (0..seats.len()).rev().collect(), in_service: seats.len() };
+        Ok(Self { seats, state: Mutex::new(state), changed: Condvar::new(), patience: settings.patience })
+    }
+
+    /// How many devices it began with.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.seats.len()
+    }
+
+    /// Whether it began with none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.seats.is_empty()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many of its devices are in service.
+    #[must_use]
+    pub fn in_service(&self) -> usize {
+        self.state().in_service
+    }
+
+    /// A free seat; waits for one while others work. `None` when all devices are out of service.
+    fn take_seat(&self) -> Option<usize> {
+        let is_full = |state: &mut State| state.free.is_empty() && state.in_service > 0;
+        let waited = self.changed.wait_while(self.state(), is_full);
+        waited.unwrap_or_else(PoisonError::into_inner).free.pop()
+    }
+
+    /// Gives a seat back, or takes it out of service.
+    fn give_back(&self, seat: usize, is_in_service: bool) {
+        let mut state = self.state();
+        if is_in_service {
+            state.free.push(seat);
+        } else {
+            state.in_service -= 1;
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// The device's proof; `None` when the CPU is to make it.
+    fn on_a_device(&self, circuit: &Arc<Circuit>, values: &[Option<F>]) -> Option<Result<Proof, Unproven>> {
+        let number = self.take_seat()?;
+        let Seat { ordinal, jobs } = &self.seats[number];
+        let (answer, answered) = channel();
+        let job = Job { circuit: circuit.clone(), values: values.to_vec(), answer };
+        let silent = || DeviceError::Silent { device: *ordinal, seconds: self.patience.as_secs() };
+        let answer = jobs.send(job).ok().and_then(|()| answered.recv_timeout(self.patience).ok());
+        let answer = answer.unwrap_or_else(|| Answer::OutOfService(silent()));
+        self.give_back(number, !matches!(answer, Answer::OutOfService(_)));
+        match answer {
+            Answer::Proven(proof) => return Some(Ok(*proof)),
+            Answer::Refused(DeviceError::Unproven(unproven)) => return Some(Err(unproven)),
+            Answer::Refused(error) => tracing::warn!("a circuit is proven on the CPU: {error}"),
+            Answer::Failed(error) => {
+                tracing::error!(
+                    "device {ordinal} failed, and was opened again; the CPU proves its circuit: {error}"
+                );
+            }
+            Answer::OutOfService(error) => {
+                tracing::error!(
+                    "device {ordinal} is out of service until this process is started again; the CPU proves its circuit: {error}"
+                );
+            }
+        }
+        None
+    }
+}
+
+impl CircuitProver for Pool {
+    fn prove(&self, circuit: &Arc<Circuit>, values: Vec<Option<F>>) -> Result<Proof, Unproven> {
+        self.on_a_device(circuit, &values).unwrap_or_else(|| OnCpu.prove(circuit, values))
+    }
+}

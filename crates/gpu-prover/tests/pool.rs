@@ -1,0 +1,173 @@
+//! Devices that prove for a process, fail, and are replaced by the CPU; on the emulated driver.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking"
+)]
+
+mod emulated;
+
+use emulated::{ARENA, CHILD, Control, emulator, said};
+use gpu_prover::driver;
+use gpu_prover::pool::{Pool, PoolSettings};
+use plonk_prover::sample::{Sample, standard_config};
+use plonk_prover::{CircuitProver, OnCpu, Unproven};
+use plonky2::field::types::Field;
+use std::{path::Path, time::Duration};
+
+const SETTINGS: PoolSettings =
+    PoolSettings { max_allocation: Some(ARENA), patience: Duration::from_secs(60) };
+/// Which of the cases below a child is.
+const CASE: &str = "GPU_PROVER_TEST_CASE";
+
+fn sample(rows: usize) -> Sample {
+    Sample::new(standard_config(), rows).expect("its inputs fit")
+}
+
+/// What a case says of the emulated driver, in a process of its own.
+fn case(name: &str, variables: &[(&str, &str)]) -> String {
+    let library = emulator(&format!("pool-{name}"), &[]);
+    said(&library, &[&[(CASE, name)], variables].concat())
+}
+
+#[test]
+fn child() {
+    let Some(path) = std::env::var_os(CHILD) else { return };
+    driver::use_library(Path::new(&path)).unwrap();
+    let control = Control::of(Path::new(&path));
+    let case = std::env::var(CASE).unwrap();
+    let said = match case.as_str() {
+        "many" => many(),
+        "fails" => fails(&control),
+        "refused" => refused(),
+        "unsatisfied" => unsatisfied(),
+        "hangs" => hangs(&control),
+        "absent" => Pool::open(&[0, 7], SETTINGS).unwrap_err().to_string(),
+        "wrong" => wrong(),
+        other => panic!("{other}"),
+    };
+    println!("\nsaid: {said}");
+}
+
+/// Two devices, four threads that want proofs, two circuits.
+fn many() -> String {
+    let pool = Pool::open(&[0, 1], SETTINGS).unwrap();
+    let samples = [sample(1), sample(30)];
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (pool, samples) = (&pool, &samples);
+            scope.spawn(move || {
+                for round in 0..3 {
+                    let sample = &samples[(thread + round) % 2];
+                    let proof = pool.prove(&sample.circuit, sample.values()).unwrap();
+                    assert!(proof == OnCpu.prove(&sample.circuit, sample.values()).unwrap());
+                }
+            });
+        }
+    });
+    format!("{} of {} in service", pool.in_service(), pool.len())
+}
+
+#[test]
+fn many_threads_share_the_devices() {
+    assert_eq!(case("many", &[("EMULATED_DEVICES", "2")]), "2 of 2 in service");
+}
+
+/// A call fails in the middle of a proof: the CPU makes it, the device is opened again. It fails once more: it is out of service.
+fn fails(control: &Control) -> String {
+    let pool = Pool::open(&[0], SETTINGS).unwrap();
+    let sample = sample(1);
+    let expected = OnCpu.prove(&sample.circuit, sample.values()).unwrap();
+    let mut states = Vec::new();
+    for fails in [false, true, false, true, false] {
+        if fails {
+            control.fail(30, 700);
+        }
+        assert!(pool.prove(&sample.circuit, sample.values()).unwrap() == expected);
+        states.push(pool.in_service().to_string());
+    }
+    drop(pool);
+    // Its thread closes it.
+    for _ in 0..100 {
+        if control.live() == 0 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    format!("{}, {} live", states.join(" "), control.live())
+}
+
+#[test]
+fn a_device_that_fails_is_opened_once_more_and_then_out_of_service() {
+    assert_eq!(case("fails", &[]), "1 1 1 0 0, 0 live");
+}
+
+/// A circuit that does not fit is the CPU's, and the device stays in service.
+fn refused() -> String {
+    let pool = Pool::open(&[0], PoolSettings { max_allocation: Some(12 << 20), ..SETTINGS }).unwrap();
+    let (large, small) = (sample(1_000), sample(1));
+    for sample in [&large, &small, &large] {
+        let proof = pool.prove(&sample.circuit, sample.values()).unwrap();
+        assert!(sample.verifies(proof));
+    }
+    format!("{} in service", pool.in_service())
+}
+
+#[test]
+fn what_does_not_fit_a_device_is_proven_by_the_cpu() {
+    assert_eq!(case("refused", &[]), "1 in service");
+}
+
+/// Values that do not satisfy the circuit are no device's fault.
+fn unsatisfied() -> String {
+    let pool = Pool::open(&[0], SETTINGS).unwrap();
+    let sample = sample(1);
+    let mut values = sample.values();
+    let input = sample.circuit.prover_only.public_inputs[0];
+    let place = input.index(sample.circuit.common.config.num_wires, sample.circuit.common.degree());
+    let place = sample.circuit.prover_only.representative_map[place];
+    values[place] = values[place].map(|value| value + plonky2::field::goldilocks_field::GoldilocksField::ONE);
+    let unproven = pool.prove(&sample.circuit, values).unwrap_err();
+    assert!(matches!(unproven, Unproven::Unverified(_)), "{unproven}");
+    format!("{} in service", pool.in_service())
+}
+
+#[test]
+fn a_witness_that_does_not_satisfy_its_circuit_is_not_the_devices_fault() {
+    assert_eq!(case("unsatisfied", &[]), "1 in service");
+}
+
+/// A driver that does not answer.
+fn hangs(control: &Control) -> String {
+    let pool = Pool::open(&[0], PoolSettings { patience: Duration::from_secs(5), ..SETTINGS }).unwrap();
+    let sample = sample(1);
+    control.hang(30);
+    let proof = pool.prove(&sample.circuit, sample.values()).unwrap();
+    assert!(sample.verifies(proof));
+    format!("{} in service", pool.in_service())
+}
+
+#[test]
+fn a_device_that_hangs_is_out_of_service() {
+    assert_eq!(case("hangs", &[]), "0 in service");
+}
+
+#[test]
+fn a_device_that_is_not_there_is_named() {
+    let said = case("absent", &[]);
+    assert!(said.contains("cuDeviceGet failed on device 7: InvalidDevice"), "{said}");
+}
+
+/// A kernel that computes something else is found by the self-test.
+fn wrong() -> String {
+    Pool::open(&[0], SETTINGS).unwrap_err().to_string()
+}
+
+#[test]
+fn a_device_that_proves_wrongly_is_not_opened() {
+    let library = emulator("pool-wrong", &[("openings.cuh", "scale(sum, inverse_arity)", "scale(sum, 1)")]);
+    let said = said(&library, &[(CASE, "wrong")]);
+    assert_eq!(said, "device 0 proves wrongly: its self-test is not what the CPU proves");
+}
