@@ -141,9 +141,11 @@ extern "C" __global__ void fold(const u64 *codeword, u32 log_n, u32 arity_bits, 
 }
 
 // Looks for a proof of work: tries `first` and those after it, one a thread, each at `place` of the state. `found` gets the smallest that makes
-// the last element of the permuted state's rate one with `bits` leading zeros. One permutation each.
+// the last element of the permuted state's rate one with `bits` leading zeros. One permutation each; what comes after a smaller one is not
+// tried.
 extern "C" __global__ void work(const u64 *start, u32 place, u32 bits, u64 first, u64 *found) {
     u64 candidate = first + thread_number();
+    if (candidate >= *(volatile const u64 *)found) return;
     u64 state[WIDTH];
 #pragma unroll
     for (u32 i = 0; i < WIDTH; i++) state[i] = i == place ? candidate : start[i];
