@@ -56,7 +56,10 @@ fn a_circuit_is_measured_on_a_device_beside_the_cpu() {
     assert!(result.status.success(), "{}", stderr(&result));
     let found: Value = serde_json::from_str(&stdout(&result)).unwrap();
     let device = &found["circuits"][0]["device"];
-    assert!(device["seconds"].as_f64().unwrap() > 0.0 && device["memory_bytes"].as_u64().unwrap() > 0, "{found:#}");
+    assert!(
+        device["seconds"].as_f64().unwrap() > 0.0 && device["memory_bytes"].as_u64().unwrap() > 0,
+        "{found:#}"
+    );
 }
 
 #[tokio::test]
