@@ -14,7 +14,7 @@ use cust::memory::{CopyDestination, DeviceBuffer, DevicePointer, DeviceSlice, me
 use cust::module::Module;
 use cust::stream::{Stream, StreamFlags};
 use plonky2::field::types::PrimeField64;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 /// Threads of a block. A hash keeps its state in registers, of which more threads would leave too few.
@@ -35,6 +35,8 @@ struct Inner {
     module: Module,
     memory: DeviceBuffer<u64>,
     ranges: RefCell<Ranges>,
+    /// Bytes that were copied to it and from it.
+    transferred: Cell<[u64; 2]>,
     _context: Context,
 }
 
@@ -83,7 +85,8 @@ impl Device {
         let memory =
             unsafe { DeviceBuffer::uninitialized(bytes / ELEMENT_BYTES) }.map_err(failed("cuMemAlloc"))?;
         let ranges = RefCell::new(Ranges::new(memory.len()));
-        Ok(Self(Rc::new(Inner { ordinal, stream, module, memory, ranges, _context: context })))
+        let transferred = Cell::default();
+        Ok(Self(Rc::new(Inner { ordinal, stream, module, memory, ranges, transferred, _context: context })))
     }
 
     /// Its number.
@@ -101,6 +104,17 @@ impl Device {
             used: ranges.used() * ELEMENT_BYTES,
             most_used: ranges.most_used() * ELEMENT_BYTES,
         }
+    }
+
+    /// Bytes that were copied to it, and from it, since this was last asked.
+    pub(crate) fn take_transferred(&self) -> [u64; 2] {
+        self.0.transferred.take()
+    }
+
+    fn add_transferred(&self, to_device: usize, from_device: usize) {
+        let [to, from] = self.0.transferred.get();
+        let bytes = |elements: usize| (elements * ELEMENT_BYTES) as u64;
+        self.0.transferred.set([to + bytes(to_device), from + bytes(from_device)]);
     }
 
     /// Waits for all that was asked of it.
@@ -181,6 +195,7 @@ impl Buffer {
     }
 
     pub(crate) fn write(&self, first: usize, elements: &[u64]) -> Result<(), DriverError> {
+        self.device.add_transferred(elements.len(), 0);
         self.slice(first, elements.len()).copy_from(elements).map_err(self.device.failed("cuMemcpyHtoD"))
     }
 
@@ -190,6 +205,7 @@ impl Buffer {
 
     pub(crate) fn read_from(&self, first: usize, count: usize) -> Result<Vec<u64>, DriverError> {
         self.device.finish()?;
+        self.device.add_transferred(0, count);
         let mut elements = vec![0; count];
         self.slice(first, count).copy_to(&mut elements).map_err(self.device.failed("cuMemcpyDtoH"))?;
         Ok(elements)

@@ -14,6 +14,7 @@ pub mod commitment;
 pub mod device;
 pub mod driver;
 mod gates;
+mod metrics;
 pub mod pool;
 
 use plonky2::field::extension::quadratic::QuadraticExtension;

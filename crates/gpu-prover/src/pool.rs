@@ -11,13 +11,14 @@ use crate::F;
 use crate::circuit::{DeviceCircuit, DeviceError};
 use crate::device::{ArenaUse, Device};
 use crate::driver::DriverError;
+use crate::metrics::{CircuitOutcome, DEVICE_METRICS, DeviceLabels, observe};
 use plonk_prover::sample::{Sample, standard_config};
 use plonk_prover::{Circuit, CircuitProver, OnCpu, Proof, Stages, Unproven, verified, witness_of};
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A device that says nothing for so long hangs: the largest circuits take seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -114,24 +115,40 @@ impl Bench {
         Ok((Self { device, circuits: HashMap::new() }, test))
     }
 
-    fn prove(&mut self, circuit: &Arc<Circuit>, values: &[Option<F>]) -> Result<Proof, DeviceError> {
-        match self.try_to_prove(circuit, values) {
+    /// A proof that verifies.
+    fn prove(&mut self, circuit: &Arc<Circuit>, values: Vec<Option<F>>) -> Result<Proof, DeviceError> {
+        let (begun, mut stages) = (Instant::now(), Stages::default());
+        let proof = match self.try_to_prove(circuit, &values, &mut stages) {
             // What is kept of other circuits may be what is in the way.
             Err(DeviceError::Driver(DriverError::ArenaFull { .. })) if !self.circuits.is_empty() => {
                 self.circuits.clear();
-                self.try_to_prove(circuit, values)
+                self.try_to_prove(circuit, &values, &mut stages)
             }
             result => result,
-        }
+        };
+        let took = begun.elapsed();
+        let result = proof.and_then(|proof| checked(self.device.ordinal(), circuit, values, proof));
+        let outcome = match &result {
+            Ok(_) => CircuitOutcome::Proven,
+            Err(error) if error.is_the_devices() => CircuitOutcome::Failed,
+            Err(_) => CircuitOutcome::Refused,
+        };
+        observe(&self.device, &stages, took, outcome);
+        result
     }
 
-    fn try_to_prove(&mut self, circuit: &Arc<Circuit>, values: &[Option<F>]) -> Result<Proof, DeviceError> {
+    fn try_to_prove(
+        &mut self,
+        circuit: &Arc<Circuit>,
+        values: &[Option<F>],
+        stages: &mut Stages,
+    ) -> Result<Proof, DeviceError> {
         let key = Arc::as_ptr(circuit).addr();
         if !self.circuits.contains_key(&key) {
             self.circuits.insert(key, DeviceCircuit::new(&self.device, circuit)?);
         }
         let witness = witness_of(circuit, values.to_vec());
-        self.circuits[&key].prove(&witness, &mut Stages::default())
+        self.circuits[&key].prove(&witness, stages)
     }
 }
 
@@ -162,10 +179,7 @@ fn serve(
     };
     let mut failures = 0;
     while let Ok(Job { circuit, values, answer }) = jobs.recv() {
-        let error = match bench
-            .prove(&circuit, &values)
-            .and_then(|proof| checked(ordinal, &circuit, values, proof))
-        {
+        let error = match bench.prove(&circuit, values) {
             Ok(proof) => {
                 let _ = answer.send(Answer::Proven(Box::new(proof)));
                 continue;
@@ -224,6 +238,7 @@ impl Pool {
             let silent =
                 || DeviceError::Silent { device: seat.ordinal, seconds: settings.patience.as_secs() };
             opened.recv_timeout(settings.patience).map_err(|_| silent())??;
+            DEVICE_METRICS.in_service[&DeviceLabels::of(seat.ordinal)].set(1);
             seats.push(seat);
         }
         let state = State { free: (0..seats.len()).rev().collect(), in_service: seats.len() };
@@ -261,6 +276,8 @@ impl Pool {
 
     /// Gives a seat back, or takes it out of service.
     fn give_back(&self, seat: usize, is_in_service: bool) {
+        let in_service = DeviceLabels::of(self.seats[seat].ordinal);
+        DEVICE_METRICS.in_service[&in_service].set(u64::from(is_in_service));
         let mut state = self.state();
         if is_in_service {
             state.free.push(seat);

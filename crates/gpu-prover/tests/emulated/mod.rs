@@ -49,10 +49,17 @@ pub fn emulator(name: &str, replaced: &[(&str, &str, &str)]) -> PathBuf {
 /// What the tests' arenas have.
 pub const ARENA: usize = 256 << 20;
 
+/// Has the tests that need no emulator run on the system's driver and a real device (`scripts/gpu-acceptance`).
+const ON_A_DEVICE: &str = "GPU_PROVER_TEST_ON_A_DEVICE";
+
 /// An emulated device, in this process.
 pub fn device(test: &str) -> Device {
     static LOADED: OnceLock<()> = OnceLock::new();
-    LOADED.get_or_init(|| driver::use_library(&emulator(test, &[])).unwrap());
+    LOADED.get_or_init(|| {
+        if std::env::var_os(ON_A_DEVICE).is_none() {
+            driver::use_library(&emulator(test, &[])).unwrap();
+        }
+    });
     Device::open(0, Some(ARENA)).unwrap()
 }
 

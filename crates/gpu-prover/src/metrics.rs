@@ -1,0 +1,104 @@
+//! Metrics of devices, labelled by their numbers.
+
+use crate::device::Device;
+use plonk_prover::{Stage, Stages};
+use std::time::Duration;
+use vise::{Counter, EncodeLabelSet, EncodeLabelValue, Family, Gauge, Global, Metrics, Unit};
+
+/// A device.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct DeviceLabels {
+    pub(crate) device: String,
+}
+
+/// How a circuit on a device ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[metrics(rename_all = "snake_case")]
+pub(crate) enum CircuitOutcome {
+    /// With a proof that verifies.
+    Proven,
+    /// Not for this device: the CPU proves it, or nobody.
+    Refused,
+    /// The device failed.
+    Failed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct OutcomeLabels {
+    pub(crate) device: String,
+    pub(crate) outcome: CircuitOutcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct StageLabels {
+    device: String,
+    stage: &'static str,
+}
+
+/// Which way something goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[metrics(rename_all = "snake_case")]
+pub(crate) enum Way {
+    ToDevice,
+    FromDevice,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct WayLabels {
+    device: String,
+    way: Way,
+}
+
+/// What devices do.
+#[derive(Debug, Metrics)]
+#[metrics(prefix = "device")]
+pub(crate) struct DeviceMetrics {
+    /// 1 for a device that is in service, 0 for one that is out of it until its process is started again.
+    pub(crate) in_service: Family<DeviceLabels, Gauge<u64>>,
+    /// Circuits that a device was given, by outcome: proven, refused (the CPU proves it) or failed (so does it).
+    pub(crate) circuits: Family<OutcomeLabels, Counter>,
+    /// Seconds that a device worked on circuits: its rate is the share of the time that it was busy.
+    pub(crate) busy_seconds: Family<DeviceLabels, Counter<f64>>,
+    /// Seconds by stage of a proof.
+    pub(crate) stage_seconds: Family<StageLabels, Counter<f64>>,
+    /// Bytes of a device's memory that were taken at the start.
+    #[metrics(unit = Unit::Bytes)]
+    pub(crate) arena_size: Family<DeviceLabels, Gauge<u64>>,
+    /// Bytes of these that circuits keep between their proofs.
+    #[metrics(unit = Unit::Bytes)]
+    pub(crate) arena_used: Family<DeviceLabels, Gauge<u64>>,
+    /// The most of these that was in use at a time.
+    #[metrics(unit = Unit::Bytes)]
+    pub(crate) arena_most_used: Family<DeviceLabels, Gauge<u64>>,
+    /// Bytes that were copied to and from a device.
+    #[metrics(unit = Unit::Bytes)]
+    pub(crate) transferred: Family<WayLabels, Counter>,
+}
+
+#[vise::register]
+pub(crate) static DEVICE_METRICS: Global<DeviceMetrics> = Global::new();
+
+impl DeviceLabels {
+    pub(crate) fn of(ordinal: u32) -> Self {
+        Self { device: ordinal.to_string() }
+    }
+}
+
+/// What a circuit took of a device.
+pub(crate) fn observe(device: &Device, stages: &Stages, took: Duration, outcome: CircuitOutcome) {
+    let labels = DeviceLabels::of(device.ordinal());
+    let metrics = &DEVICE_METRICS;
+    metrics.circuits[&OutcomeLabels { device: labels.device.clone(), outcome }].inc();
+    metrics.busy_seconds[&labels].inc_by(took.as_secs_f64());
+    for stage in Stage::ALL {
+        let labels = StageLabels { device: labels.device.clone(), stage: stage.name() };
+        metrics.stage_seconds[&labels].inc_by(stages.of(stage).as_secs_f64());
+    }
+    for (way, bytes) in [Way::ToDevice, Way::FromDevice].into_iter().zip(device.take_transferred()) {
+        metrics.transferred[&WayLabels { device: labels.device.clone(), way }].inc_by(bytes);
+    }
+    let arena = device.arena();
+    metrics.arena_size[&labels].set(arena.size as u64);
+    metrics.arena_used[&labels].set(arena.used as u64);
+    metrics.arena_most_used[&labels].set(arena.most_used as u64);
+}
