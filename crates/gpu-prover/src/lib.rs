@@ -15,6 +15,7 @@ pub mod device;
 pub mod driver;
 mod gates;
 mod metrics;
+mod nvml;
 pub mod pool;
 
 use plonky2::field::extension::quadratic::QuadraticExtension;

@@ -73,6 +73,16 @@ pub(crate) struct DeviceMetrics {
     /// Bytes that were copied to and from a device.
     #[metrics(unit = Unit::Bytes)]
     pub(crate) transferred: Family<WayLabels, Counter>,
+    /// Bytes of a device's memory that anybody uses, as NVIDIA's management library tells.
+    #[metrics(unit = Unit::Bytes)]
+    pub(crate) memory_used: Family<DeviceLabels, Gauge<u64>>,
+    /// A device's temperature, as the library tells.
+    #[metrics(unit = Unit::Celsius)]
+    pub(crate) temperature: Family<DeviceLabels, Gauge<f64>>,
+    /// Watts that a device draws, as the library tells.
+    pub(crate) power_watts: Family<DeviceLabels, Gauge<f64>>,
+    /// Errors of a device that its driver reports (Xid), as the library tells.
+    pub(crate) xid_errors: Family<DeviceLabels, Counter>,
 }
 
 #[vise::register]

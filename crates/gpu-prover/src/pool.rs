@@ -12,6 +12,7 @@ use crate::circuit::{DeviceCircuit, DeviceError};
 use crate::device::{ArenaUse, Device};
 use crate::driver::DriverError;
 use crate::metrics::{CircuitOutcome, DEVICE_METRICS, DeviceLabels, observe};
+use crate::nvml::Watch;
 use plonk_prover::sample::{Sample, standard_config};
 use plonk_prover::{Circuit, CircuitProver, OnCpu, Proof, Stages, Unproven, verified, witness_of};
 use std::collections::HashMap;
@@ -49,6 +50,7 @@ pub struct Pool {
     state: Mutex<State>,
     changed: Condvar,
     patience: Duration,
+    _watch: Option<Watch>,
 }
 
 #[derive(Debug)]
@@ -242,7 +244,13 @@ impl Pool {
             seats.push(seat);
         }
         let state = State { free: (0..seats.len()).rev().collect(), in_service: seats.len() };
-        Ok(Self { seats, state: Mutex::new(state), changed: Condvar::new(), patience: settings.patience })
+        Ok(Self {
+            seats,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            patience: settings.patience,
+            _watch: Watch::start(devices),
+        })
     }
 
     /// How many devices it began with.

@@ -15,7 +15,8 @@ use gpu_prover::pool::{Pool, PoolSettings};
 use plonk_prover::sample::{Sample, standard_config};
 use plonk_prover::{CircuitProver, OnCpu, Unproven};
 use plonky2::field::types::Field;
-use std::{path::Path, time::Duration};
+use std::{path::Path, process::Command, time::Duration};
+use vise::{Format, MetricsCollection};
 
 const SETTINGS: PoolSettings =
     PoolSettings { max_allocation: Some(ARENA), patience: Duration::from_secs(60) };
@@ -46,6 +47,7 @@ fn child() {
         "hangs" => hangs(&control),
         "absent" => Pool::open(&[0, 7], SETTINGS).unwrap_err().to_string(),
         "wrong" => wrong(),
+        "watched" => watched(),
         other => panic!("{other}"),
     };
     println!("\nsaid: {said}");
@@ -170,4 +172,40 @@ fn a_device_that_proves_wrongly_is_not_opened() {
     let library = emulator("pool-wrong", &[("openings.cuh", "scale(sum, inverse_arity)", "scale(sum, 1)")]);
     let said = said(&library, &[(CASE, "wrong")]);
     assert_eq!(said, "device 0 proves wrongly: its self-test is not what the CPU proves");
+}
+
+/// The management library is asked, and what devices did is counted.
+fn watched() -> String {
+    let pool = Pool::open(&[0], SETTINGS).unwrap();
+    let sample = sample(1);
+    pool.prove(&sample.circuit, sample.values()).unwrap();
+    for _ in 0..100 {
+        let mut text = String::new();
+        MetricsCollection::default().collect().encode(&mut text, Format::OpenMetrics).unwrap();
+        let has = |line: &str| text.lines().any(|found| found == line);
+        if has(r#"device_xid_errors_total{device="0"} 1"#) {
+            for line in [
+                r#"device_temperature_celsius{device="0"} 42.0"#,
+                r#"device_power_watts{device="0"} 300.0"#,
+                r#"device_memory_used_bytes{device="0"} 7516192768"#,
+                r#"device_in_service{device="0"} 1"#,
+                r#"device_circuits_total{device="0",outcome="proven"} 1"#,
+                r#"device_arena_size_bytes{device="0"} 268435456"#,
+            ] {
+                assert!(has(line), "{line}: {text}");
+            }
+            return "all told".to_owned();
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    "nothing told".to_owned()
+}
+
+#[test]
+fn devices_are_watched_and_what_they_do_is_counted() {
+    let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("libemulated_nvml.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emulated/nvml.cpp");
+    let mut compiler = Command::new(std::env::var("CXX").unwrap_or("g++".to_owned()));
+    assert!(compiler.args(["-shared", "-fPIC", "-o"]).args([&library, &source]).status().unwrap().success());
+    assert_eq!(case("watched", &[("ROUNDHOUSE_NVML", library.to_str().unwrap())]), "all told");
 }

@@ -59,6 +59,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("object_store", &["artifact-store"]),
     ("qp-plonky2", &["ledger-circuits", "plonk-prover", "gpu-prover"]),
     ("cust", &["gpu-prover"]),
+    ("nvml-wrapper", &["gpu-prover"]),
     // For binaries; plonky2 speaks it, so what wraps plonky2 hears it.
     ("anyhow", &["launch", "prover", "prover-cli", "ledger-circuits"]),
 ];
