@@ -13,13 +13,10 @@ use emulated::{ARENA, CHILD, Control, device, emulator, said};
 use gpu_prover::circuit::{DeviceCircuit, DeviceError};
 use gpu_prover::device::Device;
 use gpu_prover::driver;
-use plonk_prover::sample::{Sample, standard_config};
+use plonk_prover::sample::{Sample, other_configs, standard_config};
 use plonk_prover::{Proof, Stages};
 use plonky2::fri::{FriConfig, FriReductionStrategy};
-use plonky2::iop::witness::{PartialWitness, WitnessWrite};
-use plonky2::plonk::circuit_builder::CircuitBuilder;
 use plonky2::plonk::circuit_data::CircuitConfig;
-use plonky2::plonk::config::PoseidonGoldilocksConfig as C;
 use std::path::Path;
 
 fn sample(config: CircuitConfig, rows: usize) -> Sample {
@@ -51,23 +48,8 @@ fn proofs_are_the_processors_at_every_size() {
 #[test]
 fn proofs_are_the_processors_in_every_configuration() {
     let device = device("emulated-proofs");
-    let fri = |rate_bits: usize, cap_height, reduction_strategy| FriConfig {
-        rate_bits,
-        cap_height,
-        reduction_strategy,
-        num_query_rounds: 93_usize.div_ceil(rate_bits),
-        proof_of_work_bits: 7,
-    };
-    for (num_routed_wires, fri_config) in [
-        (80, fri(6, 4, FriReductionStrategy::ConstantArityBits(4, 5))),
-        (37, fri(8, 0, FriReductionStrategy::MinSize(None))),
-        (80, fri(4, 2, FriReductionStrategy::Fixed(vec![1, 2, 3]))),
-        (80, fri(3, 0, FriReductionStrategy::Fixed(vec![]))),
-    ] {
-        assert_equal(
-            &device,
-            &sample(CircuitConfig { num_routed_wires, fri_config, ..standard_config() }, 60),
-        );
+    for config in other_configs() {
+        assert_equal(&device, &sample(config, 60));
     }
 }
 
@@ -99,16 +81,8 @@ fn light_config() -> CircuitConfig {
 
 #[test]
 fn a_proof_of_a_circuit_that_verifies_a_proof_is_the_processors() {
-    let inner = sample(light_config(), 20);
-    let proof = inner.prove(&mut Stages::default()).unwrap();
-    let mut builder = CircuitBuilder::new(standard_config());
-    let target = builder.add_virtual_proof_with_pis(&inner.circuit.common);
-    let key = builder.constant_verifier_data::<C>(&inner.circuit.verifier_only);
-    builder.verify_proof::<C>(&target, &key, &inner.circuit.common);
-    builder.register_public_inputs(&target.public_inputs);
-    let mut inputs = PartialWitness::new();
-    inputs.set_proof_with_pis_target(&target, &proof).expect("set once");
-    assert_equal(&device("emulated-proofs"), &Sample::of(builder.build::<C>(), inputs).unwrap());
+    let verifying = Sample::of_verifying(&sample(light_config(), 20), standard_config());
+    assert_equal(&device("emulated-proofs"), &verifying.expect("the proof verifies"));
 }
 
 /// Proves, and says whether the proof is the processor's. With `FAILURES` set, has the driver fail at the n-th call, for every n of a small

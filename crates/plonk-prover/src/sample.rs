@@ -2,6 +2,7 @@
 
 use crate::{C, Circuit, D, F, Proof, ProveError, Stages, witness_of};
 use plonky2::field::types::{Field, Sample as _};
+use plonky2::fri::{FriConfig, FriReductionStrategy};
 use plonky2::gates::arithmetic_base::ArithmeticGate;
 use plonky2::gates::arithmetic_extension::ArithmeticExtensionGate;
 use plonky2::gates::base_sum::BaseSumGate;
@@ -106,6 +107,22 @@ impl Sample {
         Self { circuit: Arc::new(circuit), values }
     }
 
+    /// A circuit that verifies a proof of another, in this configuration.
+    ///
+    /// # Errors
+    /// Why there is no such proof; the library's, in words.
+    pub fn of_verifying(inner: &Self, config: CircuitConfig) -> Result<Self, String> {
+        let proof = inner.prove(&mut Stages::default()).map_err(|e| e.to_string())?;
+        let mut builder = CircuitBuilder::<F, D>::new(config);
+        let target = builder.add_virtual_proof_with_pis(&inner.circuit.common);
+        let key = builder.constant_verifier_data::<C>(&inner.circuit.verifier_only);
+        builder.verify_proof::<C>(&target, &key, &inner.circuit.common);
+        builder.register_public_inputs(&target.public_inputs);
+        let mut inputs = PartialWitness::new();
+        inputs.set_proof_with_pis_target(&target, &proof).map_err(|e| e.to_string())?;
+        Self::of(builder.build::<C>(), inputs)
+    }
+
     /// A circuit with these inputs.
     ///
     /// # Errors
@@ -158,4 +175,26 @@ impl Sample {
 #[must_use]
 pub fn standard_config() -> CircuitConfig {
     CircuitConfig::standard_recursion_config()
+}
+
+/// Other configurations: the first and the second are the two wraps' of the ledger.
+#[must_use]
+pub fn other_configs() -> Vec<CircuitConfig> {
+    let config = |num_routed_wires, rate_bits: usize, cap_height, reduction_strategy| CircuitConfig {
+        num_routed_wires,
+        fri_config: FriConfig {
+            rate_bits,
+            cap_height,
+            reduction_strategy,
+            num_query_rounds: 93_usize.div_ceil(rate_bits),
+            proof_of_work_bits: 7,
+        },
+        ..standard_config()
+    };
+    vec![
+        config(80, 6, 4, FriReductionStrategy::ConstantArityBits(4, 5)),
+        config(37, 8, 0, FriReductionStrategy::MinSize(None)),
+        config(80, 4, 2, FriReductionStrategy::Fixed(vec![1, 2, 3])),
+        config(80, 3, 0, FriReductionStrategy::Fixed(vec![])),
+    ]
 }

@@ -2,13 +2,12 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use plonk_prover::sample::{Sample, standard_config};
-use plonk_prover::{Proof, ProveError, Stages, prove};
+use plonk_prover::sample::{Sample, other_configs, standard_config};
+use plonk_prover::{ProveError, Stages, prove};
 use plonky2::field::goldilocks_field::GoldilocksField as F;
 use plonky2::field::types::Field;
-use plonky2::fri::{FriConfig, FriReductionStrategy};
 use plonky2::gates::noop::NoopGate;
-use plonky2::iop::witness::{PartialWitness, WitnessWrite};
+use plonky2::iop::witness::PartialWitness;
 use plonky2::plonk::circuit_builder::CircuitBuilder;
 use plonky2::plonk::circuit_data::CircuitConfig;
 use plonky2::plonk::config::PoseidonGoldilocksConfig as C;
@@ -19,16 +18,15 @@ fn sample(config: CircuitConfig, rows: usize) -> Sample {
     Sample::new(config, rows).expect("its inputs fit")
 }
 
-/// Proves twice and compares; returns the proof.
-fn assert_equal(sample: &Sample) -> Proof {
+/// Proves twice and compares.
+fn assert_equal(sample: &Sample) {
     let ours = sample.prove(&mut Stages::default()).expect("the witness satisfies the circuit");
     // The library takes any proof of work that a thread finds; one thread alone finds the smallest.
     let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread");
     let theirs = alone.install(|| sample.prove_by_library()).expect("the witness satisfies the circuit");
     assert!(ours == theirs, "another proof, of 2^{} rows", sample.circuit.common.degree_bits());
     assert_eq!(ours.to_bytes(), theirs.to_bytes());
-    assert!(sample.verifies(ours.clone()));
-    ours
+    assert!(sample.verifies(ours));
 }
 
 #[test]
@@ -40,36 +38,16 @@ fn proofs_are_the_librarys_at_every_size() {
 
 #[test]
 fn proofs_are_the_librarys_in_every_configuration() {
-    let fri = |rate_bits: usize, cap_height, reduction_strategy| FriConfig {
-        rate_bits,
-        cap_height,
-        reduction_strategy,
-        num_query_rounds: 93_usize.div_ceil(rate_bits),
-        proof_of_work_bits: 7,
-    };
-    // The first and the second are the two wraps' of the ledger.
-    for (num_routed_wires, fri_config) in [
-        (80, fri(6, 4, FriReductionStrategy::ConstantArityBits(4, 5))),
-        (37, fri(8, 0, FriReductionStrategy::MinSize(None))),
-        (80, fri(4, 2, FriReductionStrategy::Fixed(vec![1, 2, 3]))),
-        (80, fri(3, 0, FriReductionStrategy::Fixed(vec![]))),
-    ] {
-        assert_equal(&sample(CircuitConfig { num_routed_wires, fri_config, ..standard_config() }, 60));
+    for config in other_configs() {
+        assert_equal(&sample(config, 60));
     }
 }
 
 #[test]
 fn a_proof_of_a_circuit_that_verifies_a_proof_is_the_librarys() {
     let inner = sample(standard_config(), 60);
-    let proof = assert_equal(&inner);
-    let mut builder = CircuitBuilder::<F, D>::new(standard_config());
-    let target = builder.add_virtual_proof_with_pis(&inner.circuit.common);
-    let key = builder.constant_verifier_data::<C>(&inner.circuit.verifier_only);
-    builder.verify_proof::<C>(&target, &key, &inner.circuit.common);
-    builder.register_public_inputs(&target.public_inputs);
-    let mut inputs = PartialWitness::new();
-    inputs.set_proof_with_pis_target(&target, &proof).expect("set once");
-    assert_equal(&Sample::of(builder.build::<C>(), inputs).expect("the proof verifies"));
+    assert_equal(&inner);
+    assert_equal(&Sample::of_verifying(&inner, standard_config()).expect("the proof verifies"));
 }
 
 #[test]
