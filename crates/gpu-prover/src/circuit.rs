@@ -3,7 +3,7 @@
 // Kernels are started with what their comments say, and two of them take their arguments in one struct.
 #![allow(unsafe_code)]
 
-use crate::commitment::{Commitment, Digest, Direction, Domain, Tree, gather, powers_by_coset};
+use crate::commitment::{Commitment, DIGEST, Digest, Direction, Domain, Tree, gather, powers_by_coset};
 use crate::device::{Buffer, Device, launch, threads};
 use crate::driver::DriverError;
 use crate::gates::{Gates, UnknownGate};
@@ -189,6 +189,27 @@ struct OpeningArguments {
 
 // SAFETY: as above.
 unsafe impl DeviceCopy for OpeningArguments {}
+
+/// Bytes that a circuit and a proof of it take of a device's memory at a time, at most: what the circuit keeps, and, when the openings are
+/// combined, all three commitments, two codewords and what is combined.
+#[must_use]
+pub fn device_bytes(common: &CommonCircuitData<F, D>) -> usize {
+    let config = &common.config;
+    let rows = common.degree();
+    let points = rows << config.fri_config.rate_bits;
+    let cosets = common.quotient_degree_factor;
+    let tree = 2 * points * DIGEST;
+    let fixed = common.sigmas_range().end;
+    // Polynomials and their values, and the tables of `Domain` and of the quotient.
+    let kept = fixed * (rows + points) + config.num_routed_wires * rows + (1 + cosets) * rows + points;
+    let steps = common.num_partial_products + 1;
+    let widths = config.num_wires + CHALLENGES * steps + CHALLENGES * cosets;
+    let commitments = widths * (rows + points) + 3 * tree;
+    let opening = 2 * D * points + D * rows;
+    let elements = kept + commitments + opening;
+    // Small tables, and what lies between ranges; whole mebibytes, as arenas are asked for.
+    ((elements + elements / 50) * size_of::<u64>() + (1 << 20)).next_multiple_of(1 << 20)
+}
 
 fn small(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)

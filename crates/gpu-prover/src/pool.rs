@@ -8,7 +8,7 @@
 //! failure it is out of service until the process is started again.
 
 use crate::F;
-use crate::circuit::{DeviceCircuit, DeviceError};
+use crate::circuit::{DeviceCircuit, DeviceError, device_bytes};
 use crate::device::{ArenaUse, Device};
 use crate::driver::DriverError;
 use crate::metrics::{CircuitOutcome, DEVICE_METRICS, DeviceLabels, observe};
@@ -57,13 +57,15 @@ pub struct Pool {
 struct State {
     /// Numbers of the seats that are free.
     free: Vec<usize>,
-    /// Devices that are not out of service.
-    in_service: usize,
+    /// Which are in service.
+    in_service: Vec<bool>,
 }
 
 #[derive(Debug)]
 struct Seat {
     ordinal: u32,
+    /// Bytes of its arena.
+    arena: usize,
     jobs: Sender<Job>,
 }
 
@@ -233,17 +235,17 @@ impl Pool {
             let thread = thread::Builder::new().name(format!("device-{ordinal}"));
             let started = thread.spawn(move || serve(ordinal, settings, &sender, &received));
             started.map_err(|e| DeviceError::Thread { device: ordinal, reason: e.to_string() })?;
-            opening.push((Seat { ordinal, jobs }, opened));
+            opening.push((Seat { ordinal, arena: 0, jobs }, opened));
         }
         let mut seats = Vec::new();
-        for (seat, opened) in opening {
+        for (mut seat, opened) in opening {
             let silent =
                 || DeviceError::Silent { device: seat.ordinal, seconds: settings.patience.as_secs() };
-            opened.recv_timeout(settings.patience).map_err(|_| silent())??;
+            seat.arena = opened.recv_timeout(settings.patience).map_err(|_| silent())??.arena.size;
             DEVICE_METRICS.in_service[&DeviceLabels::of(seat.ordinal)].set(1);
             seats.push(seat);
         }
-        let state = State { free: (0..seats.len()).rev().collect(), in_service: seats.len() };
+        let state = State { free: (0..seats.len()).collect(), in_service: vec![true; seats.len()] };
         Ok(Self {
             seats,
             state: Mutex::new(state),
@@ -272,14 +274,22 @@ impl Pool {
     /// How many of its devices are in service.
     #[must_use]
     pub fn in_service(&self) -> usize {
-        self.state().in_service
+        self.state().in_service.iter().filter(|is| **is).count()
     }
 
-    /// A free seat; waits for one while others work. `None` when all devices are out of service.
-    fn take_seat(&self) -> Option<usize> {
-        let is_full = |state: &mut State| state.free.is_empty() && state.in_service > 0;
-        let waited = self.changed.wait_while(self.state(), is_full);
-        waited.unwrap_or_else(PoisonError::into_inner).free.pop()
+    /// A free seat whose device has so much memory, of those the one with the least; waits for one while others work. `None` when no device in
+    /// service has so much.
+    fn take_seat(&self, bytes: usize) -> Option<usize> {
+        let fits = |seat: usize| self.seats[seat].arena >= bytes;
+        let is_to_wait = |state: &mut State| {
+            let mut in_service = state.in_service.iter().enumerate();
+            !state.free.iter().any(|seat| fits(*seat)) && in_service.any(|(seat, is)| *is && fits(seat))
+        };
+        let waited = self.changed.wait_while(self.state(), is_to_wait);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
+        let fitting = (0..state.free.len()).filter(|at| fits(state.free[*at]));
+        let smallest = fitting.min_by_key(|at| self.seats[state.free[*at]].arena)?;
+        Some(state.free.swap_remove(smallest))
     }
 
     /// Gives a seat back, or takes it out of service.
@@ -290,7 +300,7 @@ impl Pool {
         if is_in_service {
             state.free.push(seat);
         } else {
-            state.in_service -= 1;
+            state.in_service[seat] = false;
         }
         drop(state);
         self.changed.notify_all();
@@ -298,8 +308,14 @@ impl Pool {
 
     /// The device's proof; `None` when the CPU is to make it.
     fn on_a_device(&self, circuit: &Arc<Circuit>, values: &[Option<F>]) -> Option<Result<Proof, Unproven>> {
-        let number = self.take_seat()?;
-        let Seat { ordinal, jobs } = &self.seats[number];
+        let bytes = device_bytes(&circuit.common);
+        let Some(number) = self.take_seat(bytes) else {
+            tracing::debug!(
+                "no device in service has the {bytes} bytes that a circuit takes: the CPU proves it"
+            );
+            return None;
+        };
+        let Seat { ordinal, jobs, .. } = &self.seats[number];
         let (answer, answered) = channel();
         let job = Job { circuit: circuit.clone(), values: values.to_vec(), answer };
         let silent = || DeviceError::Silent { device: *ordinal, seconds: self.patience.as_secs() };

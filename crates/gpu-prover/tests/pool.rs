@@ -10,6 +10,7 @@
 mod emulated;
 
 use emulated::{ARENA, CHILD, Control, emulator, said};
+use gpu_prover::circuit::device_bytes;
 use gpu_prover::driver;
 use gpu_prover::pool::{Pool, PoolSettings};
 use plonk_prover::sample::{Sample, standard_config};
@@ -106,20 +107,31 @@ fn a_device_that_fails_is_opened_once_more_and_then_out_of_service() {
     assert_eq!(case("fails", &[]), "1 1 1 0 0, 0 live");
 }
 
-/// A circuit that does not fit is the CPU's, and the device stays in service.
+/// A circuit that does not fit is the CPU's, and the device stays in service. Of two that fit, but not together, one is put out for the other.
 fn refused() -> String {
-    let pool = Pool::open(&[0], PoolSettings { max_allocation: Some(12 << 20), ..SETTINGS }).unwrap();
-    let (large, small) = (sample(1_000), sample(1));
-    for sample in [&large, &small, &large] {
+    let (large, medium, small) = (sample(1_000), sample(200), sample(100));
+    let arena = device_bytes(&medium.circuit.common);
+    let pool = Pool::open(&[0], PoolSettings { max_allocation: Some(arena), ..SETTINGS }).unwrap();
+    for sample in [&large, &small, &medium, &small, &large, &medium] {
         let proof = pool.prove(&sample.circuit, sample.values()).unwrap();
         assert!(sample.verifies(proof));
     }
-    format!("{} in service", pool.in_service())
+    let proven = metrics().lines().find_map(|line| {
+        line.strip_prefix(r#"device_circuits_total{device="0",outcome="proven"} "#).map(ToOwned::to_owned)
+    });
+    format!("{} in service, {} proven", pool.in_service(), proven.unwrap())
+}
+
+/// What `/metrics` shows.
+fn metrics() -> String {
+    let mut text = String::new();
+    MetricsCollection::default().collect().encode(&mut text, Format::OpenMetrics).unwrap();
+    text
 }
 
 #[test]
 fn what_does_not_fit_a_device_is_proven_by_the_cpu() {
-    assert_eq!(case("refused", &[]), "1 in service");
+    assert_eq!(case("refused", &[]), "1 in service, 4 proven");
 }
 
 /// Values that do not satisfy the circuit are no device's fault.
@@ -180,8 +192,7 @@ fn watched() -> String {
     let sample = sample(1);
     pool.prove(&sample.circuit, sample.values()).unwrap();
     for _ in 0..100 {
-        let mut text = String::new();
-        MetricsCollection::default().collect().encode(&mut text, Format::OpenMetrics).unwrap();
+        let text = metrics();
         let has = |line: &str| text.lines().any(|found| found == line);
         if has(r#"device_xid_errors_total{device="0"} 1"#) {
             for line in [

@@ -10,7 +10,7 @@
 mod emulated;
 
 use emulated::{ARENA, CHILD, Control, device, emulator, said};
-use gpu_prover::circuit::{DeviceCircuit, DeviceError};
+use gpu_prover::circuit::{DeviceCircuit, DeviceError, device_bytes};
 use gpu_prover::device::Device;
 use gpu_prover::driver;
 use plonk_prover::sample::{Sample, other_configs, standard_config};
@@ -24,14 +24,17 @@ fn sample(config: CircuitConfig, rows: usize) -> Sample {
 }
 
 /// Proves on the device and on the processor, and compares.
-fn assert_equal(device: &Device, sample: &Sample) {
+fn assert_equal(sample: &Sample) {
+    let device = device("emulated-proofs");
     let common = &sample.circuit.common;
-    let circuit = DeviceCircuit::new(device, &sample.circuit).unwrap();
+    let circuit = DeviceCircuit::new(&device, &sample.circuit).unwrap();
     let kept = device.arena().used;
     let ours = circuit.prove(&sample.witness(), &mut Stages::default()).unwrap();
     assert_eq!(device.arena().used, kept, "what a proof took is given back");
     let expected = sample.prove(&mut Stages::default()).unwrap();
     assert!(ours == expected, "another proof, of 2^{} rows", common.degree_bits());
+    let (most, declared) = (device.arena().most_used, device_bytes(common));
+    assert!(most <= declared && declared < most + most / 10 + (3 << 20), "{most} bytes, {declared} declared");
     assert!(sample.verifies(ours));
     drop(circuit);
     assert_eq!(device.arena().used, 0, "what a circuit took is given back");
@@ -39,17 +42,15 @@ fn assert_equal(device: &Device, sample: &Sample) {
 
 #[test]
 fn proofs_are_the_processors_at_every_size() {
-    let device = device("emulated-proofs");
     for rows in [1, 30, 100, 1_000] {
-        assert_equal(&device, &sample(standard_config(), rows));
+        assert_equal(&sample(standard_config(), rows));
     }
 }
 
 #[test]
 fn proofs_are_the_processors_in_every_configuration() {
-    let device = device("emulated-proofs");
     for config in other_configs() {
-        assert_equal(&device, &sample(config, 60));
+        assert_equal(&sample(config, 60));
     }
 }
 
@@ -82,7 +83,7 @@ fn light_config() -> CircuitConfig {
 #[test]
 fn a_proof_of_a_circuit_that_verifies_a_proof_is_the_processors() {
     let verifying = Sample::of_verifying(&sample(light_config(), 20), standard_config());
-    assert_equal(&device("emulated-proofs"), &verifying.expect("the proof verifies"));
+    assert_equal(&verifying.expect("the proof verifies"));
 }
 
 /// Proves, and says whether the proof is the processor's. With `FAILURES` set, has the driver fail at the n-th call, for every n of a small
