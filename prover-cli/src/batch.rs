@@ -1,16 +1,14 @@
 //! `insert-batch`, and how commands name a batch.
 
 use crate::{Output, version::VersionArgs};
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use artifact_store::witness_input_key;
 use clap::Args;
-use job_store::{ChainSettings, DatabaseUrl, InsertedBatch, NewBatch};
+use job_store::{ChainSettings, DatabaseUrl, InsertedBatch, JobStore, NewBatch};
 use launch::{BadInput, ObjectStoreArgs, ProofSystemArgs};
-use proof_system::InputSource;
-use proving_model::{ArtifactKind, BatchId, HeadOfChain};
+use proving_model::{ArtifactKind, BatchId, HeadOfChain, ProtocolVersion};
 use schemars::JsonSchema;
 use serde::Serialize;
-use std::path::PathBuf;
 
 /// Which batch.
 #[derive(Debug, Clone, Copy, Args)]
@@ -35,18 +33,27 @@ pub(crate) struct InsertBatchArgs {
     batch: BatchArgs,
     #[command(flatten)]
     version: VersionArgs,
-    /// The input; for the ledger a CSV file with the header from,to,amount.
-    #[arg(long)]
-    input: PathBuf,
-    /// Opening balances, a CSV file with the header account,balance [default: accounts.csv beside the input].
-    #[arg(long)]
-    accounts: Option<PathBuf>,
+    /// The input: a file, a URL (file:, http:, https:, s3:, gs:, az:), or - for standard input; for the ledger CSV with the header
+    /// from,to,amount.
+    #[arg(long, allow_hyphen_values = true)]
+    input: String,
+    /// Opening balances, as the input a file, a URL or -: CSV with the header account,balance [default: accounts.csv beside the input, or in
+    /// the current folder when that is standard input].
+    #[arg(long, allow_hyphen_values = true)]
+    accounts: Option<String>,
     /// Higher is sooner.
     #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
     priority: i32,
     /// When the final proof should be there, such as 2026-11-21T18:00:00Z; among batches of one priority the earlier is sooner.
     #[arg(long)]
     deadline: Option<String>,
+    /// How many jobs the live circuit provers of its version are to have places for at the same time. The batch is refused when they have
+    /// fewer.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    compute_capacity: Option<u32>,
+    /// How few of these will do [default: all].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..), requires = "compute_capacity")]
+    minimal_compute_capacity: Option<u32>,
     #[command(flatten)]
     object_store: ObjectStoreArgs,
     #[command(flatten)]
@@ -59,17 +66,22 @@ pub(crate) struct Inserted {
     number: u32,
     is_new: bool,
     summary: String,
+    /// Jobs that the live circuit provers of its version have places for, when `--compute-capacity` asks for some.
+    capacity: Option<i64>,
 }
 
 pub(crate) async fn insert(url: &DatabaseUrl, args: InsertBatchArgs, output: Output) -> anyhow::Result<()> {
     let system = args.system.open()?;
     let version = args.version.check(&*system)?;
-    let source = InputSource { path: args.input, state_path: args.accounts };
-    let input = system.read_input(&source).map_err(|e| BadInput(e.to_string()))?;
+    let input = crate::input::read(&*system, &args.input, args.accounts.as_deref()).await?;
     let id = args.batch.id();
     let artifacts = args.object_store.open()?;
     let store = launch::connect(url).await?;
     store.check_protocol_version(version, system.name(), &system.verification_keys_digest()).await?;
+    let capacity = match args.compute_capacity {
+        Some(asked) => Some(check_capacity(&store, version, asked, args.minimal_compute_capacity).await?),
+        None => None,
+    };
     // The name is made of the content: an input that is there already is the same.
     let artifact = artifacts
         .put(ArtifactKind::WitnessInput, witness_input_key(id, &input.payload), &input.payload)
@@ -81,9 +93,43 @@ pub(crate) async fn insert(url: &DatabaseUrl, args: InsertBatchArgs, output: Out
     store.close().await;
     let is_new = inserted == InsertedBatch::New;
     let what = if is_new { "is queued" } else { "was there already, with the same input" };
-    let text = format!("{id} {what}: {}\n", input.summary);
-    output
-        .print(&Inserted { chain_id: id.chain_id, number: id.number, is_new, summary: input.summary }, &text)
+    let mut text = format!("{id} {what}: {}\n", input.summary);
+    if let (Some(there), Some(asked)) = (capacity, args.compute_capacity)
+        && there < i64::from(asked)
+    {
+        text += &format!("of the {asked} places that are asked for {there} are there\n");
+    }
+    let inserted =
+        Inserted { chain_id: id.chain_id, number: id.number, is_new, summary: input.summary, capacity };
+    output.print(&inserted, &text)
+}
+
+/// How many jobs the live circuit provers of this version have places for; refuses fewer than `least`, or than are asked for.
+async fn check_capacity(
+    store: &JobStore,
+    version: ProtocolVersion,
+    asked: u32,
+    least: Option<u32>,
+) -> anyhow::Result<i64> {
+    let least = least.unwrap_or(asked);
+    if least > asked {
+        let text = format!("--minimal-compute-capacity={least} is more than --compute-capacity={asked}");
+        return Err(BadInput(text).into());
+    }
+    let proves = |component: &str| component.split(',').any(|name| matches!(name, "circuit-prover" | "all"));
+    let own = (i32::from(version.minor), i32::from(version.patch));
+    let workers = store.workers(false).await?.into_iter().filter(|worker| {
+        worker.state == "live"
+            && proves(&worker.component)
+            && (worker.protocol_minor, worker.protocol_patch) == own
+    });
+    let there = workers.map(|worker| i64::from(worker.capacity)).sum();
+    ensure!(
+        there >= i64::from(least),
+        "the live circuit provers of version {version} have places for {there} jobs, and the batch wants {least}: nothing was inserted. \
+         Start more of them, or ask for less (--minimal-compute-capacity)"
+    );
+    Ok(there)
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 mod batch;
 mod config;
 mod file;
+mod input;
 mod job;
 mod operate;
 mod proof;
@@ -147,6 +148,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Proof { command: proof::ProofCommand::Fetch(args) } => {
             proof::fetch(&url()?, args, output).await
         }
+        Command::Proof { command: proof::ProofCommand::Verify(args) } => {
+            proof::verify(&url()?, args, output).await
+        }
     }
 }
 
@@ -233,6 +237,7 @@ mod tests {
             ("insert-version", schema_for!(version::InsertedVersion)),
             ("pause", schema_for!(Changed<PauseChange>)),
             ("proof fetch", schema_for!(proof::Fetched)),
+            ("proof verify", schema_for!(proof::Verified)),
             ("quarantine", schema_for!(Changed<JobChange>)),
             ("release", schema_for!(Changed<JobChange>)),
             ("requeue", schema_for!(Changed<Requeued>)),

@@ -1,12 +1,13 @@
-//! `proof fetch`.
+//! `proof`: final proofs.
 
 use crate::Output;
 use crate::batch::BatchArgs;
 use anyhow::Context;
+use artifact_store::ArtifactStore;
 use clap::{Args, Subcommand};
 use job_store::{DatabaseUrl, StoreError};
 use launch::{ObjectStoreArgs, ProofSystemArgs};
-use proving_model::ArtifactKind;
+use proving_model::{ArtifactKind, BatchId};
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -15,6 +16,8 @@ use std::path::PathBuf;
 pub(crate) enum ProofCommand {
     /// Fetch a batch's final proof with its statement, and verify it.
     Fetch(FetchArgs),
+    /// Verify a batch's final proof where it lies, and write nothing. `prover verify` is for files.
+    Verify(VerifyArgs),
 }
 
 #[derive(Debug, Args)]
@@ -30,26 +33,64 @@ pub(crate) struct FetchArgs {
     system: ProofSystemArgs,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    batch: BatchArgs,
+    #[command(flatten)]
+    object_store: ObjectStoreArgs,
+    #[command(flatten)]
+    system: ProofSystemArgs,
+}
+
+/// A batch's final proof verifies.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Verified {
+    chain_id: u32,
+    number: u32,
+    proof_bytes: usize,
+    /// What it proves, in the proof system's own form.
+    statement: serde_json::Value,
+}
+
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct Fetched {
     folder: PathBuf,
     proof_bytes: usize,
 }
 
-pub(crate) async fn fetch(url: &DatabaseUrl, args: FetchArgs, output: Output) -> anyhow::Result<()> {
-    let system = args.system.open()?;
-    let artifacts = args.object_store.open()?;
+/// A batch's final proof, and its input.
+async fn read(url: &DatabaseUrl, id: BatchId, artifacts: &ArtifactStore) -> anyhow::Result<[Vec<u8>; 2]> {
     let store = launch::connect(url).await?;
-    let id = args.batch.id();
     let batch = store.batch(id).await?.ok_or(StoreError::NoSuchBatch(id))?;
     store.close().await;
     let proof = batch.final_proof.as_ref().with_context(|| {
         format!("{id} has no final proof: it is {}; see `prover_cli status batch`", batch.status)
     })?;
     let proof = artifacts.get(ArtifactKind::FinalProof, proof).await?;
-    let input = artifacts.get(ArtifactKind::WitnessInput, &batch.input).await?;
+    Ok([proof, artifacts.get(ArtifactKind::WitnessInput, &batch.input).await?])
+}
+
+pub(crate) async fn fetch(url: &DatabaseUrl, args: FetchArgs, output: Output) -> anyhow::Result<()> {
+    let system = args.system.open()?;
+    let id = args.batch.id();
+    let [proof, input] = read(url, id, &args.object_store.open()?).await?;
     let folder = args.out.unwrap_or_else(|| launch::default_output_folder(id));
     launch::write_outputs(&proof, &*system, id, &input, &folder)?;
     let text = format!("{}\n", folder.display());
     output.print(&Fetched { folder, proof_bytes: proof.len() }, &text)
+}
+
+pub(crate) async fn verify(url: &DatabaseUrl, args: VerifyArgs, output: Output) -> anyhow::Result<()> {
+    let system = args.system.open()?;
+    let id = args.batch.id();
+    let [proof, input] = read(url, id, &args.object_store.open()?).await?;
+    let files = launch::verified_outputs(&proof, &*system, id, &input)?;
+    let statement = &files.first().context("the proof system has a statement")?.content;
+    let text = format!("{id}: the proof of {} bytes verifies\n", proof.len());
+    // A statement that is no JSON is shown as text.
+    let statement = serde_json::from_slice(statement)
+        .unwrap_or_else(|_| String::from_utf8_lossy(statement).into_owned().into());
+    let BatchId { chain_id, number } = id;
+    output.print(&Verified { chain_id, number, proof_bytes: proof.len(), statement }, &text)
 }

@@ -5,6 +5,7 @@
 use insta::{assert_snapshot, with_settings};
 use rustix::process::Signal;
 use sqlx::Connection;
+use std::io::{Read, Write};
 use std::time::Duration;
 use test_support::programs::{Running, Scene, jobs, output, program, stderr, stdout, until};
 use test_support::proxy::{Network, Proxy};
@@ -59,6 +60,8 @@ async fn a_batch_from_insertion_to_its_proof() {
     snapshot!(scene.run_cli(&["status", "batch", "--number=7", "-v"]));
     snapshot!(scene.run_cli(&["status", "queue"]));
     snapshot!(scene.run_cli(&["proof", "fetch", "--number=7"]));
+    let verified = scene.run_cli(&["proof", "verify", "--number=7"]);
+    assert!(verified.starts_with("batch 7 of chain 0: the proof of ") && verified.ends_with("verifies\n"));
     snapshot!(scene.run_cli(&["set-chain", "--chain-id=3", "--head-of-chain=strict", "--share=2"]));
     snapshot!(scene.run_cli(&["--json", "set-chain", "--chain-id=3", "--share=5"]));
     let workers: serde_json::Value =
@@ -135,6 +138,86 @@ async fn a_batch_from_insertion_to_its_proof() {
     let gone = output(scene.program("prover_cli").args(["delete", "--number=7", "--yes"]));
     assert_eq!((gone.status.code(), stderr(&gone).contains("there is no batch 7")), (Some(2), true));
     assert!(scene.run_cli(&["status", "workers", "--all"]).contains("stopped"));
+}
+
+/// Answers requests for one path with these bytes, and others with 404, as long as the test runs.
+fn serve(path: &'static str, content: &'static str) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 4_096];
+            let read = stream.read(&mut request).unwrap();
+            let is_there = request[..read].starts_with(format!("GET {path} ").as_bytes());
+            let (status, body) = if is_there { ("200 OK", content) } else { ("404 Not Found", "") };
+            let head =
+                format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n", body.len());
+            let dates = "Last-Modified: Sun, 22 Nov 2026 00:00:00 GMT\r\nETag: \"1\"\r\n";
+            write!(stream, "{head}{dates}\r\n{body}").unwrap();
+        }
+    });
+    format!("http://{address}")
+}
+
+#[tokio::test]
+async fn an_input_is_a_file_a_url_or_standard_input() {
+    let scene = Scene::mock("[[circuit]]\ncount = 1\n").await;
+    let file = scene.write("in.mock", "mock one");
+    let server = serve("/inputs/in.mock", "mock one");
+    let insert = |input: &str, stdin: &std::path::Path| {
+        let mut command = scene.program("prover_cli");
+        command.args(["insert-batch", "--number=1", "--input", input]);
+        output(command.stdin(std::fs::File::open(stdin).unwrap()))
+    };
+    let words = |input: &str| {
+        let result = insert(input, &file);
+        assert!(result.status.success(), "{input}: {}", stderr(&result));
+        stdout(&result)
+    };
+    assert_eq!(words("-"), "batch 1 of chain 0 is queued: 8 bytes for the mock\n");
+    for same in [format!("file://{}", file.display()), format!("{server}/inputs/in.mock")] {
+        assert!(words(&same).contains("was there already, with the same input"), "{same}");
+    }
+    let other = scene.write("other", "not one of its inputs");
+    let missing = format!("{server}/inputs/other.mock");
+    for (input, stdin, said) in [
+        ("-", &other, "-: the mock's input starts with the word mock"),
+        (missing.as_str(), &file, "inputs/other.mock is missing from http://127.0.0.1"),
+        ("nonsense://one", &file, "nonsense://one is not an object store"),
+        ("file:///nowhere/in.mock", &file, "nowhere/in.mock"),
+    ] {
+        let refused = insert(input, stdin);
+        assert_eq!(refused.status.code(), Some(2), "{input}: {}", stderr(&refused));
+        assert!(stderr(&refused).contains(said), "{input}: {}", stderr(&refused));
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_asks_for_more_than_the_fleet_has_is_refused() {
+    let scene = Scene::mock("[[circuit]]\ncount = 1\n").await;
+    scene.write("in.mock", "mock one");
+    let insert = |asked: &[&str]| {
+        let mut command = scene.program("prover_cli");
+        output(command.args(["insert-batch", "--number=1", "--input=in.mock"]).args(asked))
+    };
+    let refused = insert(&["--compute-capacity=4"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("have places for 0 jobs, and the batch wants 4: nothing was inserted"));
+    let wrong = insert(&["--compute-capacity=4", "--minimal-compute-capacity=5"]);
+    assert_eq!(wrong.status.code(), Some(2), "{}", stderr(&wrong));
+    let unknown = output(scene.program("prover_cli").args(["why", "--number=1"]));
+    assert_eq!(unknown.status.code(), Some(2), "it is not there");
+    let _prover = scene.start("prover", &["--component=circuit-prover", "-t3"]);
+    until("it lives", LONG, || (!scene.run_cli(&["status", "workers"]).contains("no worker")).then_some(()));
+    assert_eq!(insert(&["--compute-capacity=4"]).status.code(), Some(1));
+    let fewer = insert(&["--compute-capacity=4", "--minimal-compute-capacity=3"]);
+    assert!(fewer.status.success(), "{}", stderr(&fewer));
+    assert!(
+        stdout(&fewer).ends_with("of the 4 places that are asked for 3 are there\n"),
+        "{}",
+        stdout(&fewer)
+    );
 }
 
 #[tokio::test]

@@ -89,6 +89,40 @@ pub enum ArtifactError {
     },
 }
 
+/// The bytes of an object that is no artifact, a user's input, by its URL: file:, http:, https:, s3:, gs: or az:.
+///
+/// # Errors
+/// [`ArtifactError::BadUrl`], [`ArtifactError::Missing`], [`ArtifactError::Corrupt`] for one that is larger than allowed, and
+/// [`ArtifactError::Unavailable`].
+pub async fn fetch(url: &str, bytes_max: u64) -> Result<Vec<u8>, ArtifactError> {
+    let shown = url.split(['?', '#']).next().unwrap_or_default().to_owned();
+    let hide = |reason: String| reason.replace(url, &shown);
+    let bad = |reason: String| ArtifactError::BadUrl { url: shown.clone(), reason: hide(reason) };
+    let parsed = Url::parse(url).map_err(|e| bad(e.to_string()))?;
+    let variables = std::env::vars().map(|(name, value)| (name.to_ascii_lowercase(), value));
+    // Whoever names http means it.
+    let plain = (parsed.scheme() == "http").then(|| ("allow_http".to_owned(), "true".to_owned()));
+    let (store, path) = parse_url_opts(&parsed, variables.chain(plain)).map_err(|e| bad(e.to_string()))?;
+    let host = format!("{}://{}", parsed.scheme(), parsed.host_str().unwrap_or_default());
+    let failed = |e: object_store::Error| match e {
+        object_store::Error::NotFound { .. } => {
+            ArtifactError::Missing { key: path.to_string(), store: host.clone() }
+        }
+        e => ArtifactError::Unavailable {
+            action: "read",
+            key: path.to_string(),
+            store: host.clone(),
+            reason: hide(e.to_string()),
+        },
+    };
+    let found = store.get(&path).await.map_err(failed)?;
+    if found.meta.size > bytes_max {
+        let reason = format!("it has {} bytes; {bytes_max} are allowed", found.meta.size);
+        return Err(ArtifactError::Corrupt { key: path.to_string(), store: host.clone(), reason });
+    }
+    Ok(found.bytes().await.map_err(failed)?.to_vec())
+}
+
 /// What a header says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {

@@ -5,7 +5,7 @@ mod outputs;
 mod settings;
 mod systems;
 
-pub use outputs::{default_output_folder, write_outputs};
+pub use outputs::{default_output_folder, verified_outputs, write_outputs};
 pub use settings::{Effective, SETTINGS, Setting, effective_settings, parse, parse_from};
 pub use systems::{ProofSystemArgs, SystemName, load_keys};
 

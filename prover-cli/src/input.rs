@@ -1,0 +1,80 @@
+//! Where a batch's input comes from: a file, a URL, or standard input.
+
+use anyhow::Context;
+use launch::BadInput;
+use proof_system::{InputSource, PreparedInput, ProofSystem};
+use std::io::Read;
+use std::path::PathBuf;
+
+/// Larger inputs are refused before they are kept.
+const INPUT_BYTES_MAX: u64 = 1 << 30;
+/// Names standard input.
+const STANDARD_INPUT: &str = "-";
+
+/// Reads and checks an input. What comes from elsewhere is kept in a folder of its own while it is read, and messages name it as the user
+/// did.
+///
+/// # Errors
+/// [`BadInput`], with its place.
+pub(crate) async fn read(
+    system: &dyn ProofSystem,
+    input: &str,
+    accounts: Option<&str>,
+) -> anyhow::Result<PreparedInput> {
+    let folder = tempfile::tempdir().context("no folder can be made for the input")?;
+    let mut renamed = Vec::new();
+    let mut keep = |given: &str, name: &str, bytes: Option<Vec<u8>>| -> anyhow::Result<PathBuf> {
+        let path = folder.path().join(name);
+        if let Some(bytes) = bytes {
+            std::fs::write(&path, bytes)
+                .with_context(|| format!("cannot keep {given} in {}", path.display()))?;
+        }
+        renamed.push((path.display().to_string(), given.to_owned()));
+        Ok(path)
+    };
+    let path = match from_elsewhere(input).await? {
+        Some(bytes) => keep(input, "input", Some(bytes))?,
+        None => PathBuf::from(input),
+    };
+    let state_path = match (accounts, beside(input)) {
+        (Some(accounts), _) => Some(match from_elsewhere(accounts).await? {
+            Some(bytes) => keep(accounts, "accounts", Some(bytes))?,
+            None => PathBuf::from(accounts),
+        }),
+        // Whether it is missed is for the proof system to say.
+        (None, Some(url)) => Some(keep(&url, "accounts", from_elsewhere(&url).await.unwrap_or_default())?),
+        (None, None) => (input == STANDARD_INPUT).then(|| PathBuf::from("accounts.csv")),
+    };
+    let source = InputSource { path, state_path };
+    system.read_input(&source).map_err(|e| {
+        let words = renamed.iter().fold(e.to_string(), |text, (path, given)| text.replace(path, given));
+        BadInput(words).into()
+    })
+}
+
+/// Where the accounts of an input by URL are, when nobody says.
+fn beside(input: &str) -> Option<String> {
+    let (folder, _) = input.split_once("://").and_then(|_| input.rsplit_once('/'))?;
+    Some(format!("{folder}/accounts.csv"))
+}
+
+/// The bytes of what is no file of this machine.
+async fn from_elsewhere(given: &str) -> anyhow::Result<Option<Vec<u8>>> {
+    if given == STANDARD_INPUT {
+        let mut bytes = Vec::new();
+        let read = std::io::stdin().take(INPUT_BYTES_MAX + 1).read_to_end(&mut bytes);
+        read.context("cannot read standard input")?;
+        if bytes.len() as u64 > INPUT_BYTES_MAX {
+            let text = format!(
+                "standard input has more than {INPUT_BYTES_MAX} bytes, which is the most that an input may have"
+            );
+            return Err(BadInput(text).into());
+        }
+        return Ok(Some(bytes));
+    }
+    if given.contains("://") {
+        let bytes = artifact_store::fetch(given, INPUT_BYTES_MAX).await;
+        return Ok(Some(bytes.map_err(|e| BadInput(e.to_string()))?));
+    }
+    Ok(None)
+}
