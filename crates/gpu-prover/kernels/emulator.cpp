@@ -2,6 +2,9 @@
 //
 //   g++ -std=c++17 -O2 -shared -fPIC -o libemulated_cuda.so emulator.cpp
 //
+// A stream's work is done as late as may be: when somebody waits for it, the host or another stream. So what does not wait where it must, reads
+// what is not written yet. Host memory that is page-locked is read and written then too, other memory before the call returns, as the driver does.
+//
 // A launch runs its blocks one after the other. Where a kernel has barriers, a block's threads are fibers: each runs until it ends or reaches
 // __syncthreads, and goes on when all of them are there. A block in which some threads wait and others end is refused, as it would hang on a device.
 //
@@ -21,9 +24,13 @@
 #include <unistd.h>
 
 #include <deque>
+#include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
+#include <tuple>
 #include <utility>
+#include <vector>
 
 Place threadIdx, blockIdx, blockDim, gridDim;
 
@@ -46,6 +53,8 @@ long calls = 0;
 long live = 0;
 size_t used = 0;
 std::map<void *, size_t> allocations;
+// Host memory that is page-locked: where it begins, and how long it is.
+std::map<const char *, size_t> locked;
 
 size_t number(const char *variable, size_t otherwise) {
     const char *text = getenv(variable);
@@ -96,8 +105,8 @@ std::deque<Fiber> fibers;
 
 jmp_buf scheduler;
 Fiber *running = nullptr;
-void (*body)(void **) = nullptr;
-void **arguments = nullptr;
+// A thread of the kernel that runs.
+const std::function<void()> *body = nullptr;
 
 // Back to whoever runs the block.
 void give_way() {
@@ -107,7 +116,7 @@ void give_way() {
 
 void run_threads() {
     for (;;) {
-        body(arguments);
+        (*body)();
         running->ended = true;
         give_way();
     }
@@ -132,7 +141,7 @@ void run_block_without_barriers() {
     size_t threads = (size_t)blockDim.x * blockDim.y * blockDim.z;
     for (size_t i = 0; i < threads; i++) {
         threadIdx = place_of_thread(i);
-        body(arguments);
+        (*body)();
     }
 }
 
@@ -174,26 +183,26 @@ bool run_block() {
 }
 
 template <typename... A, size_t... I>
-void invoke(void (*kernel)(A...), void **values, std::index_sequence<I...>) {
-    kernel(*(A *)values[I]...);
+std::function<void()> thread_of(void (*kernel)(A...), void **values, std::index_sequence<I...>) {
+    return [kernel, given = std::make_tuple(*(A *)values[I]...)] { std::apply(kernel, given); };
 }
 
 template <typename... A>
-void invoke(void (*kernel)(A...), void **values) {
-    invoke(kernel, values, std::index_sequence_for<A...>());
+std::function<void()> thread_of(void (*kernel)(A...), void **values) {
+    return thread_of(kernel, values, std::index_sequence_for<A...>());
 }
 
 struct Kernel {
     const char *name;
-    void (*run)(void **);
+    std::function<void()> (*thread)(void **);
     // Whether its threads wait for each other. Those of others run one after the other, without fibers.
     bool has_barriers;
 };
 
 #define KERNEL(name) \
-    { #name, [](void **values) { invoke(name, values); }, false }
+    { #name, [](void **values) { return thread_of(name, values); }, false }
 #define KERNEL_WITH_BARRIERS(name) \
-    { #name, [](void **values) { invoke(name, values); }, true }
+    { #name, [](void **values) { return thread_of(name, values); }, true }
 
 // Every kernel of kernels.cu; a test compares.
 const Kernel KERNELS[] = {
@@ -202,6 +211,78 @@ const Kernel KERNELS[] = {
     KERNEL_WITH_BARRIERS(scan_blocks), KERNEL(scan_apply), KERNEL(powers_of_point), KERNEL_WITH_BARRIERS(evaluate),
     KERNEL(combine), KERNEL(fold), KERNEL(divide_opening), KERNEL(hash_codeword), KERNEL(work), KERNEL(gather),
 };
+
+const int DEVICES_MAX = 16;
+
+// Whose context is at hand.
+thread_local int current = 0;
+
+struct Stream : std::enable_shared_from_this<Stream> {
+    int device = current;
+    std::deque<std::function<int()>> work;
+    long asked = 0, done = 0;
+};
+
+// How far a stream was when the event was recorded. It may outlive the stream.
+struct Event {
+    std::shared_ptr<Stream> stream;
+    long at = 0;
+};
+
+std::vector<std::shared_ptr<Stream>> streams;
+// What some work of a device failed with: from then on every wait for it does.
+int broken[DEVICES_MAX];
+
+int ask(Stream *stream, std::function<int()> work) {
+    stream->work.push_back(std::move(work));
+    stream->asked++;
+    return SUCCESS;
+}
+
+int wait(Stream *stream, long until) {
+    while (stream->done < until && !stream->work.empty()) {
+        std::function<int()> work = std::move(stream->work.front());
+        stream->work.pop_front();
+        stream->done++;
+        int &code = broken[stream->device];
+        if (!code) code = work();
+    }
+    return broken[stream->device];
+}
+
+// As all that is asked of no stream does.
+int wait_for_all() {
+    for (auto &stream : streams)
+        if (stream->device == current) wait(stream.get(), stream->asked);
+    return broken[current];
+}
+
+int copy_after_all(void *to, const void *from, size_t bytes) {
+    if (int code = wait_for_all()) return code;
+    memcpy(to, from, bytes);
+    return SUCCESS;
+}
+
+bool is_locked(const char *begin, size_t bytes) {
+    auto after = locked.upper_bound(begin);
+    if (after == locked.begin()) return false;
+    auto [place, length] = *--after;
+    return begin + bytes <= place + length;
+}
+
+int run_kernel(const Kernel *kernel, Place grid, Place block, const std::function<void()> &thread) {
+    gridDim = grid;
+    blockDim = block;
+    body = &thread;
+    for (blockIdx.z = 0; blockIdx.z < grid.z; blockIdx.z++)
+        for (blockIdx.y = 0; blockIdx.y < grid.y; blockIdx.y++)
+            for (blockIdx.x = 0; blockIdx.x < grid.x; blockIdx.x++)
+                if (!kernel->has_barriers)
+                    run_block_without_barriers();
+                else if (!run_block())
+                    return LAUNCH_FAILED;
+    return SUCCESS;
+}
 
 int allocate(void **place, size_t bytes) {
     if (bytes == 0) return INVALID_VALUE;
@@ -216,6 +297,7 @@ int allocate(void **place, size_t bytes) {
 }
 
 int release(void *place) {
+    wait_for_all();
     auto found = allocations.find(place);
     if (found == allocations.end()) return INVALID_VALUE;
     used -= found->second;
@@ -266,7 +348,7 @@ int cuDeviceGetCount(int *count) {
 
 int cuDeviceGet(int *device, int ordinal) {
     CALL;
-    if (ordinal < 0 || (size_t)ordinal >= number("EMULATED_DEVICES", 1)) return INVALID_DEVICE;
+    if (ordinal < 0 || ordinal >= DEVICES_MAX || (size_t)ordinal >= number("EMULATED_DEVICES", 1)) return INVALID_DEVICE;
     *device = ordinal;
     return SUCCESS;
 }
@@ -297,16 +379,18 @@ int cuDevicePrimaryCtxRetain(void **context, int device) {
     return SUCCESS;
 }
 
-int cuDevicePrimaryCtxRelease_v2(int) { RELEASE((live--, SUCCESS)) }
+// Another context begins anew.
+int cuDevicePrimaryCtxRelease_v2(int device) { RELEASE((live--, broken[device] = SUCCESS)) }
 
-int cuCtxSetCurrent(void *) {
+int cuCtxSetCurrent(void *context) {
     CALL;
+    if (context) current = (int)(uintptr_t)context - 1;
     return SUCCESS;
 }
 
 int cuCtxSynchronize() {
     CALL;
-    return SUCCESS;
+    return wait_for_all();
 }
 
 int cuModuleLoadDataEx(void **module, const void *, unsigned, int *, void **) {
@@ -329,18 +413,74 @@ int cuModuleGetFunction(const void **function, void *, const char *name) {
     return NOT_FOUND;
 }
 
-int cuStreamCreateWithPriority(void **stream, unsigned, int) {
+int cuStreamCreateWithPriority(Stream **stream, unsigned, int) {
     CALL;
-    *stream = (void *)1;
+    *stream = streams.emplace_back(std::make_shared<Stream>()).get();
     live++;
     return SUCCESS;
 }
 
-int cuStreamDestroy_v2(void *) { RELEASE((live--, SUCCESS)) }
+int cuStreamDestroy_v2(Stream *stream) {
+    std::lock_guard<std::mutex> guard(all);
+    int code = call(__func__);
+    wait(stream, stream->asked);
+    for (size_t i = streams.size(); i-- > 0;)
+        if (streams[i].get() == stream) streams.erase(streams.begin() + (long)i);
+    live--;
+    return code;
+}
 
-int cuStreamSynchronize(void *) {
+int cuStreamSynchronize(Stream *stream) {
     CALL;
+    return wait(stream, stream->asked);
+}
+
+int cuStreamWaitEvent(Stream *stream, Event *event, unsigned) {
+    CALL;
+    // The event may be gone by then.
+    return ask(stream, [then = *event] { return then.stream ? wait(then.stream.get(), then.at) : (int)SUCCESS; });
+}
+
+int cuEventCreate(Event **event, unsigned) {
+    CALL;
+    *event = new Event;
+    live++;
     return SUCCESS;
+}
+
+int cuEventDestroy_v2(Event *event) {
+    std::lock_guard<std::mutex> guard(all);
+    int code = call(__func__);
+    delete event;
+    live--;
+    return code;
+}
+
+int cuEventRecord(Event *event, Stream *stream) {
+    CALL;
+    *event = {stream->shared_from_this(), stream->asked};
+    return SUCCESS;
+}
+
+int cuEventSynchronize(Event *event) {
+    CALL;
+    return event->stream ? wait(event->stream.get(), event->at) : (int)SUCCESS;
+}
+
+int cuMemHostRegister_v2(void *begin, size_t bytes, unsigned) {
+    CALL;
+    if (!locked.emplace((const char *)begin, bytes).second) return INVALID_VALUE;
+    live++;
+    return SUCCESS;
+}
+
+int cuMemHostUnregister(void *begin) {
+    std::lock_guard<std::mutex> guard(all);
+    int code = call(__func__);
+    wait_for_all();
+    if (!locked.erase((const char *)begin)) return INVALID_VALUE;
+    live--;
+    return code;
 }
 
 int cuMemAlloc_v2(void **place, size_t bytes) {
@@ -352,20 +492,35 @@ int cuMemFree_v2(void *place) { RELEASE(release(place)) }
 
 int cuMemcpyHtoD_v2(void *to, const void *from, size_t bytes) {
     CALL;
-    memcpy(to, from, bytes);
-    return SUCCESS;
+    return copy_after_all(to, from, bytes);
 }
 
 int cuMemcpyDtoH_v2(void *to, const void *from, size_t bytes) {
     CALL;
-    memcpy(to, from, bytes);
-    return SUCCESS;
+    return copy_after_all(to, from, bytes);
 }
 
 int cuMemcpyDtoD_v2(void *to, const void *from, size_t bytes) {
     CALL;
-    memcpy(to, from, bytes);
-    return SUCCESS;
+    return copy_after_all(to, from, bytes);
+}
+
+int cuMemcpyHtoDAsync_v2(void *to, const char *from, size_t bytes, Stream *stream) {
+    CALL;
+    if (is_locked(from, bytes)) return ask(stream, [=] { return memcpy(to, from, bytes), (int)SUCCESS; });
+    std::vector<char> kept(from, from + bytes);
+    return ask(stream, [to, kept = std::move(kept)] { return memcpy(to, kept.data(), kept.size()), (int)SUCCESS; });
+}
+
+int cuMemcpyDtoHAsync_v2(void *to, const void *from, size_t bytes, Stream *stream) {
+    CALL;
+    ask(stream, [=] { return memcpy(to, from, bytes), (int)SUCCESS; });
+    return is_locked((const char *)to, bytes) ? (int)SUCCESS : wait(stream, stream->asked);
+}
+
+int cuMemcpyDtoDAsync_v2(void *to, const void *from, size_t bytes, Stream *stream) {
+    CALL;
+    return ask(stream, [=] { return memcpy(to, from, bytes), (int)SUCCESS; });
 }
 
 int cuMemGetInfo_v2(size_t *available, size_t *total) {
@@ -375,22 +530,11 @@ int cuMemGetInfo_v2(size_t *available, size_t *total) {
     return SUCCESS;
 }
 
-int cuLaunchKernel(const void *function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
-                   unsigned block_y, unsigned block_z, unsigned, void *, void **values, void **) {
+int cuLaunchKernel(const Kernel *kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
+                   unsigned block_y, unsigned block_z, unsigned, Stream *stream, void **values, void **) {
     CALL;
     if (!grid_x || !grid_y || !grid_z || (size_t)block_x * block_y * block_z - 1 >= 1024) return INVALID_VALUE;
-    gridDim = {grid_x, grid_y, grid_z};
-    blockDim = {block_x, block_y, block_z};
-    const Kernel *kernel = (const Kernel *)function;
-    body = kernel->run;
-    arguments = values;
-    for (blockIdx.z = 0; blockIdx.z < grid_z; blockIdx.z++)
-        for (blockIdx.y = 0; blockIdx.y < grid_y; blockIdx.y++)
-            for (blockIdx.x = 0; blockIdx.x < grid_x; blockIdx.x++)
-                if (!kernel->has_barriers)
-                    run_block_without_barriers();
-                else if (!run_block())
-                    return LAUNCH_FAILED;
-    return SUCCESS;
+    Place grid = {grid_x, grid_y, grid_z}, block = {block_x, block_y, block_z};
+    return ask(stream, [=, thread = kernel->thread(values)] { return run_kernel(kernel, grid, block, thread); });
 }
 }

@@ -13,7 +13,7 @@ use cust::memory::{DeviceCopy, DevicePointer};
 use plonk_prover::committer::{
     Constraints, LayerLeaves, Leaves, Opened, Oracle, Permutation, Polynomials, Work,
 };
-use plonk_prover::{Circuit, Committer, Proof, ProveError, Stage, Stages, Unproven};
+use plonk_prover::{Circuit, Committer, Proof, ProveError, Stage, Stages, Unproven, wire_column};
 use plonky2::field::extension::quadratic::QuadraticExtension;
 use plonky2::field::polynomial::PolynomialValues;
 use plonky2::field::types::{Field, Field64, PrimeField64};
@@ -70,6 +70,12 @@ pub enum DeviceError {
         /// How long it was waited for.
         seconds: u64,
     },
+    /// A device went out of service while a circuit waited for it.
+    #[error("device {device} is out of service")]
+    Gone {
+        /// Which device.
+        device: u32,
+    },
     /// A device's thread cannot be started.
     #[error("the thread of device {device} cannot be started: {reason}")]
     Thread {
@@ -85,11 +91,17 @@ impl DeviceError {
     #[must_use]
     pub fn is_the_devices(&self) -> bool {
         match self {
+            // Of a circuit of any size there is a number that does.
+            Self::Prove(ProveError::NoProofOfWork) => true,
             Self::Driver(DriverError::ArenaFull { .. })
             | Self::Prove(_)
             | Self::UnknownGate(_)
             | Self::Unproven(_) => false,
-            Self::Driver(_) | Self::WrongProof { .. } | Self::Silent { .. } | Self::Thread { .. } => true,
+            Self::Driver(_)
+            | Self::WrongProof { .. }
+            | Self::Silent { .. }
+            | Self::Gone { .. }
+            | Self::Thread { .. } => true,
         }
     }
 }
@@ -211,6 +223,10 @@ pub fn device_bytes(common: &CommonCircuitData<F, D>) -> usize {
     ((elements + elements / 50) * size_of::<u64>() + (1 << 20)).next_multiple_of(1 << 20)
 }
 
+fn canonical<'e>(elements: impl Iterator<Item = &'e F>) -> Vec<u64> {
+    elements.map(PrimeField64::to_canonical_u64).collect()
+}
+
 fn small(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
@@ -268,13 +284,13 @@ impl DeviceCircuit {
             reverse_index_bits_in_place(&mut coefficients);
             fixed_columns.push(coefficients);
         }
-        let fixed = device.upload_columns(&fixed_columns)?;
+        let fixed = device.upload(&canonical(fixed_columns.iter().flatten()))?;
         let fixed_extension = domain.extend(&fixed, small(fixed_columns.len()))?;
         drop(fixed_columns);
         let routed = common.config.num_routed_wires;
-        let sigma = |wire| prover_data.sigmas.iter().map(move |row| row[wire]).collect();
-        let sigmas = device.upload_columns(&(0..routed).map(sigma).collect::<Vec<_>>())?;
-        let ks = device.upload_columns(std::slice::from_ref(&common.k_is))?;
+        let sigma = |wire| prover_data.sigmas.iter().map(move |row: &Vec<F>| &row[wire]);
+        let sigmas = device.upload(&canonical((0..routed).flat_map(sigma)))?;
+        let ks = device.upload(&canonical(common.k_is.iter()))?;
 
         let quotient_bits = log2_strict(quotient_cosets);
         let step = 1 << (rate_bits - quotient_bits);
@@ -320,7 +336,18 @@ impl DeviceCircuit {
         witness: &PartitionWitness<'_, F>,
         stages: &mut Stages,
     ) -> Result<Proof, DeviceError> {
-        let mut committer = DeviceCommitter { circuit: self, stages };
+        self.prove_uploaded(witness, None, stages, &mut || ())
+    }
+
+    /// As [`DeviceCircuit::prove`], of a witness whose wires may be on the device. `between` is called between two parts of the work.
+    pub(crate) fn prove_uploaded(
+        &self,
+        witness: &PartitionWitness<'_, F>,
+        wires: Option<Buffer>,
+        stages: &mut Stages,
+        between: &mut dyn FnMut(),
+    ) -> Result<Proof, DeviceError> {
+        let mut committer = DeviceCommitter { circuit: self, wires, stages, between };
         plonk_prover::prove_with(&mut committer, &self.circuit.prover_only, self.common(), witness)
     }
 
@@ -531,7 +558,10 @@ fn scan(elements: &Buffer) -> Result<(), DriverError> {
 /// A proof at work.
 struct DeviceCommitter<'c> {
     circuit: &'c DeviceCircuit,
+    /// Where they are on the device already, until they are asked for.
+    wires: Option<Buffer>,
     stages: &'c mut Stages,
+    between: &'c mut dyn FnMut(),
 }
 
 impl DeviceCommitter<'_> {
@@ -542,6 +572,7 @@ impl DeviceCommitter<'_> {
         work: impl FnOnce() -> Result<T, DriverError>,
     ) -> Result<T, DeviceError> {
         let device = &self.circuit.device;
+        (self.between)();
         Ok(self.stages.time(stage, || work().and_then(|done| device.finish().map(|()| done)))?)
     }
 
@@ -560,10 +591,17 @@ impl Committer for DeviceCommitter<'_> {
     type Layer = Layer;
     type Error = DeviceError;
 
-    fn load(&mut self, columns: Vec<Vec<F>>) -> Result<Columns, DeviceError> {
-        let device = &self.circuit.device;
-        let values = self.time(Stage::Upload, || device.upload_columns(&columns))?;
-        Ok(Columns { values, width: small(columns.len()) })
+    fn load(&mut self, witness: &PartitionWitness<'_, F>) -> Result<Columns, DeviceError> {
+        let values = match self.wires.take() {
+            Some(wires) => wires,
+            None => {
+                let columns = (0..witness.num_wires).flat_map(|column| wire_column(witness, column));
+                let columns: Vec<u64> = columns.map(|wire| wire.to_canonical_u64()).collect();
+                let device = &self.circuit.device;
+                self.time(Stage::Upload, || device.upload(&columns))?
+            }
+        };
+        Ok(Columns { width: small(values.len() >> self.circuit.log_rows()), values })
     }
 
     fn commit(&mut self, columns: &Columns) -> Result<Commitment, DeviceError> {

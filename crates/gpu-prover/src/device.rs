@@ -1,20 +1,22 @@
 //! A device in use: its context, its kernels, its memory.
+//!
+//! All that is computed and copied is in the order of one stream, but for what the next proof needs ([`crate::upload`]).
 
 // Memory is copied as CUDA's functions have it, and ranges of the arena are slices of it.
 #![allow(unsafe_code)]
 
-use crate::F;
 use crate::arena::{Full, Ranges};
-use crate::driver::{self, DriverError};
+use crate::driver::{self, DriverError, PageLock};
 use cust::CudaFlags;
 use cust::context::Context;
 use cust::error::CudaError;
+use cust::event::{Event, EventFlags};
 use cust::function::{BlockSize, Function, GridSize};
-use cust::memory::{CopyDestination, DeviceBuffer, DevicePointer, DeviceSlice, mem_get_info};
+use cust::memory::{AsyncCopyDestination, DeviceBuffer, DevicePointer, DeviceSlice, mem_get_info};
 use cust::module::Module;
-use cust::stream::{Stream, StreamFlags};
-use plonky2::field::types::PrimeField64;
+use cust::stream::{Stream, StreamFlags, StreamWaitEventFlags};
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 /// Threads of a block. A hash keeps its state in registers, of which more threads would leave too few.
@@ -32,6 +34,10 @@ struct Inner {
     ordinal: u32,
     // Dropped in this order: the context last.
     pub(crate) stream: Stream,
+    /// For what is copied while the other works.
+    beside: Stream,
+    /// Host memory that is page-locked for this device, by where it begins.
+    locked: RefCell<HashMap<usize, PageLock>>,
     module: Module,
     memory: DeviceBuffer<u64>,
     ranges: RefCell<Ranges>,
@@ -73,7 +79,10 @@ impl Device {
         let device = cust::device::Device::get_device(ordinal).map_err(failed("cuDeviceGet"))?;
         let context = Context::new(device).map_err(failed("cuDevicePrimaryCtxRetain"))?;
         let module = Module::from_fatbin(kernels()?, &[]).map_err(failed("cuModuleLoadDataEx"))?;
-        let stream = Stream::new(StreamFlags::DEFAULT, None).map_err(failed("cuStreamCreate"))?;
+        let new_stream = || {
+            Stream::new(StreamFlags::DEFAULT, None).map_err(DriverError::of("cuStreamCreate", Some(ordinal)))
+        };
+        let (stream, beside) = (new_stream()?, new_stream()?);
         let bytes = match max_allocation {
             Some(bytes) => bytes,
             None => {
@@ -85,8 +94,17 @@ impl Device {
         let memory =
             unsafe { DeviceBuffer::uninitialized(bytes / ELEMENT_BYTES) }.map_err(failed("cuMemAlloc"))?;
         let ranges = RefCell::new(Ranges::new(memory.len()));
-        let transferred = Cell::default();
-        Ok(Self(Rc::new(Inner { ordinal, stream, module, memory, ranges, transferred, _context: context })))
+        Ok(Self(Rc::new(Inner {
+            ordinal,
+            stream,
+            beside,
+            locked: RefCell::default(),
+            module,
+            memory,
+            ranges,
+            transferred: Cell::default(),
+            _context: context,
+        })))
     }
 
     /// Its number.
@@ -154,10 +172,15 @@ impl Device {
         Ok(buffer)
     }
 
-    /// Columns one after the other, canonical.
-    pub(crate) fn upload_columns(&self, columns: &[Vec<F>]) -> Result<Buffer, DriverError> {
-        let elements: Vec<u64> = columns.iter().flatten().map(PrimeField64::to_canonical_u64).collect();
-        self.upload(&elements)
+    /// Page-locks host memory, so that the device reads it while others compute. Where that cannot be had the copy only takes longer.
+    pub(crate) fn page_lock(&self, memory: &[u64]) {
+        let mut locked = self.0.locked.borrow_mut();
+        locked.entry(memory.as_ptr().addr()).or_insert_with(|| PageLock::new(memory));
+    }
+
+    /// To be called before page-locked memory is freed.
+    pub(crate) fn page_unlock(&self, memory: &[u64]) {
+        self.0.locked.borrow_mut().remove(&memory.as_ptr().addr());
     }
 }
 
@@ -196,7 +219,34 @@ impl Buffer {
 
     pub(crate) fn write(&self, first: usize, elements: &[u64]) -> Result<(), DriverError> {
         self.device.add_transferred(elements.len(), 0);
-        self.slice(first, elements.len()).copy_from(elements).map_err(self.device.failed("cuMemcpyHtoD"))
+        // SAFETY: of memory that is not page-locked the driver has a copy when it returns.
+        unsafe { self.slice(first, elements.len()).async_copy_from(elements, self.device.stream()) }
+            .map_err(self.device.failed("cuMemcpyHtoDAsync"))
+    }
+
+    /// Copies all of it beside what the device computes. The event is when that has happened.
+    ///
+    /// # Safety
+    /// The elements stay until then, as they are.
+    pub(crate) unsafe fn write_beside(&self, elements: &[u64]) -> Result<Event, DriverError> {
+        let device = &self.device;
+        let beside = &device.0.beside;
+        let event = || Event::new(EventFlags::DISABLE_TIMING).map_err(device.failed("cuEventCreate"));
+        // The range may have been another's, whose last kernel is still to run.
+        let free = event()?;
+        free.record(device.stream()).map_err(device.failed("cuEventRecord"))?;
+        beside.wait_event(free, StreamWaitEventFlags::DEFAULT).map_err(device.failed("cuStreamWaitEvent"))?;
+        let copied = event()?;
+        device.add_transferred(elements.len(), 0);
+        // SAFETY: the caller's.
+        unsafe { self.slice(0, elements.len()).async_copy_from(elements, beside) }
+            .map_err(device.failed("cuMemcpyHtoDAsync"))?;
+        if let Err(error) = copied.record(beside) {
+            // Nobody could tell when it has happened: not later than this.
+            let _ = beside.synchronize();
+            return Err(device.failed("cuEventRecord")(error));
+        }
+        Ok(copied)
     }
 
     pub(crate) fn read(&self) -> Result<Vec<u64>, DriverError> {
@@ -204,19 +254,23 @@ impl Buffer {
     }
 
     pub(crate) fn read_from(&self, first: usize, count: usize) -> Result<Vec<u64>, DriverError> {
-        self.device.finish()?;
         self.device.add_transferred(0, count);
         let mut elements = vec![0; count];
-        self.slice(first, count).copy_to(&mut elements).map_err(self.device.failed("cuMemcpyDtoH"))?;
+        // SAFETY: to memory that is not page-locked it has copied when it returns.
+        unsafe { self.slice(first, count).async_copy_to(elements.as_mut_slice(), self.device.stream()) }
+            .map_err(self.device.failed("cuMemcpyDtoHAsync"))?;
+        self.device.finish()?;
         Ok(elements)
     }
 
     /// Another with the same elements.
     pub(crate) fn copy(&self) -> Result<Self, DriverError> {
         let copy = self.device.allocate(self.length)?;
-        copy.slice(0, self.length)
-            .copy_from(&self.slice(0, self.length))
-            .map_err(self.device.failed("cuMemcpyDtoD"))?;
+        // SAFETY: what follows on the stream comes after it, and what frees either range is only used by what follows.
+        unsafe {
+            copy.slice(0, self.length).async_copy_from(&self.slice(0, self.length), self.device.stream())
+        }
+        .map_err(self.device.failed("cuMemcpyDtoDAsync"))?;
         Ok(copy)
     }
 }

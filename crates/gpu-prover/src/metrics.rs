@@ -61,6 +61,8 @@ pub(crate) struct DeviceMetrics {
     pub(crate) busy_seconds: Family<DeviceLabels, Counter<f64>>,
     /// Seconds by stage of a proof.
     pub(crate) stage_seconds: Family<StageLabels, Counter<f64>>,
+    /// Witnesses that were on a device, or on their way, before it had finished the proof before.
+    pub(crate) uploaded_ahead: Family<DeviceLabels, Counter>,
     /// Bytes of a device's memory that were taken at the start.
     #[metrics(unit = Unit::Bytes)]
     pub(crate) arena_size: Family<DeviceLabels, Gauge<u64>>,

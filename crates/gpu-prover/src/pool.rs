@@ -1,7 +1,8 @@
 //! The devices of a process, and who proves on which.
 //!
 //! One process drives all of its devices, each by a thread and a context of its own: a context belongs to a thread, witnesses come from the
-//! same generators whatever device is free, and a circuit's keys, gigabytes of them, are in the host's memory once.
+//! same generators whatever device is free, and a circuit's keys, gigabytes of them, are in the host's memory once. A device has two
+//! places: while it proves what is in the one, the witness of the other is on its way.
 //!
 //! No job is lost to a device. What does not fit one, or has a gate without a kernel, is proven by the CPU; so is what a device failed at.
 //! A device that fails, by a driver's error, by a proof that the CPU makes differently, or by silence, is opened once more; after a second
@@ -13,10 +14,11 @@ use crate::device::{ArenaUse, Device};
 use crate::driver::DriverError;
 use crate::metrics::{CircuitOutcome, DEVICE_METRICS, DeviceLabels, observe};
 use crate::nvml::Watch;
+use crate::upload::{Shelf, Staged, Wires};
 use plonk_prover::sample::{Sample, standard_config};
-use plonk_prover::{Circuit, CircuitProver, OnCpu, Proof, Stages, Unproven, verified, witness_of};
-use std::collections::HashMap;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use plonk_prover::{Circuit, CircuitProver, OnCpu, Proof, Stage, Stages, Unproven, verified, witness_of};
+use std::collections::{HashMap, hash_map::Entry};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,6 +29,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const SELF_TEST_ROWS: usize = 110;
 /// A device is out of service after so many failures.
 const FAILURES_MAX: u32 = 2;
+/// Circuits that a device has at a time: one that it proves, and one whose witness is uploaded meanwhile.
+const PLACES: usize = 2;
+/// How often whoever waits for a device looks whether it is still in service.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How devices are used.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +49,7 @@ impl Default for PoolSettings {
     }
 }
 
-/// Devices that prove, one circuit each at a time.
+/// Devices that prove.
 #[derive(Debug)]
 pub struct Pool {
     seats: Vec<Seat>,
@@ -55,8 +61,8 @@ pub struct Pool {
 
 #[derive(Debug)]
 struct State {
-    /// Numbers of the seats that are free.
-    free: Vec<usize>,
+    /// How many of each seat's places are taken.
+    taken: Vec<usize>,
     /// Which are in service.
     in_service: Vec<bool>,
 }
@@ -66,13 +72,63 @@ struct Seat {
     ordinal: u32,
     /// Bytes of its arena.
     arena: usize,
-    jobs: Sender<Job>,
+    jobs: Sender<Job<Staged>>,
+    shelf: Arc<Shelf>,
 }
 
-struct Job {
+/// A circuit that is to be proven. Only what is on the host goes from thread to thread.
+struct Job<W> {
     circuit: Arc<Circuit>,
     values: Vec<Option<F>>,
+    wires: W,
     answer: Sender<Answer>,
+}
+
+impl<W> Job<W> {
+    fn with<V>(self, change: impl FnOnce(W) -> V) -> Job<V> {
+        let Self { circuit, values, wires, answer } = self;
+        Job { circuit, values, wires: change(wires), answer }
+    }
+}
+
+/// The jobs of a device, in its thread.
+struct Jobs {
+    queue: Receiver<Job<Staged>>,
+    /// The one whose witness may be on its way.
+    next: Option<Job<Wires>>,
+}
+
+impl Jobs {
+    /// The next one; waits for it. `None` when there will be none.
+    fn take(&mut self) -> Option<Job<Wires>> {
+        self.next.take().or_else(|| Some(self.queue.recv().ok()?.with(Wires::Staged)))
+    }
+
+    /// Begins to upload the next one's witness, where there is one, and it fits what the proof at hand leaves of the arena.
+    fn look_ahead(&mut self, device: &Device, spare: usize) {
+        if self.next.is_none()
+            && let Ok(job) = self.queue.try_recv()
+        {
+            let is_for_now = job.wires.bytes() <= spare;
+            self.next =
+                Some(job.with(
+                    |staged| {
+                        if is_for_now { Wires::begin(device, staged) } else { Wires::Staged(staged) }
+                    },
+                ));
+        }
+    }
+
+    /// Has nothing on a device any more.
+    fn leave_device(&mut self) {
+        self.next = self.next.take().map(|job| job.with(|wires| Wires::Staged(wires.cancel())));
+    }
+
+    /// All that wait.
+    fn rest(&mut self) -> impl Iterator<Item = Sender<Answer>> {
+        let next = self.next.take().map(|job| job.answer);
+        next.into_iter().chain(self.queue.try_iter().map(|job| job.answer))
+    }
 }
 
 /// How a job on a device ended.
@@ -119,14 +175,21 @@ impl Bench {
         Ok((Self { device, circuits: HashMap::new() }, test))
     }
 
-    /// A proof that verifies.
-    fn prove(&mut self, circuit: &Arc<Circuit>, values: Vec<Option<F>>) -> Result<Proof, DeviceError> {
+    /// A proof that verifies. Meanwhile looks for the next job.
+    fn prove(
+        &mut self,
+        circuit: &Arc<Circuit>,
+        values: Vec<Option<F>>,
+        wires: Wires,
+        jobs: &mut Jobs,
+    ) -> Result<Proof, DeviceError> {
         let (begun, mut stages) = (Instant::now(), Stages::default());
-        let proof = match self.try_to_prove(circuit, &values, &mut stages) {
-            // What is kept of other circuits may be what is in the way.
+        let proof = match self.try_to_prove(circuit, &values, Some(wires), jobs, &mut stages) {
+            // What is kept of other circuits, or waits for its turn, may be what is in the way.
             Err(DeviceError::Driver(DriverError::ArenaFull { .. })) if !self.circuits.is_empty() => {
                 self.circuits.clear();
-                self.try_to_prove(circuit, &values, &mut stages)
+                jobs.leave_device();
+                self.try_to_prove(circuit, &values, None, jobs, &mut stages)
             }
             result => result,
         };
@@ -145,14 +208,27 @@ impl Bench {
         &mut self,
         circuit: &Arc<Circuit>,
         values: &[Option<F>],
+        wires: Option<Wires>,
+        jobs: &mut Jobs,
         stages: &mut Stages,
     ) -> Result<Proof, DeviceError> {
+        let device = self.device.clone();
         let key = Arc::as_ptr(circuit).addr();
-        if !self.circuits.contains_key(&key) {
-            self.circuits.insert(key, DeviceCircuit::new(&self.device, circuit)?);
+        let on_device = match self.circuits.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(DeviceCircuit::new(&device, circuit)?),
+        };
+        let is_ahead = matches!(wires, Some(Wires::Uploaded(_)));
+        let wires = stages.time(Stage::Upload, || wires.map(|wires| wires.on(&device)).transpose())?;
+        if is_ahead {
+            DEVICE_METRICS.uploaded_ahead[&DeviceLabels::of(device.ordinal())].inc();
         }
+        let arena = device.arena();
+        // Of what is used now a part is the circuit's own, and the formula counts it again: rather too little is left.
+        let spare = arena.size.saturating_sub(arena.used + device_bytes(&circuit.common));
         let witness = witness_of(circuit, values.to_vec());
-        self.circuits[&key].prove(&witness, stages)
+        let mut between = || jobs.look_ahead(&device, spare);
+        on_device.prove_uploaded(&witness, wires, stages, &mut between)
     }
 }
 
@@ -168,8 +244,9 @@ pub fn self_test(ordinal: u32, settings: PoolSettings) -> Result<SelfTest, Devic
 fn serve(
     ordinal: u32,
     settings: PoolSettings,
+    shelf: &Shelf,
     opened: &Sender<Result<SelfTest, DeviceError>>,
-    jobs: &Receiver<Job>,
+    queue: Receiver<Job<Staged>>,
 ) {
     let mut bench = match Bench::open(ordinal, settings) {
         Ok((bench, test)) => {
@@ -181,9 +258,12 @@ fn serve(
             return;
         }
     };
+    let mut jobs = Jobs { queue, next: None };
     let mut failures = 0;
-    while let Ok(Job { circuit, values, answer }) = jobs.recv() {
-        let error = match bench.prove(&circuit, values) {
+    while let Some(Job { circuit, values, wires, answer }) = jobs.take() {
+        let result = bench.prove(&circuit, values, wires, &mut jobs);
+        shelf.trim(PLACES, &bench.device);
+        let error = match result {
             Ok(proof) => {
                 let _ = answer.send(Answer::Proven(Box::new(proof)));
                 continue;
@@ -196,10 +276,13 @@ fn serve(
         };
         failures += 1;
         // A context that has seen an error may answer every call with it: another is made.
+        jobs.leave_device();
         drop(bench);
         let reopened = if failures < FAILURES_MAX { Bench::open(ordinal, settings).ok() } else { None };
         let Some((another, _)) = reopened else {
-            let _ = answer.send(Answer::OutOfService(error));
+            for answer in std::iter::once(answer).chain(jobs.rest()) {
+                let _ = answer.send(Answer::OutOfService(error.clone()));
+            }
             return;
         };
         bench = another;
@@ -232,10 +315,12 @@ impl Pool {
         for &ordinal in devices {
             let (jobs, received) = channel();
             let (sender, opened) = channel();
+            let shelf = Arc::<Shelf>::default();
+            let theirs = shelf.clone();
             let thread = thread::Builder::new().name(format!("device-{ordinal}"));
-            let started = thread.spawn(move || serve(ordinal, settings, &sender, &received));
+            let started = thread.spawn(move || serve(ordinal, settings, &theirs, &sender, received));
             started.map_err(|e| DeviceError::Thread { device: ordinal, reason: e.to_string() })?;
-            opening.push((Seat { ordinal, arena: 0, jobs }, opened));
+            opening.push((Seat { ordinal, arena: 0, jobs, shelf }, opened));
         }
         let mut seats = Vec::new();
         for (mut seat, opened) in opening {
@@ -245,7 +330,7 @@ impl Pool {
             DEVICE_METRICS.in_service[&DeviceLabels::of(seat.ordinal)].set(1);
             seats.push(seat);
         }
-        let state = State { free: (0..seats.len()).collect(), in_service: vec![true; seats.len()] };
+        let state = State { taken: vec![0; seats.len()], in_service: vec![true; seats.len()] };
         Ok(Self {
             seats,
             state: Mutex::new(state),
@@ -259,6 +344,12 @@ impl Pool {
     #[must_use]
     pub fn len(&self) -> usize {
         self.seats.len()
+    }
+
+    /// How many circuits it takes at a time; more wait.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        self.len() * PLACES
     }
 
     /// Whether it began with none.
@@ -277,50 +368,71 @@ impl Pool {
         self.state().in_service.iter().filter(|is| **is).count()
     }
 
-    /// A free seat whose device has so much memory, of those the one with the least; waits for one while others work. `None` when no device in
-    /// service has so much.
-    fn take_seat(&self, bytes: usize) -> Option<usize> {
-        let fits = |seat: usize| self.seats[seat].arena >= bytes;
+    /// A seat with a free place whose device has so much memory: of those the least busy, and of these the one with the least memory. Waits
+    /// for one while others work. `None` when no device in service has so much.
+    fn take_place(&self, bytes: usize) -> Option<usize> {
+        let fits = |state: &State, seat: usize| state.in_service[seat] && self.seats[seat].arena >= bytes;
+        let seats = || 0..self.seats.len();
         let is_to_wait = |state: &mut State| {
-            let mut in_service = state.in_service.iter().enumerate();
-            !state.free.iter().any(|seat| fits(*seat)) && in_service.any(|(seat, is)| *is && fits(seat))
+            let mut fitting = seats().filter(|seat| fits(state, *seat)).peekable();
+            fitting.peek().is_some() && fitting.all(|seat| state.taken[seat] >= PLACES)
         };
         let waited = self.changed.wait_while(self.state(), is_to_wait);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner);
-        let fitting = (0..state.free.len()).filter(|at| fits(state.free[*at]));
-        let smallest = fitting.min_by_key(|at| self.seats[state.free[*at]].arena)?;
-        Some(state.free.swap_remove(smallest))
+        let free = seats().filter(|seat| fits(&state, *seat) && state.taken[*seat] < PLACES);
+        let best = free.min_by_key(|seat| (state.taken[*seat], self.seats[*seat].arena))?;
+        state.taken[best] += 1;
+        Some(best)
     }
 
-    /// Gives a seat back, or takes it out of service.
+    /// Gives a place back, or takes its seat out of service.
     fn give_back(&self, seat: usize, is_in_service: bool) {
+        let mut state = self.state();
+        state.taken[seat] -= 1;
+        state.in_service[seat] &= is_in_service;
+        let is_in_service = state.in_service[seat];
+        drop(state);
         let in_service = DeviceLabels::of(self.seats[seat].ordinal);
         DEVICE_METRICS.in_service[&in_service].set(u64::from(is_in_service));
-        let mut state = self.state();
-        if is_in_service {
-            state.free.push(seat);
-        } else {
-            state.in_service[seat] = false;
-        }
-        drop(state);
         self.changed.notify_all();
+    }
+
+    /// The answer of a device, which has as long as one proof may take for each circuit that it has.
+    fn wait(&self, seat: usize, answered: &Receiver<Answer>) -> Answer {
+        let Seat { ordinal, .. } = self.seats[seat];
+        let begun = Instant::now();
+        let patience = self.patience * u32::try_from(PLACES).unwrap_or(u32::MAX);
+        loop {
+            let left = patience.saturating_sub(begun.elapsed());
+            match answered.recv_timeout(left.min(LOOK_INTERVAL)) {
+                Ok(answer) => return answer,
+                Err(RecvTimeoutError::Timeout) if !left.is_zero() && self.state().in_service[seat] => {}
+                Err(RecvTimeoutError::Timeout) if left.is_zero() => {
+                    let silent = DeviceError::Silent { device: ordinal, seconds: patience.as_secs() };
+                    return Answer::OutOfService(silent);
+                }
+                // Another's circuit was its last.
+                Err(_) => return Answer::OutOfService(DeviceError::Gone { device: ordinal }),
+            }
+        }
     }
 
     /// The device's proof; `None` when the CPU is to make it.
     fn on_a_device(&self, circuit: &Arc<Circuit>, values: &[Option<F>]) -> Option<Result<Proof, Unproven>> {
         let bytes = device_bytes(&circuit.common);
-        let Some(number) = self.take_seat(bytes) else {
+        let Some(number) = self.take_place(bytes) else {
             tracing::debug!(
                 "no device in service has the {bytes} bytes that a circuit takes: the CPU proves it"
             );
             return None;
         };
-        let Seat { ordinal, jobs, .. } = &self.seats[number];
+        let Seat { ordinal, jobs, shelf, .. } = &self.seats[number];
+        let witness = witness_of(circuit, values.to_vec());
+        let wires = shelf.stage(&witness);
         let (answer, answered) = channel();
-        let job = Job { circuit: circuit.clone(), values: values.to_vec(), answer };
-        let silent = || DeviceError::Silent { device: *ordinal, seconds: self.patience.as_secs() };
-        let answer = jobs.send(job).ok().and_then(|()| answered.recv_timeout(self.patience).ok());
-        let answer = answer.unwrap_or_else(|| Answer::OutOfService(silent()));
+        let sent = jobs.send(Job { circuit: circuit.clone(), values: witness.values, wires, answer });
+        let gone = || Answer::OutOfService(DeviceError::Gone { device: *ordinal });
+        let answer = sent.map_or_else(|_| gone(), |()| self.wait(number, &answered));
         self.give_back(number, !matches!(answer, Answer::OutOfService(_)));
         match answer {
             Answer::Proven(proof) => return Some(Ok(*proof)),

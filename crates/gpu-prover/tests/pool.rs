@@ -16,7 +16,7 @@ use gpu_prover::pool::{Pool, PoolSettings};
 use plonk_prover::sample::{Sample, standard_config};
 use plonk_prover::{CircuitProver, OnCpu, Unproven};
 use plonky2::field::types::Field;
-use std::{path::Path, process::Command, time::Duration};
+use std::{collections::BTreeSet, path::Path, process::Command, time::Duration};
 use vise::{Format, MetricsCollection};
 
 const SETTINGS: PoolSettings =
@@ -43,6 +43,7 @@ fn child() {
     let said = match case.as_str() {
         "many" => many(),
         "fails" => fails(&control),
+        "behind" => behind(&control),
         "refused" => refused(),
         "unsatisfied" => unsatisfied(),
         "hangs" => hangs(&control),
@@ -70,12 +71,23 @@ fn many() -> String {
             });
         }
     });
-    format!("{} of {} in service", pool.in_service(), pool.len())
+    let ahead = (0..2).filter(|device| counted(&format!(r#"uploaded_ahead_total{{device="{device}"}}"#)) > 0);
+    format!("{} of {} in service, {} uploaded ahead", pool.in_service(), pool.len(), ahead.count())
 }
 
 #[test]
-fn many_threads_share_the_devices() {
-    assert_eq!(case("many", &[("EMULATED_DEVICES", "2")]), "2 of 2 in service");
+fn many_threads_share_the_devices_and_witnesses_are_uploaded_while_others_are_proven() {
+    assert_eq!(case("many", &[("EMULATED_DEVICES", "2")]), "2 of 2 in service, 2 uploaded ahead");
+}
+
+/// The test above sees a wait that is left out.
+#[test]
+fn a_witness_that_is_not_waited_for_is_noticed() {
+    let waits = "return event->stream ? wait(event->stream.get(), event->at) : (int)SUCCESS;";
+    let library =
+        emulator("pool-early", &[("emulator.cpp", waits, "return event ? SUCCESS : INVALID_VALUE;")]);
+    let said = said(&library, &[(CASE, "many"), ("EMULATED_DEVICES", "2")]);
+    assert_eq!(said, "0 of 2 in service, 0 uploaded ahead");
 }
 
 /// A call fails in the middle of a proof: the CPU makes it, the device is opened again. It fails once more: it is out of service.
@@ -92,14 +104,48 @@ fn fails(control: &Control) -> String {
         states.push(pool.in_service().to_string());
     }
     drop(pool);
-    // Its thread closes it.
+    format!("{}, {} live", states.join(" "), live_in_the_end(control))
+}
+
+/// What is not released once the devices' threads have closed them.
+fn live_in_the_end(control: &Control) -> i64 {
     for _ in 0..100 {
         if control.live() == 0 {
             break;
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    format!("{}, {} live", states.join(" "), control.live())
+    control.live()
+}
+
+/// Any call fails while one circuit is proven and another is on its way: both are proven by somebody, and nothing is left.
+fn behind(control: &Control) -> String {
+    let sample = sample(1);
+    let expected = OnCpu.prove(&sample.circuit, sample.values()).unwrap();
+    let (mut left, mut outcomes) = (0, BTreeSet::new());
+    for call in (1..400).step_by(57) {
+        control.fail(0, 0);
+        let pool = Pool::open(&[0], SETTINGS).unwrap();
+        control.fail(call, 700);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for _ in 0..2 {
+                        assert!(pool.prove(&sample.circuit, sample.values()).unwrap() == expected);
+                    }
+                });
+            }
+        });
+        outcomes.insert(pool.in_service());
+        drop(pool);
+        left += live_in_the_end(control);
+    }
+    format!("{left} live, {outcomes:?} in service")
+}
+
+#[test]
+fn no_circuit_is_lost_behind_one_that_a_device_failed_at() {
+    assert_eq!(case("behind", &[]), "0 live, {1} in service");
 }
 
 #[test]
@@ -116,10 +162,15 @@ fn refused() -> String {
         let proof = pool.prove(&sample.circuit, sample.values()).unwrap();
         assert!(sample.verifies(proof));
     }
-    let proven = metrics().lines().find_map(|line| {
-        line.strip_prefix(r#"device_circuits_total{device="0",outcome="proven"} "#).map(ToOwned::to_owned)
-    });
-    format!("{} in service, {} proven", pool.in_service(), proven.unwrap())
+    let proven = counted(r#"circuits_total{device="0",outcome="proven"}"#);
+    format!("{} in service, {proven} proven", pool.in_service())
+}
+
+/// A counter of devices.
+fn counted(name: &str) -> u64 {
+    let text = metrics();
+    let found = text.lines().find_map(|line| line.strip_prefix("device_")?.strip_prefix(name));
+    found.map_or(0, |count| count.trim().parse().unwrap())
 }
 
 /// What `/metrics` shows.

@@ -141,7 +141,8 @@ fn a_driver_that_fails_at_any_call_is_an_error_without_a_leak() {
     let said = said(&emulator("failing-proofs", &[]), &[(FAILURES, "1")]);
     let (failures, calls) = said.split_once(" of ").unwrap();
     let (failures, calls): (u32, u32) = (failures.parse().unwrap(), calls.parse().unwrap());
-    assert!(calls > 100 && failures + 6 > calls, "{said}");
+    // Two streams, the kernels, the memory and the context.
+    assert!(calls > 100 && calls - failures <= 6, "{said}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use plonky2::hash::hash_types::HashOut;
 use plonky2::hash::merkle_proofs::MerkleProof;
 use plonky2::hash::merkle_tree::MerkleCap;
 use plonky2::hash::poseidon::SPONGE_WIDTH;
+use plonky2::iop::witness::PartitionWitness;
 use std::ops::Range;
 
 /// What commits to polynomials of one circuit, and computes on what it committed to: the processor ([`crate::Cpu`]), or a device. Two
@@ -22,11 +23,11 @@ pub trait Committer {
     /// Why it did not work.
     type Error: From<ProveError>;
 
-    /// Takes the values of columns over, 2^degree_bits of each.
+    /// Takes a witness's wires over, 2^degree_bits of each column ([`crate::wire_column`]).
     ///
     /// # Errors
     /// The committer's own, here and below.
-    fn load(&mut self, columns: Vec<Vec<F>>) -> Result<Self::Columns, Self::Error>;
+    fn load(&mut self, witness: &PartitionWitness<'_, F>) -> Result<Self::Columns, Self::Error>;
 
     /// Commits to the polynomials that take these values.
     fn commit(&mut self, columns: &Self::Columns) -> Result<Self::Commitment, Self::Error>;

@@ -120,7 +120,7 @@ pub fn prove_with<K: Committer>(
         .collect();
     let public_inputs_hash = <H as Hasher<F>>::hash_no_pad(&public_inputs);
 
-    let wire_values = committer.load(wire_columns(witness))?;
+    let wire_values = committer.load(witness)?;
     let wires = committer.commit(&wire_values)?;
     let wires_cap = committer.cap(&wires)?;
     let mut challenger = Challenger::new();
@@ -229,16 +229,13 @@ fn check_supported(common: &CommonCircuitData<F, D>) -> Result<(), ProveError> {
     Ok(())
 }
 
-/// The values of all wires, by column.
-fn wire_columns(witness: &PartitionWitness<'_, F>) -> Vec<Vec<F>> {
-    use rayon::prelude::*;
+/// The values of one of a witness's wires on all rows.
+pub fn wire_column<'w>(
+    witness: &'w PartitionWitness<'_, F>,
+    column: usize,
+) -> impl Iterator<Item = GoldilocksField> + 'w {
     // Wires come first among the targets, row by row.
-    (0..witness.num_wires)
-        .into_par_iter()
-        .map(|column| {
-            let places = witness.representative_map[..witness.degree * witness.num_wires].iter();
-            let places = places.skip(column).step_by(witness.num_wires);
-            places.map(|place| witness.values[*place].unwrap_or(F::ZERO)).collect()
-        })
-        .collect()
+    let places = witness.representative_map[..witness.degree * witness.num_wires].iter();
+    let places = places.skip(column).step_by(witness.num_wires);
+    places.map(|place| witness.values[*place].unwrap_or(F::ZERO))
 }

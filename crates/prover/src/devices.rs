@@ -55,7 +55,7 @@ pub(crate) struct DeviceArgs {
 /// Devices that are open.
 pub(crate) struct Devices {
     pub(crate) prover: Arc<dyn CircuitProver>,
-    /// How many circuits they prove at the same time.
+    /// How many circuits they take at the same time.
     pub(crate) count: usize,
 }
 
@@ -131,7 +131,7 @@ mod cuda {
         let settings = PoolSettings { max_allocation, ..PoolSettings::default() };
         let pool = Pool::open(&numbers, settings).map_err(|e| bad(&e))?;
         tracing::info!("circuits are proven on {} devices: {numbers:?}", pool.len());
-        let count = pool.len();
+        let count = pool.places();
         Ok(Devices { prover: Arc::new(pool), count })
     }
 

@@ -5,7 +5,7 @@ use super::forwarders::KNOWN;
 use cust::sys::cudaError_enum;
 use libloading::Library;
 use std::{
-    ffi::{OsStr, OsString, c_int, c_void},
+    ffi::{OsStr, OsString, c_int, c_uint, c_void},
     path::Path,
     sync::{
         OnceLock,
@@ -88,4 +88,35 @@ pub(super) fn known(code: c_int) -> c_int {
     }
     UNKNOWN.store(code, Ordering::Relaxed);
     cudaError_enum::CUDA_ERROR_UNKNOWN as c_int
+}
+
+/// Host memory that a device reads by itself, since its pages stay where they are. `cust` does not declare the functions.
+#[derive(Debug)]
+pub(crate) struct PageLock(Option<*mut c_void>);
+
+impl PageLock {
+    /// Locks what is there, for the context at hand. Where that is refused nothing is locked, and copies are as correct.
+    pub(crate) fn new(memory: &[u64]) -> Self {
+        static REGISTER: Function = Function::named("cuMemHostRegister_v2");
+        type Register = unsafe extern "C" fn(*mut c_void, usize, c_uint) -> c_int;
+        let begin = memory.as_ptr().cast_mut().cast::<c_void>();
+        let is_locked = REGISTER.address().is_ok_and(|address| {
+            // SAFETY: CUDA declares it so; the memory is only read, and its pages are there until they are unlocked.
+            unsafe {
+                std::mem::transmute::<*const c_void, Register>(address)(begin, size_of_val(memory), 0) == 0
+            }
+        });
+        Self(is_locked.then_some(begin))
+    }
+}
+
+impl Drop for PageLock {
+    fn drop(&mut self) {
+        static UNREGISTER: Function = Function::named("cuMemHostUnregister");
+        type Unregister = unsafe extern "C" fn(*mut c_void) -> c_int;
+        if let (Some(begin), Ok(address)) = (self.0, UNREGISTER.address()) {
+            // SAFETY: as above; it was locked.
+            unsafe { std::mem::transmute::<*const c_void, Unregister>(address)(begin) };
+        }
+    }
 }

@@ -13,8 +13,8 @@
 mod forwarders;
 mod library;
 
-pub(crate) use library::has_kernels;
 pub use library::{DRIVER_VARIABLE, last_unknown_code, use_library};
+pub(crate) use library::{PageLock, has_kernels};
 
 use cust::device::{Device, DeviceAttribute};
 use cust::error::CudaError;
