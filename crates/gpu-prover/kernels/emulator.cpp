@@ -367,8 +367,14 @@ int cuDeviceTotalMem_v2(size_t *bytes, int) {
 
 int cuDeviceGetAttribute(int *value, int attribute, int) {
     CALL;
-    // 75 and 76 are the compute capability, 16 the multiprocessors.
-    *value = attribute == 75 ? 9 : attribute == 16 ? 1 : 0;
+    switch (attribute) {
+        case 75: *value = 9; break;          // the compute capability
+        case 16: *value = 1; break;          // multiprocessors
+        case 13: *value = 1000000; break;    // clock, in kHz
+        case 36: *value = 500000; break;     // the memory's
+        case 37: *value = 64; break;         // and the width of its bus, in bits
+        default: *value = 0;
+    }
     return SUCCESS;
 }
 

@@ -9,21 +9,32 @@ use crate::arena::{Full, Ranges};
 use crate::driver::{self, DriverError, PageLock};
 use cust::CudaFlags;
 use cust::context::Context;
+use cust::device::DeviceAttribute;
 use cust::error::CudaError;
 use cust::event::{Event, EventFlags};
 use cust::function::{BlockSize, Function, GridSize};
 use cust::memory::{AsyncCopyDestination, DeviceBuffer, DevicePointer, DeviceSlice, mem_get_info};
 use cust::module::Module;
 use cust::stream::{Stream, StreamFlags, StreamWaitEventFlags};
+use plonk_prover::floor::Rates;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::Instant;
 
 /// Threads of a block. A hash keeps its state in registers, of which more threads would leave too few.
 const BLOCK: u32 = 128;
 /// What is left to the driver of a device whose arena has no bound: for kernels' stacks, and for what else uses the device.
 const LEFT_TO_THE_DRIVER: usize = 512 << 20;
 const ELEMENT_BYTES: usize = size_of::<u64>();
+/// Products of 32 bits of a Poseidon permutation (`poseidon.cuh`): of 118 S-boxes four of 64 bits each, which are four, and 30 matrices.
+const PRODUCTS_OF_A_PERMUTATION: f64 = 118.0 * 4.0 * 4.0 + 30.0 * 288.0;
+/// Products of 32 bits that a multiprocessor makes in a clock, on compute capability 7.0 and later: CUDA's programming guide, arithmetic
+/// instructions.
+const PRODUCTS_OF_A_CLOCK: f64 = 64.0;
+/// What is uploaded to measure the way to a device.
+const PROBE_BYTES: usize = 64 << 20;
+const PROBES: usize = 5;
 
 /// A device in use, by one thread. What is computed is in order; reading waits for it.
 #[derive(Debug, Clone)]
@@ -122,6 +133,45 @@ impl Device {
             used: ranges.used() * ELEMENT_BYTES,
             most_used: ranges.most_used() * ELEMENT_BYTES,
         }
+    }
+
+    /// What it does in a second: its memory and its multiprocessors at the clocks that the driver tells, which sets the least that its kernels
+    /// can take, and the way to it as measured. `None` where the driver tells no clocks.
+    ///
+    /// # Errors
+    /// [`DriverError`].
+    pub fn rates(&self) -> Result<Option<Rates>, DriverError> {
+        let device = cust::device::Device::get_device(self.0.ordinal).map_err(self.failed("cuDeviceGet"))?;
+        let attribute = |attribute| {
+            let value = device.get_attribute(attribute).map_err(self.failed("cuDeviceGetAttribute"))?;
+            Ok::<_, DriverError>(f64::from(value))
+        };
+        // Clocks are in kHz, the bus in bits, and both edges of the memory's clock count.
+        let memory_clock = attribute(DeviceAttribute::MemoryClockRate)?;
+        let bytes = 2e3 * memory_clock * attribute(DeviceAttribute::GlobalMemoryBusWidth)? / 8.0;
+        let clocks =
+            1e3 * attribute(DeviceAttribute::ClockRate)? * attribute(DeviceAttribute::MultiprocessorCount)?;
+        if bytes <= 0.0 || clocks <= 0.0 {
+            return Ok(None);
+        }
+        let permutations = clocks * PRODUCTS_OF_A_CLOCK / PRODUCTS_OF_A_PERMUTATION;
+        Ok(Some(Rates { bytes, uploaded_bytes: self.measure_uploads()?, permutations }))
+    }
+
+    fn measure_uploads(&self) -> Result<f64, DriverError> {
+        let elements = vec![1; (PROBE_BYTES / ELEMENT_BYTES).min(self.0.ranges.borrow().length() / 2)];
+        let buffer = self.allocate(elements.len())?;
+        self.page_lock(&elements);
+        let mut fastest = f64::INFINITY;
+        for _ in 0..PROBES {
+            let begun = Instant::now();
+            // SAFETY: they stay until it has happened.
+            let copied = unsafe { buffer.write_beside(&elements) }?;
+            copied.synchronize().map_err(self.failed("cuEventSynchronize"))?;
+            fastest = fastest.min(begun.elapsed().as_secs_f64());
+        }
+        self.page_unlock(&elements);
+        Ok(size_of_val(elements.as_slice()) as f64 / fastest)
     }
 
     /// Bytes that were copied to it, and from it, since this was last asked.

@@ -18,6 +18,7 @@ mod circuit_prover;
 mod commitment;
 pub mod committer;
 mod cpu;
+pub mod floor;
 mod fri;
 mod merkle;
 mod permutation;

@@ -25,6 +25,7 @@ use plonky2::plonk::circuit_data::CircuitConfig;
 use plonky2::plonk::prover::prove_with_partition_witness;
 use plonky2::util::timing::TimingTree;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A circuit, and a witness of it.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub struct Sample {
     /// The circuit.
     pub circuit: Arc<Circuit>,
     values: Vec<Option<F>>,
+    /// What its generators took for the values, on one thread.
+    pub synthesis: Duration,
 }
 
 impl Sample {
@@ -104,7 +107,7 @@ impl Sample {
         let edges = [F::ZERO, F::ONE, F::NEG_ONE, F::from_noncanonical_u64(u64::MAX)];
         let value = |i: usize| if i.is_multiple_of(5) { edges[i / 5 % edges.len()] } else { F::rand() };
         let values = (0..circuit.prover_only.representative_map.len()).map(|i| Some(value(i))).collect();
-        Self { circuit: Arc::new(circuit), values }
+        Self { circuit: Arc::new(circuit), values, synthesis: Duration::ZERO }
     }
 
     /// A circuit that verifies a proof of another, in this configuration.
@@ -128,9 +131,10 @@ impl Sample {
     /// # Errors
     /// The library's, in words, when the inputs contradict each other.
     pub fn of(circuit: Circuit, inputs: PartialWitness<F>) -> Result<Self, String> {
+        let begun = Instant::now();
         let witness = generate_partial_witness(inputs, &circuit.prover_only, &circuit.common);
         let values = witness.map_err(|e| e.to_string())?.values;
-        Ok(Self { circuit: Arc::new(circuit), values })
+        Ok(Self { circuit: Arc::new(circuit), values, synthesis: begun.elapsed() })
     }
 
     /// The witness's values.

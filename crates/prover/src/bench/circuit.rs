@@ -1,8 +1,9 @@
-//! One circuit's proof, ours against the library's, and on a device, stage by stage.
+//! One circuit's proof, ours against the library's, and on a device, stage by stage; beside each stage the least that it could take.
 
 use crate::bench::{median, print};
 use anyhow::{Context, ensure};
 use clap::Args;
+use plonk_prover::floor::{Needs, Rates};
 use plonk_prover::sample::{Sample, standard_config};
 use plonk_prover::{Stage, Stages};
 use serde::Serialize;
@@ -35,6 +36,10 @@ struct Figure {
     ratio: f64,
     /// Seconds of each stage, means over the rounds.
     stages: BTreeMap<&'static str, f64>,
+    /// The least that each could take on this machine, in seconds: its bytes through the memory, or its hashes, whichever is longer.
+    floors: BTreeMap<&'static str, f64>,
+    /// What generating the witness took, in seconds of one core.
+    synthesis_seconds: f64,
     /// Poseidon permutations of the Merkle trees.
     permutations: usize,
     /// Time of one of them, on one of the cores.
@@ -52,8 +57,13 @@ struct DeviceFigure {
     speedup: f64,
     /// Seconds of each stage, means over the rounds.
     stages: BTreeMap<&'static str, f64>,
-    /// Witness vectors that it takes a second: so many have generators to make.
+    /// The least that each could take, by what the driver tells of the device's clocks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    floors: Option<BTreeMap<&'static str, f64>>,
+    /// Witness vectors that it takes a second.
     vectors_per_second: f64,
+    /// Cores that generate as many.
+    generator_cores: f64,
     /// The most of its memory that was taken at a time, in bytes.
     memory_bytes: usize,
 }
@@ -61,6 +71,9 @@ struct DeviceFigure {
 #[derive(Debug, Serialize)]
 struct Figures {
     cores: usize,
+    /// Bytes a second that they copy, and Poseidon permutations that they make.
+    copied_bytes_per_second: f64,
+    permutations_per_second: f64,
     circuits: Vec<Figure>,
 }
 
@@ -72,6 +85,7 @@ pub(crate) async fn run(args: CircuitArgs) -> anyhow::Result<()> {
 
 fn measure(args: &CircuitArgs) -> anyhow::Result<Figures> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let rates = Rates::of_this_machine();
     let mut circuits = Vec::new();
     for &log_size in &args.log_size {
         // One row more than half of it, and the library fills it up.
@@ -100,13 +114,24 @@ fn measure(args: &CircuitArgs) -> anyhow::Result<Figures> {
             seconds: median(&ours),
             ratio: median(&ratios),
             stages: means(&stages, rounds),
+            floors: floors(&sample, &rates),
+            synthesis_seconds: sample.synthesis.as_secs_f64(),
             permutations: stages.permutations / args.rounds as usize,
             permutation_nanoseconds: stages.of(Stage::Hashing).as_nanos() as f64 * cores as f64
                 / stages.permutations as f64,
-            device: on_device.figure(&ours, rounds),
+            device: on_device.figure(&sample, &ours, rounds),
         });
     }
-    Ok(Figures { cores, circuits })
+    let Rates { bytes, permutations, .. } = rates;
+    Ok(Figures { cores, copied_bytes_per_second: bytes, permutations_per_second: permutations, circuits })
+}
+
+fn floors(sample: &Sample, rates: &Rates) -> BTreeMap<&'static str, f64> {
+    let floor = |stage: &Stage| {
+        let needs = Needs::of(*stage, &sample.circuit.common);
+        (stage.name(), needs.floor(*stage, rates).as_secs_f64())
+    };
+    Stage::ALL.iter().map(floor).collect()
 }
 
 fn means(stages: &Stages, rounds: f64) -> BTreeMap<&'static str, f64> {
@@ -129,7 +154,7 @@ mod devices {
             Ok(())
         }
 
-        pub(super) fn figure(&self, _: &[f64], _: f64) -> Option<DeviceFigure> {
+        pub(super) fn figure(&self, _: &Sample, _: &[f64], _: f64) -> Option<DeviceFigure> {
             None
         }
     }
@@ -137,14 +162,14 @@ mod devices {
 
 #[cfg(feature = "gpu")]
 mod devices {
-    use super::{CircuitArgs, DeviceFigure, Instant, Sample, Stages, ensure, means, median};
+    use super::{CircuitArgs, DeviceFigure, Instant, Rates, Sample, Stages, ensure, floors, means, median};
     use gpu_prover::circuit::DeviceCircuit;
     use gpu_prover::device::Device;
     use plonk_prover::Proof;
 
     /// What a device took, where one is asked for.
     pub(super) struct Measured {
-        on: Option<(Device, DeviceCircuit)>,
+        on: Option<(Device, DeviceCircuit, Option<Rates>)>,
         seconds: Vec<f64>,
         stages: Stages,
     }
@@ -153,15 +178,16 @@ mod devices {
         pub(super) fn of(args: &CircuitArgs, sample: &Sample) -> anyhow::Result<Self> {
             let open = |ordinal| -> anyhow::Result<_> {
                 let device = Device::open(ordinal, None)?;
+                let rates = device.rates()?;
                 let circuit = DeviceCircuit::new(&device, &sample.circuit)?;
-                Ok((device, circuit))
+                Ok((device, circuit, rates))
             };
             let on = args.device.map(open).transpose()?;
             Ok(Self { on, seconds: Vec::new(), stages: Stages::default() })
         }
 
         pub(super) fn round(&mut self, sample: &Sample, expected: &Proof) -> anyhow::Result<()> {
-            let Some((_, circuit)) = &self.on else { return Ok(()) };
+            let Some((_, circuit, _)) = &self.on else { return Ok(()) };
             let witness = sample.witness();
             let begun = Instant::now();
             let proof = circuit.prove(&witness, &mut self.stages)?;
@@ -170,15 +196,17 @@ mod devices {
             Ok(())
         }
 
-        pub(super) fn figure(&self, cpu: &[f64], rounds: f64) -> Option<DeviceFigure> {
-            let (device, _) = self.on.as_ref()?;
+        pub(super) fn figure(&self, sample: &Sample, cpu: &[f64], rounds: f64) -> Option<DeviceFigure> {
+            let (device, _, rates) = self.on.as_ref()?;
             let ratios: Vec<f64> = cpu.iter().zip(&self.seconds).map(|(cpu, device)| cpu / device).collect();
             let seconds = median(&self.seconds);
             Some(DeviceFigure {
                 seconds,
                 speedup: median(&ratios),
                 stages: means(&self.stages, rounds),
+                floors: rates.as_ref().map(|rates| floors(sample, rates)),
                 vectors_per_second: 1.0 / seconds,
+                generator_cores: sample.synthesis.as_secs_f64() / seconds,
                 memory_bytes: device.arena().most_used,
             })
         }
@@ -187,28 +215,52 @@ mod devices {
 
 fn lines(figures: &Figures) -> String {
     let mut lines = format!(
-        "one proof on {} cores, seconds\n{:>6} {:>8} {:>8} {:>6}",
-        figures.cores, "rows", "library", "ours", "ratio"
+        "one proof on {} cores, which copy {:.1} GB/s and make {:.1} M permutations/s; seconds, and below the least that each stage could take\n\
+         {:>6} {:>8} {:>8} {:>6}",
+        figures.cores,
+        figures.copied_bytes_per_second / 1e9,
+        figures.permutations_per_second / 1e6,
+        "rows",
+        "library",
+        "ours",
+        "ratio"
     );
     for stage in Stage::ALL {
         let _ = write!(lines, " {:>13}", stage.name());
     }
     let _ = writeln!(lines, " {:>17}", "ns a permutation");
     for figure in &figures.circuits {
-        let Figure { log_size, library_seconds, seconds, ratio, device, .. } = figure;
-        let _ =
-            write!(lines, "{:>6} {library_seconds:8.2} {seconds:8.2} {ratio:6.2}", format!("2^{log_size}"));
-        for stage in Stage::ALL {
-            let _ = write!(lines, " {:13.2}", figure.stages[stage.name()]);
-        }
+        let Figure { log_size, library_seconds, seconds, ratio, stages, floors, device, .. } = figure;
+        let rows = format!("2^{log_size}");
+        let _ = write!(lines, "{rows:>6} {library_seconds:8.2} {seconds:8.2} {ratio:6.2}");
+        write_stages(&mut lines, stages, 2);
         let _ = writeln!(lines, " {:17.0}", figure.permutation_nanoseconds);
-        if let Some(DeviceFigure { seconds, speedup, stages, vectors_per_second, memory_bytes }) = device {
+        write_floors(&mut lines, floors, 2);
+        if let Some(device) = device {
+            let DeviceFigure { seconds, speedup, vectors_per_second, generator_cores, .. } = device;
             let _ = write!(lines, "{:>6} {:>8} {seconds:8.4} {speedup:5.1}x", "device", "");
-            for stage in Stage::ALL {
-                let _ = write!(lines, " {:13.4}", stages[stage.name()]);
+            write_stages(&mut lines, &device.stages, 4);
+            let _ = writeln!(
+                lines,
+                "  {vectors_per_second:.1} vectors/s, which {generator_cores:.1} cores generate; {} MiB",
+                device.memory_bytes >> 20
+            );
+            if let Some(floors) = &device.floors {
+                write_floors(&mut lines, floors, 4);
             }
-            let _ = writeln!(lines, "  {vectors_per_second:.1} vectors/s, {} MiB", memory_bytes >> 20);
         }
     }
     lines
+}
+
+fn write_stages(lines: &mut String, stages: &BTreeMap<&'static str, f64>, digits: usize) {
+    for stage in Stage::ALL {
+        let _ = write!(lines, " {:13.digits$}", stages[stage.name()]);
+    }
+}
+
+fn write_floors(lines: &mut String, floors: &BTreeMap<&'static str, f64>, digits: usize) {
+    let _ = write!(lines, "{:>6} {:>8} {:8.digits$} {:>6}", "floor", "", floors.values().sum::<f64>(), "");
+    write_stages(lines, floors, digits);
+    let _ = writeln!(lines);
 }
