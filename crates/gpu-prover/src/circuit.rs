@@ -13,7 +13,7 @@ use cust::memory::{DeviceCopy, DevicePointer};
 use plonk_prover::committer::{
     Constraints, LayerLeaves, Leaves, Opened, Oracle, Permutation, Polynomials, Work,
 };
-use plonk_prover::{Circuit, Committer, Proof, ProveError, Stage, Stages, Unproven, wire_column};
+use plonk_prover::{Circuit, Committer, Proof, ProveError, Stage, Stages, wire_column};
 use plonky2::field::extension::quadratic::QuadraticExtension;
 use plonky2::field::polynomial::PolynomialValues;
 use plonky2::field::types::{Field, Field64, PrimeField64};
@@ -51,9 +51,6 @@ pub enum DeviceError {
     /// The circuit has a gate that no kernel evaluates.
     #[error("there is no kernel for the gate {0}: such circuits are proven on the CPU")]
     UnknownGate(String),
-    /// No device could have proven it.
-    #[error(transparent)]
-    Unproven(#[from] Unproven),
     /// The CPU proves it differently.
     #[error("device {device} proves wrongly: {what}")]
     WrongProof {
@@ -93,10 +90,7 @@ impl DeviceError {
         match self {
             // Of a circuit of any size there is a number that does.
             Self::Prove(ProveError::NoProofOfWork) => true,
-            Self::Driver(DriverError::ArenaFull { .. })
-            | Self::Prove(_)
-            | Self::UnknownGate(_)
-            | Self::Unproven(_) => false,
+            Self::Driver(DriverError::ArenaFull { .. }) | Self::Prove(_) | Self::UnknownGate(_) => false,
             Self::Driver(_)
             | Self::WrongProof { .. }
             | Self::Silent { .. }
@@ -336,19 +330,30 @@ impl DeviceCircuit {
         witness: &PartitionWitness<'_, F>,
         stages: &mut Stages,
     ) -> Result<Proof, DeviceError> {
-        self.prove_uploaded(witness, None, stages, &mut || ())
+        let columns = (0..witness.num_wires).flat_map(|column| wire_column(witness, column));
+        let columns: Vec<u64> = columns.map(|wire| wire.to_canonical_u64()).collect();
+        let wires = stages.time(Stage::Upload, || self.device.upload(&columns))?;
+        let public_inputs = plonk_prover::public_inputs(&self.circuit.prover_only, witness);
+        self.prove_uploaded(public_inputs, wires, stages, &mut || ())
     }
 
-    /// As [`DeviceCircuit::prove`], of a witness whose wires may be on the device. `between` is called between two parts of the work.
+    /// As [`DeviceCircuit::prove`], of a witness whose wires are on the device. `between` is called between two parts of the work.
     pub(crate) fn prove_uploaded(
         &self,
-        witness: &PartitionWitness<'_, F>,
-        wires: Option<Buffer>,
+        public_inputs: Vec<F>,
+        wires: Buffer,
         stages: &mut Stages,
         between: &mut dyn FnMut(),
     ) -> Result<Proof, DeviceError> {
-        let mut committer = DeviceCommitter { circuit: self, wires, stages, between };
-        plonk_prover::prove_with(&mut committer, &self.circuit.prover_only, self.common(), witness)
+        let wires = Columns { width: small(wires.len() >> self.log_rows()), values: wires };
+        let mut committer = DeviceCommitter { circuit: self, stages, between };
+        plonk_prover::prove_with(
+            &mut committer,
+            &self.circuit.prover_only,
+            self.common(),
+            public_inputs,
+            wires,
+        )
     }
 
     fn common(&self) -> &CommonCircuitData<F, D> {
@@ -558,8 +563,6 @@ fn scan(elements: &Buffer) -> Result<(), DriverError> {
 /// A proof at work.
 struct DeviceCommitter<'c> {
     circuit: &'c DeviceCircuit,
-    /// Where they are on the device already, until they are asked for.
-    wires: Option<Buffer>,
     stages: &'c mut Stages,
     between: &'c mut dyn FnMut(),
 }
@@ -590,19 +593,6 @@ impl Committer for DeviceCommitter<'_> {
     type Reduced = Reduced;
     type Layer = Layer;
     type Error = DeviceError;
-
-    fn load(&mut self, witness: &PartitionWitness<'_, F>) -> Result<Columns, DeviceError> {
-        let values = match self.wires.take() {
-            Some(wires) => wires,
-            None => {
-                let columns = (0..witness.num_wires).flat_map(|column| wire_column(witness, column));
-                let columns: Vec<u64> = columns.map(|wire| wire.to_canonical_u64()).collect();
-                let device = &self.circuit.device;
-                self.time(Stage::Upload, || device.upload(&columns))?
-            }
-        };
-        Ok(Columns { width: small(values.len() >> self.circuit.log_rows()), values })
-    }
 
     fn commit(&mut self, columns: &Columns) -> Result<Commitment, DeviceError> {
         let domain = &self.circuit.domain;

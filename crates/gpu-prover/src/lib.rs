@@ -2,8 +2,8 @@
 //!
 //! `driver` finds CUDA's driver when it is first asked for: the same program runs on machines with and without one, and builds on
 //! machines without CUDA. `device` is a device in use, with the kernels of `kernels/` and an arena for all that is kept there; `commitment`
-//! has polynomials on it, `circuit` whole proofs, by `plonk-prover`'s transcript; `pool` has all devices of a process prove, and the CPU
-//! what they cannot; `upload` has the next witness on its way meanwhile.
+//! has polynomials on it, `circuit` whole proofs, by `plonk-prover`'s transcript; `pool` has all devices of a process prove, each by a
+//! thread (`service`), with the next witness on its way meanwhile (`upload`), and the CPU what they cannot.
 //!
 //! The kernels compile as C++17 too, into a driver for machines without a device (`kernels/emulator.cpp`), so that the host's code and the
 //! kernels are tested anywhere.
@@ -17,6 +17,7 @@ mod gates;
 mod metrics;
 mod nvml;
 pub mod pool;
+mod service;
 mod upload;
 
 use plonky2::field::extension::quadratic::QuadraticExtension;

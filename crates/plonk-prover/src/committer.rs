@@ -6,13 +6,12 @@ use plonky2::hash::hash_types::HashOut;
 use plonky2::hash::merkle_proofs::MerkleProof;
 use plonky2::hash::merkle_tree::MerkleCap;
 use plonky2::hash::poseidon::SPONGE_WIDTH;
-use plonky2::iop::witness::PartitionWitness;
 use std::ops::Range;
 
 /// What commits to polynomials of one circuit, and computes on what it committed to: the processor ([`crate::Cpu`]), or a device. Two
 /// committers give the same proof of the same witness, element for element.
 pub trait Committer {
-    /// Values on the circuit's rows, by column.
+    /// Values on the circuit's rows, 2^degree_bits of each column: a witness's wires ([`crate::wire_column`]) to begin with.
     type Columns;
     /// Polynomials, their values on the coset, and the Merkle tree over these.
     type Commitment;
@@ -23,13 +22,10 @@ pub trait Committer {
     /// Why it did not work.
     type Error: From<ProveError>;
 
-    /// Takes a witness's wires over, 2^degree_bits of each column ([`crate::wire_column`]).
+    /// Commits to the polynomials that take these values.
     ///
     /// # Errors
     /// The committer's own, here and below.
-    fn load(&mut self, witness: &PartitionWitness<'_, F>) -> Result<Self::Columns, Self::Error>;
-
-    /// Commits to the polynomials that take these values.
     fn commit(&mut self, columns: &Self::Columns) -> Result<Self::Commitment, Self::Error>;
 
     /// The columns of the permutation argument: for each challenge Z, and after all of them the partial products, again by challenge.

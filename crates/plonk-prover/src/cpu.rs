@@ -6,9 +6,7 @@ use crate::committer::{
 };
 use crate::merkle::MerkleTree;
 use crate::poseidon::{self, LANES, States};
-use crate::{
-    C, D, Extension, F, H, ProveError, Stage, Stages, permutation, polynomials, quotient, wire_column,
-};
+use crate::{C, D, Extension, F, H, ProveError, Stage, Stages, permutation, polynomials, quotient};
 use plonky2::field::extension::flatten;
 use plonky2::field::polynomial::PolynomialCoeffs;
 use plonky2::field::types::{Field, Field64, PrimeField64};
@@ -16,7 +14,6 @@ use plonky2::fri::FriConfig;
 use plonky2::fri::proof::FriQueryStep;
 use plonky2::hash::merkle_tree::MerkleCap;
 use plonky2::hash::poseidon::SPONGE_RATE;
-use plonky2::iop::witness::PartitionWitness;
 use plonky2::plonk::circuit_data::{CommonCircuitData, ProverOnlyCircuitData};
 use rayon::prelude::*;
 
@@ -86,11 +83,6 @@ impl Committer for Cpu<'_> {
     type Reduced = Reduced;
     type Layer = Layer;
     type Error = ProveError;
-
-    fn load(&mut self, witness: &PartitionWitness<'_, F>) -> Result<Self::Columns, ProveError> {
-        let columns = 0..witness.num_wires;
-        Ok(columns.into_par_iter().map(|column| wire_column(witness, column).collect()).collect())
-    }
 
     fn commit(&mut self, columns: &Self::Columns) -> Result<Commitment, ProveError> {
         Ok(Commitment::of_values(columns, self.config(), &self.roots, self.stages))

@@ -39,11 +39,13 @@ use plonky2::field::goldilocks_field::GoldilocksField;
 use plonky2::field::types::Field;
 use plonky2::fri::FriParamsObserve;
 use plonky2::hash::poseidon::PoseidonHash;
+use plonky2::iop::target::Target;
 use plonky2::iop::witness::PartitionWitness;
 use plonky2::plonk::circuit_data::{CommonCircuitData, ProverOnlyCircuitData};
 use plonky2::plonk::config::{Hasher, PoseidonGoldilocksConfig};
 use plonky2::plonk::proof::{OpeningSet, ProofWithPublicInputs};
 use plonky2::util::log2_ceil;
+use rayon::prelude::*;
 use thiserror::Error;
 
 type F = GoldilocksField;
@@ -96,10 +98,13 @@ pub fn prove_timed(
     witness: &PartitionWitness<'_, F>,
     stages: &mut Stages,
 ) -> Result<Proof, ProveError> {
-    prove_with(&mut Cpu::new(prover_data, common, stages), prover_data, common, witness)
+    let columns = (0..witness.num_wires).into_par_iter();
+    let wires = columns.map(|column| wire_column(witness, column).collect()).collect();
+    let public_inputs = public_inputs(prover_data, witness);
+    prove_with(&mut Cpu::new(prover_data, common, stages), prover_data, common, public_inputs, wires)
 }
 
-/// As [`prove`], by this committer, which is one for this circuit.
+/// As [`prove`], by this committer, which is one for this circuit and has the wires of the witness already.
 ///
 /// # Errors
 /// As [`prove`]; the committer's.
@@ -107,21 +112,13 @@ pub fn prove_with<K: Committer>(
     committer: &mut K,
     prover_data: &ProverOnlyCircuitData<F, C, D>,
     common: &CommonCircuitData<F, D>,
-    witness: &PartitionWitness<'_, F>,
+    public_inputs: Vec<F>,
+    wire_values: K::Columns,
 ) -> Result<Proof, K::Error> {
     check_supported(common)?;
     let config = &common.config;
-    let public_inputs: Vec<F> = prover_data
-        .public_inputs
-        .iter()
-        .map(|target| {
-            let index = target.index(witness.num_wires, witness.degree);
-            witness.values[witness.representative_map[index]].unwrap_or(F::ZERO)
-        })
-        .collect();
     let public_inputs_hash = <H as Hasher<F>>::hash_no_pad(&public_inputs);
 
-    let wire_values = committer.load(witness)?;
     let wires = committer.commit(&wire_values)?;
     let wires_cap = committer.cap(&wires)?;
     let mut challenger = Challenger::new();
@@ -228,6 +225,19 @@ fn check_supported(common: &CommonCircuitData<F, D>) -> Result<(), ProveError> {
         return Err(ProveError::Unsupported("fewer routed wires than the constraints' degree"));
     }
     Ok(())
+}
+
+/// A witness's public inputs.
+#[must_use]
+pub fn public_inputs(
+    prover_data: &ProverOnlyCircuitData<F, C, D>,
+    witness: &PartitionWitness<'_, F>,
+) -> Vec<F> {
+    let value = |target: &Target| {
+        let index = target.index(witness.num_wires, witness.degree);
+        witness.values[witness.representative_map[index]].unwrap_or(F::ZERO)
+    };
+    prover_data.public_inputs.iter().map(value).collect()
 }
 
 /// The values of one of a witness's wires on all rows.

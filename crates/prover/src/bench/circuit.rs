@@ -60,8 +60,10 @@ struct DeviceFigure {
     /// The least that each could take, by what the driver tells of the device's clocks.
     #[serde(skip_serializing_if = "Option::is_none")]
     floors: Option<BTreeMap<&'static str, f64>>,
-    /// Witness vectors that it takes a second.
+    /// Witness vectors that it takes a second, while there are always some that wait.
     vectors_per_second: f64,
+    /// The share of that time in which it worked on one.
+    busy: f64,
     /// Cores that generate as many.
     generator_cores: f64,
     /// The most of its memory that was taken at a time, in bytes.
@@ -119,7 +121,7 @@ fn measure(args: &CircuitArgs) -> anyhow::Result<Figures> {
             permutations: stages.permutations / args.rounds as usize,
             permutation_nanoseconds: stages.of(Stage::Hashing).as_nanos() as f64 * cores as f64
                 / stages.permutations as f64,
-            device: on_device.figure(&sample, &ours, rounds),
+            device: on_device.figure(args, &sample, &ours)?,
         });
     }
     let Rates { bytes, permutations, .. } = rates;
@@ -154,8 +156,13 @@ mod devices {
             Ok(())
         }
 
-        pub(super) fn figure(&self, _: &Sample, _: &[f64], _: f64) -> Option<DeviceFigure> {
-            None
+        pub(super) fn figure(
+            self,
+            _: &CircuitArgs,
+            _: &Sample,
+            _: &[f64],
+        ) -> anyhow::Result<Option<DeviceFigure>> {
+            Ok(None)
         }
     }
 }
@@ -165,7 +172,8 @@ mod devices {
     use super::{CircuitArgs, DeviceFigure, Instant, Rates, Sample, Stages, ensure, floors, means, median};
     use gpu_prover::circuit::DeviceCircuit;
     use gpu_prover::device::Device;
-    use plonk_prover::Proof;
+    use gpu_prover::pool::{Pool, PoolSettings};
+    use plonk_prover::{CircuitProver, Proof};
 
     /// What a device took, where one is asked for.
     pub(super) struct Measured {
@@ -196,20 +204,52 @@ mod devices {
             Ok(())
         }
 
-        pub(super) fn figure(&self, sample: &Sample, cpu: &[f64], rounds: f64) -> Option<DeviceFigure> {
-            let (device, _, rates) = self.on.as_ref()?;
+        pub(super) fn figure(
+            self,
+            args: &CircuitArgs,
+            sample: &Sample,
+            cpu: &[f64],
+        ) -> anyhow::Result<Option<DeviceFigure>> {
+            let Some((device, circuit, rates)) = self.on else { return Ok(None) };
             let ratios: Vec<f64> = cpu.iter().zip(&self.seconds).map(|(cpu, device)| cpu / device).collect();
-            let seconds = median(&self.seconds);
-            Some(DeviceFigure {
-                seconds,
+            let (ordinal, memory_bytes) = (device.ordinal(), device.arena().most_used);
+            // The pool takes the device's memory anew.
+            drop((circuit, device));
+            let (vectors_per_second, busy) = with_a_queue(ordinal, sample, args.rounds)?;
+            Ok(Some(DeviceFigure {
+                seconds: median(&self.seconds),
                 speedup: median(&ratios),
-                stages: means(&self.stages, rounds),
+                stages: means(&self.stages, f64::from(args.rounds)),
                 floors: rates.as_ref().map(|rates| floors(sample, rates)),
-                vectors_per_second: 1.0 / seconds,
-                generator_cores: sample.synthesis.as_secs_f64() / seconds,
-                memory_bytes: device.arena().most_used,
-            })
+                vectors_per_second,
+                busy,
+                generator_cores: sample.synthesis.as_secs_f64() * vectors_per_second,
+                memory_bytes,
+            }))
         }
+    }
+
+    /// Proofs a second of a device for which witnesses wait, and its busy share.
+    fn with_a_queue(ordinal: u32, sample: &Sample, rounds: u32) -> anyhow::Result<(f64, f64)> {
+        let pool = Pool::open(&[ordinal], PoolSettings::default())?;
+        let prove = || pool.prove(&sample.circuit, sample.values());
+        // The circuit goes to the device, and the witnesses' memory is page-locked.
+        prove()?;
+        let (begun, busy) = (Instant::now(), pool.busy());
+        // One more than it has places for.
+        let threads = pool.places() + 1;
+        std::thread::scope(|scope| {
+            let proving: Vec<_> = (0..threads)
+                .map(|_| scope.spawn(|| (0..rounds).try_for_each(|_| prove().map(drop))))
+                .collect();
+            proving.into_iter().try_for_each(|thread| {
+                thread.join().map_err(|_| anyhow::anyhow!("a thread that wanted proofs panicked"))??;
+                anyhow::Ok(())
+            })
+        })?;
+        ensure!(pool.in_service() == 1, "device {ordinal} is out of service: see the log");
+        let took = begun.elapsed().as_secs_f64();
+        Ok((threads as f64 * f64::from(rounds) / took, (pool.busy() - busy).as_secs_f64() / took))
     }
 }
 
@@ -237,12 +277,13 @@ fn lines(figures: &Figures) -> String {
         let _ = writeln!(lines, " {:17.0}", figure.permutation_nanoseconds);
         write_floors(&mut lines, floors, 2);
         if let Some(device) = device {
-            let DeviceFigure { seconds, speedup, vectors_per_second, generator_cores, .. } = device;
+            let DeviceFigure { seconds, speedup, vectors_per_second, busy, generator_cores, .. } = device;
             let _ = write!(lines, "{:>6} {:>8} {seconds:8.4} {speedup:5.1}x", "device", "");
             write_stages(&mut lines, &device.stages, 4);
             let _ = writeln!(
                 lines,
-                "  {vectors_per_second:.1} vectors/s, which {generator_cores:.1} cores generate; {} MiB",
+                "  {vectors_per_second:.1} vectors/s, which {generator_cores:.1} cores generate; busy {:.0} %; {} MiB",
+                busy * 100.0,
                 device.memory_bytes >> 20
             );
             if let Some(floors) = &device.floors {
