@@ -1,6 +1,6 @@
 //! A device in use: its context, its kernels, its memory.
 //!
-//! All that is computed and copied is in the order of one stream, but for what the next proof needs ([`crate::upload`]).
+//! All that is computed and copied is in the order of one stream, but for what the next proof needs (`upload`).
 
 // Memory is copied as CUDA's functions have it, and ranges of the arena are slices of it.
 #![allow(unsafe_code)]

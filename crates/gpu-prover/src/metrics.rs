@@ -96,20 +96,35 @@ impl DeviceLabels {
     }
 }
 
+/// Shows a device that is in service and has not done anything yet: a counter that is not there is not 0.
+pub(crate) fn begin(ordinal: u32, arena: usize) {
+    let (labels, metrics) = (DeviceLabels::of(ordinal), &DEVICE_METRICS);
+    metrics.in_service[&labels].set(1);
+    for outcome in [CircuitOutcome::Proven, CircuitOutcome::Refused, CircuitOutcome::Failed] {
+        metrics.circuits[&OutcomeLabels { device: labels.device.clone(), outcome }].inc_by(0);
+    }
+    metrics.uploaded_ahead[&labels].inc_by(0);
+    metrics.arena_size[&labels].set(arena as u64);
+    metrics.arena_most_used[&labels].set(0);
+    add(ordinal, &Stages::default(), Duration::ZERO, [0, 0]);
+}
+
 /// What a circuit took of a device.
 pub(crate) fn observe(device: &Device, stages: &Stages, took: Duration) {
-    let labels = DeviceLabels::of(device.ordinal());
-    let metrics = &DEVICE_METRICS;
+    add(device.ordinal(), stages, took, device.take_transferred());
+    let (labels, arena) = (DeviceLabels::of(device.ordinal()), device.arena());
+    DEVICE_METRICS.arena_used[&labels].set(arena.used as u64);
+    DEVICE_METRICS.arena_most_used[&labels].set(arena.most_used as u64);
+}
+
+fn add(ordinal: u32, stages: &Stages, took: Duration, transferred: [u64; 2]) {
+    let (labels, metrics) = (DeviceLabels::of(ordinal), &DEVICE_METRICS);
     metrics.busy_seconds[&labels].inc_by(took.as_secs_f64());
     for stage in Stage::ALL {
         let labels = StageLabels { device: labels.device.clone(), stage: stage.name() };
         metrics.stage_seconds[&labels].inc_by(stages.of(stage).as_secs_f64());
     }
-    for (way, bytes) in [Way::ToDevice, Way::FromDevice].into_iter().zip(device.take_transferred()) {
+    for (way, bytes) in [Way::ToDevice, Way::FromDevice].into_iter().zip(transferred) {
         metrics.transferred[&WayLabels { device: labels.device.clone(), way }].inc_by(bytes);
     }
-    let arena = device.arena();
-    metrics.arena_size[&labels].set(arena.size as u64);
-    metrics.arena_used[&labels].set(arena.used as u64);
-    metrics.arena_most_used[&labels].set(arena.most_used as u64);
 }

@@ -5,6 +5,7 @@ use cust::device::{Device as CudaDevice, DeviceAttribute};
 use nvml_wrapper::Nvml;
 use nvml_wrapper::bitmasks::event::EventTypes;
 use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
+use nvml_wrapper::enums::event::XidError;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::event::EventSet;
 use nvml_wrapper::struct_wrappers::event::EventData;
@@ -83,7 +84,11 @@ fn watch(nvml: &Nvml, devices: &[(u32, String)], stopped: &Receiver<()>) {
 /// An error that the driver reports of a device. If it matters to what is proven, a call of CUDA's fails too.
 fn report(devices: &[(u32, String)], event: &EventData<'_>) {
     let bus = event.device.pci_info().map_or(String::new(), |info| info.bus_id);
-    tracing::error!("the driver reports Xid {:?} of the device at {bus}", event.event_data);
+    let xid = match event.event_data {
+        Some(XidError::Value(number)) => number.to_string(),
+        _ => "of unknown number".to_owned(),
+    };
+    tracing::error!("the driver reports Xid {xid} of the device at {bus}");
     if let Some((ordinal, _)) = devices.iter().find(|(_, own)| own.eq_ignore_ascii_case(&bus)) {
         DEVICE_METRICS.xid_errors[&DeviceLabels::of(*ordinal)].inc();
     }

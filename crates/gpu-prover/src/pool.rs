@@ -10,7 +10,7 @@
 
 use crate::F;
 use crate::circuit::{DeviceError, device_bytes};
-use crate::metrics::{CircuitOutcome, DEVICE_METRICS, DeviceLabels, OutcomeLabels};
+use crate::metrics::{self, CircuitOutcome, DEVICE_METRICS, DeviceLabels, OutcomeLabels};
 use crate::nvml::Watch;
 use crate::service::{Answer, Job, Order, serve};
 use crate::upload::Shelf;
@@ -93,7 +93,7 @@ impl Pool {
             let silent =
                 || DeviceError::Silent { device: seat.ordinal, seconds: settings.patience.as_secs() };
             seat.arena = opened.recv_timeout(settings.patience).map_err(|_| silent())??.arena.size;
-            DEVICE_METRICS.in_service[&DeviceLabels::of(seat.ordinal)].set(1);
+            metrics::begin(seat.ordinal, seat.arena);
             seats.push(seat);
         }
         let state = State { taken: vec![0; seats.len()], in_service: vec![true; seats.len()] };

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 use test_support::http::{free_port, get};
-use test_support::programs::{Running, Scene, jobs, output, stderr, stdout, until};
+use test_support::programs::{Running, Scene, compile_library, jobs, output, stderr, stdout, until};
 
 const SOON: Duration = Duration::from_secs(30);
 const LONG: Duration = Duration::from_secs(120);
@@ -97,16 +97,35 @@ impl Prometheus {
     }
 }
 
+/// A process with an emulated device, and an emulated library that watches it. On a database of its own: the mock proves on no device.
+async fn with_a_device(listen: &str) -> (Scene, Running) {
+    let keys = Path::new(env!("CARGO_TARGET_TMPDIR")).join("keys");
+    let scene = Scene::new(&[("ROUNDHOUSE_KEYS", keys.to_str().unwrap())]).await;
+    let mut command = scene.program("prover");
+    for (variable, source) in
+        [("ROUNDHOUSE_CUDA_DRIVER", "kernels/emulator.cpp"), ("ROUNDHOUSE_NVML", "tests/emulated/nvml.cpp")]
+    {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../gpu-prover").join(source);
+        let library = scene.path(variable);
+        compile_library(&source, &library);
+        command.env(variable, library);
+    }
+    command.args(["run", "--component=circuit-prover", "--device=0", "--max-allocation=67108864", listen]);
+    let running = Running::start(&mut command, scene.path("device.log"));
+    (scene, running)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_expression_of_the_dashboards_and_the_alerts_has_an_answer() {
     let mock = "[[circuit]]\ncount = 24\nprove_ms = 200\n[[circuit]]\ncount = 1\npanics = true\n";
     let scene = Scene::mock(mock).await;
-    let ports: Vec<String> = (0..3).map(|_| format!("127.0.0.1:{}", free_port())).collect();
+    let ports: Vec<String> = (0..4).map(|_| format!("127.0.0.1:{}", free_port())).collect();
     let listen = |at: usize| format!("--listen={}", ports[at]);
     let _monitor =
         scene.start("monitor", &["--component=prover-job-monitor", "--report-interval-ms=500", &listen(0)]);
     let _rest = scene.start("rest", &["--component=witness-generator,compressor", &listen(1)]);
     let mut victim = scene.start("victim", &["--component=circuit-prover", "-t2", &listen(2)]);
+    let _device = with_a_device(&listen(3)).await;
     for port in &ports {
         until("the process listens", SOON, || get(port, "/health/live"));
     }
@@ -133,7 +152,7 @@ async fn every_expression_of_the_dashboards_and_the_alerts_has_an_answer() {
         });
         count += 1;
     }
-    assert!(count > 70, "{count} expressions");
+    assert!(count > 80, "{count} expressions");
     // They tell what happened.
     let is = |expression: &str, expected: f64| {
         until(&format!("{expression} is {expected}"), SOON, || {

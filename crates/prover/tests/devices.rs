@@ -3,13 +3,20 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![cfg(feature = "gpu")]
 
+use gpu_prover::driver;
+use gpu_prover::pool::{Pool, PoolSettings};
+use ledger_circuits::{CircuitProver, LedgerProofSystem};
+use plonk_prover::{Circuit, OnCpu, Proof, Unproven};
+use plonky2::field::goldilocks_field::GoldilocksField;
+use proof_system::{CircuitType, InputSource, KeyPurpose, ProofSystem, Uncontrolled};
+use proving_model::{AggregationRound, BatchId};
 use serde_json::Value;
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
 };
-use test_support::programs::{Scene, output, program, stderr, stdout};
+use test_support::programs::{Scene, compile_library, output, program, stderr, stdout};
 
 /// The emulated driver's library, compiled once.
 fn emulated_driver() -> &'static Path {
@@ -17,10 +24,7 @@ fn emulated_driver() -> &'static Path {
     LIBRARY.get_or_init(|| {
         let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("libemulated_cuda.so");
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../gpu-prover/kernels/emulator.cpp");
-        let mut compiler = Command::new(std::env::var("CXX").unwrap_or("g++".to_owned()));
-        compiler.args(["-std=c++17", "-O2", "-shared", "-fPIC", "-Wno-unknown-pragmas", "-o"]);
-        let compiled = compiler.args([&library, &source]).status().expect("a C++ compiler");
-        assert!(compiled.success());
+        compile_library(&source, &library);
         library
     })
 }
@@ -86,4 +90,41 @@ async fn devices_that_are_not_there_are_refused_before_anything_is_done() {
     let result = output(command.args(["run", "--component=circuit-prover", "--device=all"]));
     assert_eq!(result.status.code(), Some(2));
     assert!(stderr(&result).contains("there is no CUDA driver"), "{}", stderr(&result));
+}
+
+/// Proves twice, and compares.
+#[derive(Debug)]
+struct OnBoth(Pool);
+
+impl CircuitProver for OnBoth {
+    fn prove(&self, circuit: &Arc<Circuit>, values: Vec<Option<GoldilocksField>>) -> Result<Proof, Unproven> {
+        let before = self.0.busy();
+        let proof = self.0.prove(circuit, values.clone())?;
+        assert!(self.0.busy() > before && self.0.in_service() == 1, "the device has proven it");
+        assert!(proof == OnCpu.prove(circuit, values)?, "another proof than the CPU's");
+        Ok(proof)
+    }
+}
+
+#[test]
+fn the_ledgers_own_circuits_are_proven_on_a_device_as_on_the_cpu() {
+    driver::use_library(emulated_driver()).unwrap();
+    let settings = PoolSettings { max_allocation: Some(400 << 20), ..PoolSettings::default() };
+    let pool = Pool::open(&[0], settings).unwrap();
+    let keys = Path::new(env!("CARGO_TARGET_TMPDIR")).join("keys");
+    let system = LedgerProofSystem::shipped(&keys).unwrap().proven_by(Arc::new(OnBoth(pool)));
+    system.load_keys(KeyPurpose::Prove, &|_, _, _| ()).unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/ledger/transfers.csv");
+    let input = system.read_input(&InputSource { path, state_path: None }).unwrap();
+    let batch = BatchId { chain_id: 1, number: 1 };
+    let mut proven = Vec::new();
+    let mut prove = |circuit: proof_system::BasicCircuit| {
+        let kind = CircuitType { round: AggregationRound::BasicCircuits, id: circuit.id };
+        let vector = system.synthesize(kind, &circuit.payload, &Uncontrolled).unwrap();
+        system.prove(kind, vector, &Uncontrolled).unwrap();
+        proven.push(circuit.id);
+        true
+    };
+    system.generate_circuits(batch, &input.payload, &mut prove, &Uncontrolled).unwrap();
+    assert_eq!(proven.len(), 3, "one of each kind: {proven:?}");
 }

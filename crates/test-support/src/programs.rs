@@ -46,6 +46,17 @@ pub fn program(name: &str) -> Command {
     command
 }
 
+/// Compiles a C++ source to a library: NVIDIA's libraries are emulated by some.
+///
+/// # Panics
+/// Without a C++ compiler (`g++`, or what `CXX` names).
+pub fn compile_library(source: &Path, library: &Path) {
+    let mut compiler = Command::new(std::env::var("CXX").unwrap_or("g++".to_owned()));
+    compiler.args(["-std=c++17", "-O2", "-shared", "-fPIC", "-Wno-unknown-pragmas", "-o"]);
+    let compiled = compiler.args([library, source]).status().expect("a C++ compiler");
+    assert!(compiled.success(), "{} does not compile", source.display());
+}
+
 /// Runs a program to its end.
 #[must_use]
 pub fn output(command: &mut Command) -> Output {
