@@ -388,6 +388,11 @@ int cuDevicePrimaryCtxRetain(void **context, int device) {
 // Another context begins anew.
 int cuDevicePrimaryCtxRelease_v2(int device) { RELEASE((live--, broken[device] = SUCCESS)) }
 
+int cuDevicePrimaryCtxSetFlags_v2(int, unsigned) {
+    CALL;
+    return SUCCESS;
+}
+
 int cuCtxSetCurrent(void *context) {
     CALL;
     if (context) current = (int)(uintptr_t)context - 1;

@@ -8,7 +8,7 @@
 use crate::arena::{Full, Ranges};
 use crate::driver::{self, DriverError, PageLock};
 use cust::CudaFlags;
-use cust::context::Context;
+use cust::context::{Context, ContextFlags};
 use cust::device::DeviceAttribute;
 use cust::error::CudaError;
 use cust::event::{Event, EventFlags};
@@ -89,6 +89,8 @@ impl Device {
         cust::init(CudaFlags::empty()).map_err(failed("cuInit"))?;
         let device = cust::device::Device::get_device(ordinal).map_err(failed("cuDeviceGet"))?;
         let context = Context::new(device).map_err(failed("cuDevicePrimaryCtxRetain"))?;
+        // Who waits for a device sleeps: the core is a generator's meanwhile.
+        context.set_flags(ContextFlags::SCHED_BLOCKING_SYNC).map_err(failed("cuDevicePrimaryCtxSetFlags"))?;
         let module = Module::from_fatbin(kernels()?, &[]).map_err(failed("cuModuleLoadDataEx"))?;
         let new_stream = || {
             Stream::new(StreamFlags::DEFAULT, None).map_err(DriverError::of("cuStreamCreate", Some(ordinal)))
@@ -281,7 +283,8 @@ impl Buffer {
     pub(crate) unsafe fn write_beside(&self, elements: &[u64]) -> Result<Event, DriverError> {
         let device = &self.device;
         let beside = &device.0.beside;
-        let event = || Event::new(EventFlags::DISABLE_TIMING).map_err(device.failed("cuEventCreate"));
+        let flags = EventFlags::DISABLE_TIMING | EventFlags::BLOCKING_SYNC;
+        let event = || Event::new(flags).map_err(device.failed("cuEventCreate"));
         // The range may have been another's, whose last kernel is still to run.
         let free = event()?;
         free.record(device.stream()).map_err(device.failed("cuEventRecord"))?;
