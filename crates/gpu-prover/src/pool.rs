@@ -60,6 +60,8 @@ struct State {
     taken: Vec<usize>,
     /// Which are in service.
     in_service: Vec<bool>,
+    /// When each answered last.
+    answered: Vec<Instant>,
 }
 
 #[derive(Debug)]
@@ -96,7 +98,12 @@ impl Pool {
             metrics::begin(seat.ordinal, seat.arena);
             seats.push(seat);
         }
-        let state = State { taken: vec![0; seats.len()], in_service: vec![true; seats.len()] };
+        let count = seats.len();
+        let state = State {
+            taken: vec![0; count],
+            in_service: vec![true; count],
+            answered: vec![Instant::now(); count],
+        };
         Ok(Self {
             seats,
             state: Mutex::new(state),
@@ -167,6 +174,7 @@ impl Pool {
     /// Takes a device out of service, or says that it is in.
     fn note(&self, seat: usize, answer: &Answer) {
         let mut state = self.state();
+        state.answered[seat] = Instant::now();
         state.in_service[seat] &= !matches!(answer, Answer::OutOfService(_));
         let is_in_service = state.in_service[seat];
         drop(state);
@@ -189,18 +197,21 @@ impl Pool {
         answer
     }
 
-    /// The answer of a device, which has as long as one proof may take for each circuit that it has.
+    /// The answer of a device, which has so long since it answered anybody.
     fn wait(&self, seat: usize, answered: &Receiver<Answer>) -> Answer {
         let Seat { ordinal, .. } = self.seats[seat];
-        let begun = Instant::now();
-        let patience = self.patience * u32::try_from(PLACES).unwrap_or(u32::MAX);
+        let asked = Instant::now();
         loop {
-            let left = patience.saturating_sub(begun.elapsed());
+            let (is_in_service, last) = {
+                let state = self.state();
+                (state.in_service[seat], state.answered[seat].max(asked))
+            };
+            let left = self.patience.saturating_sub(last.elapsed());
             match answered.recv_timeout(left.min(LOOK_INTERVAL)) {
                 Ok(answer) => return answer,
-                Err(RecvTimeoutError::Timeout) if !left.is_zero() && self.state().in_service[seat] => {}
-                Err(RecvTimeoutError::Timeout) if left.is_zero() => {
-                    let silent = DeviceError::Silent { device: ordinal, seconds: patience.as_secs() };
+                Err(RecvTimeoutError::Timeout) if is_in_service && !left.is_zero() => {}
+                Err(RecvTimeoutError::Timeout) if is_in_service => {
+                    let silent = DeviceError::Silent { device: ordinal, seconds: self.patience.as_secs() };
                     return Answer::OutOfService(silent);
                 }
                 // Another's circuit was its last.
