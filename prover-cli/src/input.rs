@@ -74,7 +74,9 @@ async fn from_elsewhere(given: &str) -> anyhow::Result<Option<Vec<u8>>> {
     }
     if given.contains("://") {
         let bytes = artifact_store::fetch(given, INPUT_BYTES_MAX).await;
-        return Ok(Some(bytes.map_err(|e| BadInput(e.to_string()))?));
+        // A query may be a signature.
+        let shown = given.split(['?', '#']).next().unwrap_or_default();
+        return Ok(Some(bytes.map_err(|e| BadInput(format!("{shown} cannot be read: {e}")))?));
     }
     Ok(None)
 }
