@@ -1,6 +1,7 @@
 //! Where a batch's input comes from: a file, a URL, or standard input.
 
 use anyhow::Context;
+use artifact_store::ArtifactError;
 use launch::BadInput;
 use proof_system::{InputSource, PreparedInput, ProofSystem};
 use std::io::Read;
@@ -42,7 +43,7 @@ pub(crate) async fn read(
             None => PathBuf::from(accounts),
         }),
         // Whether it is missed is for the proof system to say.
-        (None, Some(url)) => Some(keep(&url, "accounts", from_elsewhere(&url).await.unwrap_or_default())?),
+        (None, Some(url)) => Some(keep(&url, "accounts", where_there_are_any(&url).await)?),
         (None, None) => (input == STANDARD_INPUT).then(|| PathBuf::from("accounts.csv")),
     };
     let source = InputSource { path, state_path };
@@ -56,6 +57,18 @@ pub(crate) async fn read(
 fn beside(input: &str) -> Option<String> {
     let (folder, _) = input.split_once("://").and_then(|_| input.rsplit_once('/'))?;
     Some(format!("{folder}/accounts.csv"))
+}
+
+/// The accounts of that URL, which nobody named.
+async fn where_there_are_any(url: &str) -> Option<Vec<u8>> {
+    match artifact_store::fetch(url, INPUT_BYTES_MAX).await {
+        Ok(bytes) => Some(bytes),
+        Err(ArtifactError::Missing { .. }) => None,
+        Err(error) => {
+            tracing::warn!("no accounts are read beside the input: {error}");
+            None
+        }
+    }
 }
 
 /// The bytes of what is no file of this machine.

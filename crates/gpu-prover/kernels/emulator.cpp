@@ -257,9 +257,18 @@ int wait_for_all() {
     return broken[current];
 }
 
-int copy_after_all(void *to, const void *from, size_t bytes) {
-    if (int code = wait_for_all()) return code;
-    memcpy(to, from, bytes);
+int end(Stream *stream) {
+    wait(stream, stream->asked);
+    for (size_t i = streams.size(); i-- > 0;)
+        if (streams[i].get() == stream) streams.erase(streams.begin() + (long)i);
+    live--;
+    return SUCCESS;
+}
+
+int unlock(void *begin) {
+    wait_for_all();
+    if (!locked.erase((const char *)begin)) return INVALID_VALUE;
+    live--;
     return SUCCESS;
 }
 
@@ -431,15 +440,7 @@ int cuStreamCreateWithPriority(Stream **stream, unsigned, int) {
     return SUCCESS;
 }
 
-int cuStreamDestroy_v2(Stream *stream) {
-    std::lock_guard<std::mutex> guard(all);
-    int code = call(__func__);
-    wait(stream, stream->asked);
-    for (size_t i = streams.size(); i-- > 0;)
-        if (streams[i].get() == stream) streams.erase(streams.begin() + (long)i);
-    live--;
-    return code;
-}
+int cuStreamDestroy_v2(Stream *stream) { RELEASE(end(stream)) }
 
 int cuStreamSynchronize(Stream *stream) {
     CALL;
@@ -459,13 +460,7 @@ int cuEventCreate(Event **event, unsigned) {
     return SUCCESS;
 }
 
-int cuEventDestroy_v2(Event *event) {
-    std::lock_guard<std::mutex> guard(all);
-    int code = call(__func__);
-    delete event;
-    live--;
-    return code;
-}
+int cuEventDestroy_v2(Event *event) { RELEASE((delete event, live--, SUCCESS)) }
 
 int cuEventRecord(Event *event, Stream *stream) {
     CALL;
@@ -485,14 +480,7 @@ int cuMemHostRegister_v2(void *begin, size_t bytes, unsigned) {
     return SUCCESS;
 }
 
-int cuMemHostUnregister(void *begin) {
-    std::lock_guard<std::mutex> guard(all);
-    int code = call(__func__);
-    wait_for_all();
-    if (!locked.erase((const char *)begin)) return INVALID_VALUE;
-    live--;
-    return code;
-}
+int cuMemHostUnregister(void *begin) { RELEASE(unlock(begin)) }
 
 int cuMemAlloc_v2(void **place, size_t bytes) {
     CALL;
@@ -500,21 +488,6 @@ int cuMemAlloc_v2(void **place, size_t bytes) {
 }
 
 int cuMemFree_v2(void *place) { RELEASE(release(place)) }
-
-int cuMemcpyHtoD_v2(void *to, const void *from, size_t bytes) {
-    CALL;
-    return copy_after_all(to, from, bytes);
-}
-
-int cuMemcpyDtoH_v2(void *to, const void *from, size_t bytes) {
-    CALL;
-    return copy_after_all(to, from, bytes);
-}
-
-int cuMemcpyDtoD_v2(void *to, const void *from, size_t bytes) {
-    CALL;
-    return copy_after_all(to, from, bytes);
-}
 
 int cuMemcpyHtoDAsync_v2(void *to, const char *from, size_t bytes, Stream *stream) {
     CALL;

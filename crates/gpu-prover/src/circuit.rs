@@ -7,13 +7,14 @@ use crate::commitment::{Commitment, DIGEST, Digest, Direction, Domain, Tree, gat
 use crate::device::{Buffer, Device, launch, threads};
 use crate::driver::DriverError;
 use crate::gates::{Gates, UnknownGate};
+use crate::upload::write_wires;
 use crate::{D, Extension, F, H};
 use cust::function::{BlockSize, GridSize};
 use cust::memory::{DeviceCopy, DevicePointer};
 use plonk_prover::committer::{
     Constraints, LayerLeaves, Leaves, Opened, Oracle, Permutation, Polynomials, Work,
 };
-use plonk_prover::{Circuit, Committer, Proof, ProveError, Stage, Stages, wire_column};
+use plonk_prover::{Circuit, Committer, Proof, ProveError, Stage, Stages};
 use plonky2::field::extension::quadratic::QuadraticExtension;
 use plonky2::field::polynomial::PolynomialValues;
 use plonky2::field::types::{Field, Field64, PrimeField64};
@@ -330,8 +331,8 @@ impl DeviceCircuit {
         witness: &PartitionWitness<'_, F>,
         stages: &mut Stages,
     ) -> Result<Proof, DeviceError> {
-        let columns = (0..witness.num_wires).flat_map(|column| wire_column(witness, column));
-        let columns: Vec<u64> = columns.map(|wire| wire.to_canonical_u64()).collect();
+        let mut columns = vec![0; witness.degree * witness.num_wires];
+        write_wires(witness, &mut columns);
         let wires = stages.time(Stage::Upload, || self.device.upload(&columns))?;
         let public_inputs = plonk_prover::public_inputs(&self.circuit.prover_only, witness);
         self.prove_uploaded(public_inputs, wires, stages, &mut || ())

@@ -163,7 +163,7 @@ impl Device {
     fn measure_uploads(&self) -> Result<f64, DriverError> {
         let elements = vec![1; (PROBE_BYTES / ELEMENT_BYTES).min(self.0.ranges.borrow().length() / 2)];
         let buffer = self.allocate(elements.len())?;
-        self.page_lock(&elements);
+        let _lock = PageLock::new(&elements);
         let mut fastest = f64::INFINITY;
         for _ in 0..PROBES {
             let begun = Instant::now();
@@ -172,7 +172,6 @@ impl Device {
             copied.synchronize().map_err(self.failed("cuEventSynchronize"))?;
             fastest = fastest.min(begun.elapsed().as_secs_f64());
         }
-        self.page_unlock(&elements);
         Ok(size_of_val(elements.as_slice()) as f64 / fastest)
     }
 

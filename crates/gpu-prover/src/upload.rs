@@ -53,6 +53,14 @@ pub(crate) enum Wires {
     Uploaded(Upload),
 }
 
+/// Writes a witness's wires, column by column, canonical.
+pub(crate) fn write_wires(witness: &PartitionWitness<'_, F>, memory: &mut [u64]) {
+    memory.par_chunks_exact_mut(witness.degree).enumerate().for_each(|(column, values)| {
+        let wires = wire_column(witness, column).map(|wire| wire.to_canonical_u64());
+        values.iter_mut().zip(wires).for_each(|(value, wire)| *value = wire);
+    });
+}
+
 impl Shelf {
     fn memories(&self) -> MutexGuard<'_, Vec<Vec<u64>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -69,11 +77,7 @@ impl Shelf {
         // From here on the shelf has it back whatever happens.
         let memory = known.unwrap_or_else(|| vec![0; length]);
         let mut staged = Staged { memory, length, shelf: self.clone() };
-        let columns = staged.memory[..length].par_chunks_exact_mut(witness.degree);
-        columns.enumerate().for_each(|(column, values)| {
-            let wires = wire_column(witness, column).map(|wire| wire.to_canonical_u64());
-            values.iter_mut().zip(wires).for_each(|(value, wire)| *value = wire);
-        });
+        write_wires(witness, &mut staged.memory[..length]);
         staged
     }
 

@@ -149,7 +149,12 @@ impl Rates {
             std::hint::black_box(ends);
         }));
         let bytes = 2.0 * COPIED as f64 / copy;
-        Self { bytes, uploaded_bytes: bytes, permutations: (threads * PERMUTED * LANES) as f64 / permute }
+        // Nothing comes to it from elsewhere.
+        Self {
+            bytes,
+            uploaded_bytes: f64::INFINITY,
+            permutations: (threads * PERMUTED * LANES) as f64 / permute,
+        }
     }
 }
 
@@ -179,11 +184,5 @@ mod tests {
         assert_eq!(needs.floor(Stage::Upload, &rates), Duration::from_secs(30));
         let hashes = Needs { permutations: 10, ..needs };
         assert_eq!(hashes.floor(Stage::Hashing, &rates), Duration::from_secs(5));
-    }
-
-    #[test]
-    fn this_machine_moves_and_hashes() {
-        let Rates { bytes, permutations, .. } = Rates::of_this_machine();
-        assert!(bytes > 1e6 && permutations > 1e3, "{bytes} {permutations}");
     }
 }
