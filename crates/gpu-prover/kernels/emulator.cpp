@@ -52,9 +52,10 @@ std::mutex all;
 long calls = 0;
 long live = 0;
 size_t used = 0;
-std::map<void *, size_t> allocations;
+// These are never destroyed: devices' threads may still close what they have while the process ends.
+auto &allocations = *new std::map<void *, size_t>;
 // Host memory that is page-locked: where it begins, and how long it is.
-std::map<const char *, size_t> locked;
+auto &locked = *new std::map<const char *, size_t>;
 
 size_t number(const char *variable, size_t otherwise) {
     const char *text = getenv(variable);
@@ -101,7 +102,7 @@ struct Fiber {
 };
 
 // As many as the largest block so far has threads. They never end: each runs one thread after the other.
-std::deque<Fiber> fibers;
+auto &fibers = *new std::deque<Fiber>;
 
 jmp_buf scheduler;
 Fiber *running = nullptr;
@@ -229,7 +230,7 @@ struct Event {
     long at = 0;
 };
 
-std::vector<std::shared_ptr<Stream>> streams;
+auto &streams = *new std::vector<std::shared_ptr<Stream>>;
 // What some work of a device failed with: from then on every wait for it does.
 int broken[DEVICES_MAX];
 
