@@ -13,6 +13,7 @@ pub mod circuit;
 pub mod commitment;
 pub mod device;
 pub mod driver;
+mod error;
 mod gates;
 mod metrics;
 mod nvml;
@@ -20,6 +21,7 @@ pub mod pool;
 mod service;
 mod upload;
 
+pub use error::DeviceError;
 use plonky2::field::extension::quadratic::QuadraticExtension;
 use plonky2::field::goldilocks_field::GoldilocksField;
 use plonky2::hash::poseidon::PoseidonHash;

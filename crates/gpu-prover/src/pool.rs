@@ -8,8 +8,9 @@
 //! A device that fails, by a driver's error, by a proof that the CPU makes differently, or by silence, is opened once more; after a second
 //! failure it is out of service until the process is started again.
 
+use crate::DeviceError;
 use crate::F;
-use crate::circuit::{DeviceError, device_bytes};
+use crate::circuit::device_bytes;
 use crate::metrics::{self, CircuitOutcome, DEVICE_METRICS, DeviceLabels, OutcomeLabels};
 use crate::nvml::Watch;
 use crate::service::{Answer, Job, Order, serve};

@@ -1,7 +1,8 @@
 //! A device's thread: proves what comes, has the next witness uploaded meanwhile, and opens the device again when it fails.
 
+use crate::DeviceError;
 use crate::F;
-use crate::circuit::{DeviceCircuit, DeviceError, device_bytes};
+use crate::circuit::{DeviceCircuit, device_bytes};
 use crate::device::{ArenaUse, Device};
 use crate::driver::DriverError;
 use crate::metrics::{DEVICE_METRICS, DeviceLabels, observe};

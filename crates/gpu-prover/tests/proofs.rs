@@ -10,7 +10,8 @@
 mod emulated;
 
 use emulated::{ARENA, CHILD, Control, device, emulator, said};
-use gpu_prover::circuit::{DeviceCircuit, DeviceError, device_bytes};
+use gpu_prover::DeviceError;
+use gpu_prover::circuit::{DeviceCircuit, device_bytes};
 use gpu_prover::device::Device;
 use gpu_prover::driver;
 use plonk_prover::sample::{Sample, other_configs, standard_config};
