@@ -4,7 +4,7 @@ use crate::{Output, batch::BatchArgs};
 use clap::{Args, Subcommand};
 use job_store::{
     AttemptReport, BatchReport, CircuitProgress, DatabaseUrl, Demand, JobCount, StuckJob, VersionReport,
-    WorkerReport,
+    WorkerReport, job_id_as_text,
 };
 use proving_model::{AggregationRound, JobStatus, Stage};
 use schemars::JsonSchema;
@@ -91,6 +91,8 @@ pub(crate) struct BatchView<'a> {
 /// A job that failed, or was put back, as JSON shows it.
 #[derive(Serialize, JsonSchema)]
 struct StuckView<'a> {
+    #[serde(serialize_with = "job_id_as_text")]
+    #[schemars(with = "String")]
     job_id: i64,
     job: String,
     status: &'static str,

@@ -229,7 +229,9 @@ async fn why_says_what_a_job_waits_for_and_cancel_asks_first() {
     snapshot!(scene.run_cli(&["--json", "why", "--number=3"]));
     let job = serde_json::from_str::<serde_json::Value>(&scene.run_cli(&["--json", "why", "--number=3"]))
         .unwrap()["jobs"][0]["job_id"]
-        .to_string();
+        .as_str()
+        .unwrap()
+        .to_owned();
     snapshot!(scene.run_cli(&["why", &job]));
     snapshot!(scene.run_cli(&["attempts", &job]));
     snapshot!(scene.run_cli(&["quarantine", &job, "--dry-run"]));
@@ -311,16 +313,17 @@ async fn a_batch_that_fails_says_why() {
     snapshot!(scene.run_cli(&["status", "batch", "--chain-id=9", "--number=1"]));
     snapshot!(scene.run_cli(&["why", "--chain-id=9", "--number=1"]));
     let why = scene.run_cli(&["why", "--chain-id=9", "--number=1", "--json"]);
-    let failed = serde_json::from_str::<serde_json::Value>(&why).unwrap()["jobs"][0]["job_id"].to_string();
-    snapshot!(scene.run_cli(&["attempts", &failed]));
+    let why: serde_json::Value = serde_json::from_str(&why).unwrap();
+    let failed = why["jobs"][0]["job_id"].as_str().unwrap();
+    snapshot!(scene.run_cli(&["attempts", failed]));
     snapshot!(scene.run_cli(&["status", "queue"]));
     let fetch = output(scene.program("prover_cli").args(["proof", "fetch", "-c9", "-n1"]));
     assert_eq!(fetch.status.code(), Some(1));
     snapshot!(stderr(&fetch));
     snapshot!(scene.run_cli(&["requeue", "--chain-id=9", "--number=1", "--dry-run"]));
-    assert!(scene.run_cli(&["why", &failed]).contains("failed for good"), "nothing was changed");
+    assert!(scene.run_cli(&["why", failed]).contains("failed for good"), "nothing was changed");
     snapshot!(scene.run_cli(&["--json", "requeue", "--chain-id=9", "--number=1"]));
-    assert!(scene.run_cli(&["why", &failed]).contains("is queued"));
+    assert!(scene.run_cli(&["why", failed]).contains("is queued"));
     snapshot!(scene.run_cli(&["requeue", "--chain-id=9", "--number=1"]));
 }
 

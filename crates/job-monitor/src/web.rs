@@ -1,11 +1,13 @@
 //! What the job monitor serves: a page at `/`, live by server-sent events, and `/queue_report`. All of it only reads.
 //!
-//! However many look at the page, the store is asked once a look, and only while somebody looks.
+//! However many look at the page, the store is asked once a look, and only while somebody looks; the report is made once for all who ask
+//! meanwhile.
 
 use crate::LOOK_SHARE;
 use crate::queue_report::queue_report;
 use axum::{
     Router,
+    body::Bytes,
     extract::State,
     http::{HeaderName, StatusCode, header},
     response::{IntoResponse, Response, Sse, sse::Event},
@@ -20,7 +22,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Between two looks.
@@ -41,7 +43,19 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 struct Shown {
     store: JobStore,
     looks: watch::Sender<Arc<str>>,
+    report: Arc<Mutex<Reported>>,
     stop: CancellationToken,
+}
+
+/// The last queue report.
+#[derive(Debug)]
+struct Reported {
+    /// As JSON; `None` where the store had no answer.
+    report: Option<Bytes>,
+    /// Whoever asked before this shares it.
+    at: Instant,
+    /// Whoever asks before this does too: reports take [`LOOK_SHARE`] of the time at most.
+    due: Instant,
 }
 
 /// What a page is sent at every look.
@@ -67,6 +81,8 @@ struct Trouble {
 pub fn routes(store: JobStore, stop: CancellationToken) -> Router {
     let (looks, _) = watch::channel(Arc::from(""));
     tokio::spawn(look(store.clone(), looks.clone(), stop.clone()));
+    let now = Instant::now();
+    let none = Arc::new(Mutex::new(Reported { report: None, at: now, due: now }));
     let file = |kind: &'static str, content: &'static str| {
         get(move || async move {
             let headers: [(HeaderName, &str); 4] = [
@@ -84,16 +100,33 @@ pub fn routes(store: JobStore, stop: CancellationToken) -> Router {
         .route("/page.js", file("text/javascript; charset=utf-8", include_str!("../page/page.js")))
         .route("/events", get(events))
         .route("/queue_report", get(report))
-        .with_state(Shown { store, looks, stop })
+        .with_state(Shown { store, looks, report: none, stop })
 }
 
 async fn report(State(shown): State<Shown>) -> Response {
-    match queue_report(&shown.store).await {
-        Ok(report) => axum::Json(report).into_response(),
+    let asked = Instant::now();
+    let mut last = shown.report.lock().await;
+    let begun = Instant::now();
+    if last.at < asked && last.due <= begun {
+        let report = made_report(&shown.store).await;
+        // No answer is shared with who waited for it, and kept for nobody else.
+        let rest = report.as_ref().map_or(Duration::ZERO, |_| begun.elapsed() * LOOK_SHARE);
+        let at = Instant::now();
+        *last = Reported { report, at, due: at + rest };
+    }
+    match &last.report {
+        Some(report) => ([(header::CONTENT_TYPE, "application/json")], report.clone()).into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n").into_response(),
+    }
+}
+
+async fn made_report(store: &JobStore) -> Option<Bytes> {
+    match queue_report(store).await.and_then(|report| json(&report)) {
+        Ok(report) => Some(report.into()),
         Err(e) => {
             // The database's own words may name hosts and users: they are for the log.
             tracing::warn!("no queue report: {e}");
-            (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n").into_response()
+            None
         }
     }
 }
@@ -192,5 +225,9 @@ async fn look_once(store: &JobStore, costly: &mut Option<Costly>) -> Result<Stri
     let overview = store.overview().await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let look = Look { now, overview: &overview, time_left, throughput };
-    serde_json::to_string(&look).map_err(|e| StoreError::Invalid(e.to_string()))
+    json(&look)
+}
+
+fn json(value: &impl Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|e| StoreError::Invalid(e.to_string()))
 }

@@ -1,7 +1,9 @@
 //! Why a job does not run. Asked of the same columns, in the same order, as a pick asks; a test has the two agree on random states.
 
 use crate::metrics::QueryTimer;
-use crate::model::{GENERATOR, batch_id, generator_id, ids_of_batch, job_key, position_of, queue};
+use crate::model::{
+    GENERATOR, batch_id, generator_id, ids_of_batch, job_id_as_text, job_key, position_of, queue,
+};
 use crate::pick::{PickFilter, SUSPECT_DEATHS};
 use crate::{JobStore, StoreError};
 use proving_model::{BatchId, BatchStatus, JobKey, JobStatus};
@@ -18,7 +20,9 @@ const PLACES_MAX: i64 = 10_000;
 /// A job that another waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Missing {
-    /// Row id.
+    /// Row id, as a text: it has more digits than a double holds.
+    #[serde(serialize_with = "job_id_as_text")]
+    #[schemars(with = "String")]
     pub job_id: i64,
     /// Place within the batch, in words.
     pub job: String,
@@ -137,7 +141,9 @@ pub enum Why {
 /// A job, and why it does not run.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Explanation {
-    /// Row id.
+    /// Row id, as a text: it has more digits than a double holds.
+    #[serde(serialize_with = "job_id_as_text")]
+    #[schemars(with = "String")]
     pub job_id: i64,
     /// Its batch.
     #[serde(skip)]

@@ -65,7 +65,7 @@ pub use keeper::{LeaseKeeper, Prolonged, Pulse};
 pub use leadership::Leader;
 pub use maintenance::Rescued;
 pub use metrics::{STORE_METRICS, StoreMetrics};
-pub use model::{LeasedJob, Predecessor, RetryPolicy};
+pub use model::{LeasedJob, Predecessor, RetryPolicy, job_id_as_text};
 pub use operate::{Cancelled, Deleted, Drained, JobChange, Mode, Requeued};
 pub use overview::{
     BatchOverview, Overview, ROUND_NAMES, RunningJob, StageOverview, StateCounts, Throughput, Trouble,

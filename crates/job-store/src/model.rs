@@ -148,6 +148,15 @@ pub(crate) const fn position_of(job_id: i64) -> i64 {
     job_id >> PLACE_BITS
 }
 
+/// Writes a job's id as JSON has it: as a text. From the 65,536th batch on it has more bits than a double, which is what jq and
+/// browsers read a number as, and would round it to the id of another job.
+///
+/// # Errors
+/// The serializer's own.
+pub fn job_id_as_text<S: serde::Serializer>(job_id: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(job_id)
+}
+
 /// The ids of a batch's jobs: from the first, up to and without the second.
 pub(crate) fn ids_of_batch(position: i64) -> (i64, i64) {
     (position << PLACE_BITS, (position + 1) << PLACE_BITS)
@@ -222,6 +231,14 @@ pub(crate) fn size(artifact: &ArtifactRef) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_id_of_a_late_batches_job_is_whole_in_json() {
+        let (first, _) = ids_of_batch(1 << 20);
+        let missing = crate::Missing { job_id: first + 1, job: String::new(), status: String::new() };
+        let json = serde_json::to_value(&missing).expect("no bytes");
+        assert_eq!(json["job_id"], (first + 1).to_string());
+    }
 
     #[test]
     fn ids_are_unique_within_and_between_batches_and_tell_their_batch() {

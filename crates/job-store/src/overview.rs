@@ -3,7 +3,7 @@
 //! The counts read the whole hot table, which takes as long as it is large: whoever looks again and again rests in proportion.
 
 use crate::metrics::QueryTimer;
-use crate::model::{job_key, position_of};
+use crate::model::{job_id_as_text, job_key, position_of};
 use crate::pause::Paused;
 use crate::{JobStore, StoreError};
 use proving_model::{AggregationRound, JobStatus, Stage};
@@ -98,8 +98,10 @@ pub struct StageOverview {
 /// A job in a worker's hands.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct RunningJob {
-    /// Its id, as a text: it has more digits than a browser's numbers.
-    pub job_id: String,
+    /// Its id, as a text: it has more digits than a double holds.
+    #[serde(serialize_with = "job_id_as_text")]
+    #[schemars(with = "String")]
+    pub job_id: i64,
     /// Its chain.
     pub chain_id: i64,
     /// Its batch.
@@ -126,7 +128,9 @@ pub struct WorkerOverview {
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Trouble {
     /// The job's id, as a text.
-    pub job_id: String,
+    #[serde(serialize_with = "job_id_as_text")]
+    #[schemars(with = "String")]
+    pub job_id: i64,
     /// The job's place, in words.
     pub job: String,
     /// Its chain; `None` for a batch that was deleted.
@@ -324,7 +328,7 @@ impl JobStore {
         let mut running: HashMap<uuid::Uuid, Vec<RunningJob>> = HashMap::new();
         for row in rows {
             running.entry(row.worker_id).or_default().push(RunningJob {
-                job_id: row.id.to_string(),
+                job_id: row.id,
                 chain_id: row.chain_id,
                 batch_number: row.batch_number,
                 job: job_key(row.id)?.to_string(),
@@ -361,7 +365,7 @@ impl JobStore {
         rows.into_iter()
             .map(|row| {
                 Ok(Trouble {
-                    job_id: row.job_id.to_string(),
+                    job_id: row.job_id,
                     job: job_key(row.job_id)?.to_string(),
                     chain_id: row.chain_id,
                     batch_number: row.number,

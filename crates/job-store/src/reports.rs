@@ -3,7 +3,7 @@
 use crate::batches::find_batch;
 use crate::estimate::{CircuitProgress, circuit_progress, estimate_seconds};
 use crate::metrics::QueryTimer;
-use crate::model::{ids_of_batch, job_key};
+use crate::model::{ids_of_batch, job_id_as_text, job_key};
 use crate::{Batch, JobStore, StoreError};
 use proving_model::{BatchId, BatchStatus, JobKey, JobStatus};
 use schemars::JsonSchema;
@@ -74,7 +74,9 @@ pub struct BatchReport {
 /// One attempt.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct AttemptReport {
-    /// The job.
+    /// The job, as a text: its id has more digits than a double holds.
+    #[serde(serialize_with = "job_id_as_text")]
+    #[schemars(with = "String")]
     pub job_id: i64,
     /// 1, 2, 3 …
     pub attempt: i32,

@@ -184,11 +184,11 @@ async fn a_job_that_kills_its_workers_is_quarantined_and_costs_its_neighbours_tw
     });
     assert_eq!(deaths, 5, "{status:#}");
     assert!(status["error"].as_str().unwrap().contains("quarantined: 5 workers died"), "{status:#}");
-    let mut by_job: BTreeMap<i64, u32> = BTreeMap::new();
+    let mut by_job: BTreeMap<String, u32> = BTreeMap::new();
     let ended = |attempt: &&serde_json::Value| !attempt["outcome"].is_null();
     for attempt in status["troubled_attempts"].as_array().unwrap().iter().filter(ended) {
         assert_eq!(attempt["outcome"], "worker_died", "{status:#}");
-        *by_job.entry(attempt["job_id"].as_i64().unwrap()).or_default() += 1;
+        *by_job.entry(attempt["job_id"].as_str().unwrap().to_owned()).or_default() += 1;
     }
     let mut counts: Vec<u32> = by_job.into_values().collect();
     counts.sort_unstable();
