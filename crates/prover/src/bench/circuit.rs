@@ -7,13 +7,13 @@ use plonk_prover::floor::{Needs, Rates};
 use plonk_prover::sample::{Sample, standard_config};
 use plonk_prover::{Stage, Stages};
 use serde::Serialize;
-use std::{collections::BTreeMap, fmt::Write as _, time::Instant};
+use std::{collections::BTreeMap, fmt::Write as _, ops::RangeInclusive, time::Instant};
 
 #[derive(Debug, Args)]
 pub(crate) struct CircuitArgs {
-    /// The circuits' sizes: powers of two, of rows; more than one figure with commas.
-    #[arg(long, value_delimiter = ',', default_value = "12,13,14", value_parser = clap::value_parser!(u8).range(5..=20))]
-    log_size: Vec<u8>,
+    /// The circuits' sizes, as powers of two of rows: one, some (12,14) or a range, both ends included (12..18).
+    #[arg(long, default_value = "12..14", value_parser = log_sizes)]
+    log_size: LogSizes,
     /// How often each is measured.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -24,6 +24,34 @@ pub(crate) struct CircuitArgs {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+}
+
+/// Powers of two of rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct LogSizes(Vec<u8>);
+
+/// What plonky2 builds, and this machine's memory holds.
+const LOG_SIZES: RangeInclusive<u8> = 5..=20;
+
+fn log_sizes(text: &str) -> Result<LogSizes, String> {
+    let one = |text: &str| {
+        let size = text.trim().parse().ok().filter(|size| LOG_SIZES.contains(size));
+        size.ok_or_else(|| format!("{text:?} is not in {}..{}", LOG_SIZES.start(), LOG_SIZES.end()))
+    };
+    let mut sizes = Vec::new();
+    for part in text.split(',') {
+        match part.split_once("..") {
+            None => sizes.push(one(part)?),
+            Some((first, last)) => {
+                let range = one(first)?..=one(last.trim_start_matches('='))?;
+                if range.is_empty() {
+                    return Err(format!("{part:?} ends before it begins"));
+                }
+                sizes.extend(range);
+            }
+        }
+    }
+    Ok(LogSizes(sizes))
 }
 
 #[derive(Debug, Serialize)]
@@ -89,7 +117,7 @@ fn measure(args: &CircuitArgs) -> anyhow::Result<Figures> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let rates = Rates::of_this_machine();
     let mut circuits = Vec::new();
-    for &log_size in &args.log_size {
+    for &log_size in &args.log_size.0 {
         // One row more than half of it, and the library fills it up.
         let rows = (1 << (log_size - 1)) + 1;
         let sample = Sample::new(standard_config(), rows).map_err(anyhow::Error::msg)?;
@@ -304,4 +332,21 @@ fn write_floors(lines: &mut String, floors: &BTreeMap<&'static str, f64>, digits
     let _ = write!(lines, "{:>6} {:>8} {:8.digits$} {:>6}", "floor", "", floors.values().sum::<f64>(), "");
     write_stages(lines, floors, digits);
     let _ = writeln!(lines);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_given_one_by_one_or_from_to() {
+        let sizes = |text| log_sizes(text).map(|LogSizes(sizes)| sizes);
+        assert_eq!(sizes("12"), Ok(vec![12]));
+        assert_eq!(sizes("11,13..15"), Ok(vec![11, 13, 14, 15]));
+        assert_eq!(sizes("12..=18"), sizes("12..18"));
+        assert_eq!(sizes("18..12"), Err("\"18..12\" ends before it begins".to_owned()));
+        for refused in ["", "4", "12..21", "twelve", "12,", "..", "12...14"] {
+            assert!(sizes(refused).is_err(), "{refused}");
+        }
+    }
 }
