@@ -442,7 +442,7 @@ fn spawn(
     }
     command.arg(programs.join("postgres")).arg("-D").arg(data).arg("-k").arg(socket_folder);
     command.args(["-c", "listen_addresses=", "-c", "max_connections=200"]);
-    // A pick passes over the index entries of all that was picked since the last vacuum: a minute's, as it ships, make it four times as long.
+    // A pick passes over the index entries of all that was picked since the last vacuum: those of a minute, as it ships, are many.
     command.args(["-c", "autovacuum_naptime=10s"]);
     for (name, value) in &options.settings {
         command.arg("-c").arg(format!("{name}={value}"));

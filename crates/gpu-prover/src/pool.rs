@@ -8,13 +8,12 @@
 //! A device that fails, by a driver's error, by a proof that the CPU makes differently, or by silence, is opened once more; after a second
 //! failure it is out of service until the process is started again.
 
-use crate::DeviceError;
-use crate::F;
 use crate::circuit::device_bytes;
 use crate::metrics::{self, CircuitOutcome, DEVICE_METRICS, DeviceLabels, OutcomeLabels};
 use crate::nvml::Watch;
 use crate::service::{Answer, Job, Order, serve};
 use crate::upload::Shelf;
+use crate::{DeviceError, F};
 use plonk_prover::{Circuit, CircuitProver, OnCpu, Proof, Unproven, public_inputs, verified, witness_of};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -1,13 +1,12 @@
 //! A device's thread: proves what comes, has the next witness uploaded meanwhile, and opens the device again when it fails.
 
-use crate::DeviceError;
-use crate::F;
 use crate::circuit::{DeviceCircuit, device_bytes};
 use crate::device::{ArenaUse, Device};
 use crate::driver::DriverError;
 use crate::metrics::{DEVICE_METRICS, DeviceLabels, observe};
 use crate::pool::{PLACES, PoolSettings};
 use crate::upload::{Shelf, Staged, Wires};
+use crate::{DeviceError, F};
 use plonk_prover::sample::{Sample, standard_config};
 use plonk_prover::{Circuit, Proof, Stage, Stages};
 use std::collections::{HashMap, hash_map::Entry};
