@@ -72,6 +72,8 @@ pub struct MonitorMetrics {
     /// The longest estimate of the time left to a batch in progress; 0 when there is none to go by.
     #[metrics(unit = Unit::Seconds)]
     pub(crate) time_left: Gauge<f64>,
+    /// The share of the positions for batches that is used up, from 0 to 1; at 1 the database takes no more batches.
+    pub(crate) positions_used: Gauge<f64>,
     /// Circuits that were proven in the last hour.
     pub(crate) proofs_last_hour: Gauge<i64>,
     /// Batches that were proven in the last hour.

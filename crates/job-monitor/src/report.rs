@@ -102,6 +102,7 @@ fn report_vitals(vitals: &Vitals) {
     MONITOR_METRICS.batches[&BatchState::Failed].set(vitals.batches_failed);
     MONITOR_METRICS.oldest_batch.set(vitals.oldest_batch_seconds.unwrap_or(0.0));
     MONITOR_METRICS.late_batches.set(vitals.late_batches);
+    MONITOR_METRICS.positions_used.set(vitals.positions_used);
     MONITOR_METRICS.time_left.set(vitals.time_left_seconds.unwrap_or(0.0));
     MONITOR_METRICS.proofs_last_hour.set(vitals.proofs_last_hour);
     MONITOR_METRICS.batches_last_hour.set(vitals.batches_last_hour);

@@ -2,7 +2,7 @@
 
 use crate::chains::{arrange, is_in_order, lock_chain, take_start_tag};
 use crate::metrics::QueryTimer;
-use crate::model::{GENERATOR, artifact, batch_id, generator_id, queue, size, turn};
+use crate::model::{GENERATOR, POSITION_MAX, artifact, batch_id, generator_id, queue, size, turn};
 use crate::pause::held_queue;
 use crate::{JobStore, StoreError};
 use proving_model::{ArtifactRef, BatchId, BatchStatus, MemoryClass, ProtocolVersion, Stage};
@@ -147,12 +147,16 @@ impl JobStore {
                 let mut transaction = connection.begin().await.map_err(error("insert_batch"))?;
                 let (chain_id, number) = (i64::from(batch.id.chain_id), i64::from(batch.id.number));
                 let chain = lock_chain(&mut transaction, batch.id.chain_id).await?;
+                // Looked up first: an insertion that fails or meets its batch would use up a position all the same.
+                if find_batch(&mut transaction, batch.id).await?.is_some() {
+                    return Ok(InsertedBatch::AlreadyThere);
+                }
+                check_new_batch(&mut transaction, batch).await?;
                 let start_tag = take_start_tag(&mut transaction, batch.id.chain_id, &chain).await?;
                 let position = sqlx::query_scalar!(
                     "INSERT INTO batches (chain_id, number, protocol_minor, protocol_patch, priority,
                                           input_key, input_checksum, input_size_bytes, start_tag, deadline)
                      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::timestamptz)
-                     ON CONFLICT DO NOTHING
                      RETURNING position",
                     chain_id,
                     number,
@@ -165,22 +169,16 @@ impl JobStore {
                     start_tag,
                     batch.deadline
                 )
-                .fetch_optional(&mut *transaction)
+                .fetch_one(&mut *transaction)
                 .await
-                .map_err(|e| match &e {
-                    // 22007, 22008: no time that the database can read.
-                    sqlx::Error::Database(cause)
-                        if cause.code().is_some_and(|code| code.starts_with("2200")) =>
-                    {
-                        StoreError::Invalid(format!(
-                            "the deadline {:?} is not a time, such as 2026-11-21T18:00:00Z: {}",
-                            batch.deadline.as_deref().unwrap_or_default(),
-                            cause.message()
-                        ))
-                    }
+                .map_err(|e| match code(&e).as_deref() {
+                    Some(SEQUENCE_EXHAUSTED) => StoreError::Invalid(format!(
+                        "{} cannot be inserted: this database has given out all {POSITION_MAX} positions that its \
+                         batches can have; create another database for further batches",
+                        batch.id
+                    )),
                     _ => error("insert_batch")(e),
                 })?;
-                let Some(position) = position else { return Ok(InsertedBatch::AlreadyThere) };
                 // What is left of an earlier one of this number is collected with this one's, when this one is over.
                 sqlx::query!(
                     "DELETE FROM deleted_batches WHERE chain_id = $1 AND number = $2",
@@ -243,6 +241,45 @@ impl JobStore {
         let _timer = QueryTimer::start("batch");
         self.hot.run("batch", async |connection: &mut PgConnection| find_batch(connection, id).await).await
     }
+}
+
+/// PostgreSQL's code for a sequence at its end.
+const SEQUENCE_EXHAUSTED: &str = "2200H";
+/// PostgreSQL's codes for a text that is no time, and for one that is out of range.
+const NO_TIME: [&str; 2] = ["22007", "22008"];
+
+fn code(error: &sqlx::Error) -> Option<String> {
+    Some(error.as_database_error()?.code()?.into_owned())
+}
+
+/// Refuses a batch whose deadline is no time or whose version is not known.
+async fn check_new_batch(connection: &mut PgConnection, batch: &NewBatch) -> Result<(), StoreError> {
+    let row = sqlx::query!(
+        r#"SELECT $1::text::timestamptz::text AS deadline,
+                  EXISTS (SELECT FROM protocol_versions WHERE minor = $2 AND patch = $3) AS "is_known!""#,
+        batch.deadline,
+        i32::from(batch.version.minor),
+        i32::from(batch.version.patch)
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(|e| match &e {
+        sqlx::Error::Database(cause) if code(&e).is_some_and(|code| NO_TIME.contains(&&*code)) => {
+            StoreError::Invalid(format!(
+                "the deadline {:?} is not a time, such as 2026-11-21T18:00:00Z: {}",
+                batch.deadline.as_deref().unwrap_or_default(),
+                cause.message()
+            ))
+        }
+        _ => StoreError::database("insert_batch")(e),
+    })?;
+    if row.is_known {
+        return Ok(());
+    }
+    Err(StoreError::Invalid(format!(
+        "protocol version {} is not known to the database: run `prover_cli insert-version`",
+        batch.version
+    )))
 }
 
 /// A batch's row.

@@ -86,6 +86,9 @@ const COMPRESSION_LANE: i16 = 10;
 /// Bits of the place within the batch; the position takes the rest.
 pub(crate) const PLACE_BITS: u32 = SEQUENCE_BITS + DEPTH_BITS + CIRCUIT_BITS + LANE_BITS;
 
+/// The last position that a batch can have; the schema's sequence ends there.
+pub(crate) const POSITION_MAX: i64 = (1 << (i64::BITS - 1 - PLACE_BITS)) - 1;
+
 /// The id of the job at a place of the batch at a position. Two jobs never share one, and it can be told before the row is
 /// there.
 ///

@@ -2,7 +2,7 @@
 
 use crate::estimate::circuit_progress;
 use crate::metrics::QueryTimer;
-use crate::model::batch_id;
+use crate::model::{POSITION_MAX, batch_id};
 use crate::{JobStore, StoreError, estimate_seconds};
 use proving_model::BatchId;
 use sqlx::PgConnection;
@@ -40,6 +40,8 @@ pub struct Vitals {
     pub proofs_last_hour: i64,
     /// The longest estimate of the time left to a batch in progress, in seconds.
     pub time_left_seconds: Option<f64>,
+    /// The share of the positions for batches that is used up, from 0 to 1; a database that has used all takes no more batches.
+    pub positions_used: f64,
     /// Bytes of the database.
     pub database_bytes: i64,
     /// Its tables, the largest first.
@@ -69,6 +71,7 @@ impl JobStore {
                               (SELECT count(*) FROM jobs
                                WHERE finished_at > now() - interval '1 hour' AND status = 'successful'
                                  AND stage = 'circuit_proof') AS "proofs_last_hour!",
+                              (SELECT last_value FROM batches_position_seq) AS "last_position!",
                               pg_database_size(current_database()) AS "database_bytes!"
                        FROM batches WHERE status IN ('queued', 'in_progress', 'failed')"#
                 )
@@ -107,6 +110,7 @@ impl JobStore {
             batches_last_hour: row.batches_last_hour,
             proofs_last_hour: row.proofs_last_hour,
             time_left_seconds,
+            positions_used: row.last_position as f64 / POSITION_MAX as f64,
             database_bytes: row.database_bytes,
             tables,
         })

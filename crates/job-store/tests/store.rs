@@ -8,11 +8,12 @@ use job_store::{
     LeasedJob, Mode, NewBatch, NewJob, PickFilter, RetryPolicy, StoreError,
 };
 use proving_model::{
-    AggregationRound, BatchId, BatchStatus, CircuitId, HeadOfChain, JobKey, JobStatus, MemoryClass,
-    ProtocolVersion, Stage,
+    AggregationRound, ArtifactRef, BatchId, BatchStatus, CircuitId, HeadOfChain, JobKey, JobStatus,
+    MemoryClass, ProtocolVersion, Stage,
 };
+use sqlx::{Connection, PgConnection};
 use std::time::{Duration, Instant};
-use test_support::{VERSION, artifact, new_worker, store};
+use test_support::{VERSION, artifact, new_worker, store, store_and_url};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
@@ -98,6 +99,61 @@ async fn a_batch_is_inserted_once_and_another_input_is_a_conflict() {
     assert!(matches!(store.insert_batch(&batch).await, Err(StoreError::Conflict(_))));
     assert_eq!(pick(&store, Stage::WitnessGeneration, 9).await.len(), 1);
     assert!(pick(&store, Stage::WitnessGeneration, 9).await.is_empty(), "leased twice");
+}
+
+/// How many positions were given out.
+async fn positions(connection: &mut PgConnection) -> i64 {
+    let sql = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM batches_position_seq";
+    sqlx::query_scalar(sql).fetch_one(connection).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_insertion_that_changes_nothing_uses_up_no_position() {
+    let (store, url) = store_and_url().await;
+    let mut connection = PgConnection::connect(url.expose()).await.unwrap();
+    for _ in 0..3 {
+        insert(&store).await;
+    }
+    let id = BatchId { chain_id: 9, number: 9 };
+    let new = || NewBatch::new(id, VERSION, artifact("input"));
+    let other_input = NewBatch::new(BATCH, VERSION, ArtifactRef { checksum: [8; 32], ..artifact("input") });
+    let unknown = ProtocolVersion { minor: 9, patch: 9 };
+    for refused in [
+        other_input,
+        NewBatch { deadline: Some("soon".into()), ..new() },
+        NewBatch { deadline: Some("20260-99-99".into()), ..new() },
+        NewBatch { version: unknown, ..new() },
+    ] {
+        let error = store.insert_batch(&refused).await.unwrap_err();
+        assert!(!error.is_transient(), "{error}");
+    }
+    assert_eq!(positions(&mut connection).await, 1);
+    assert!(store.batch(id).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_database_without_a_position_left_refuses_batches_for_good() {
+    let (store, url) = store_and_url().await;
+    let mut connection = PgConnection::connect(url.expose()).await.unwrap();
+    let last = (1_i64 << 26) - 1;
+    let restart = format!("ALTER TABLE batches ALTER position RESTART WITH {last}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(restart)).execute(&mut connection).await.unwrap();
+    insert(&store).await;
+    let job = pick(&store, Stage::WitnessGeneration, 1).await.remove(0);
+    assert!(job.id > 0 && job.batch == BATCH, "{job:?}");
+    assert!(store.vitals().await.unwrap().positions_used >= 1.0);
+    let next = NewBatch::new(BatchId { chain_id: 9, number: 9 }, VERSION, artifact("input"));
+    for _ in 0..2 {
+        let error = store.insert_batch(&next).await.unwrap_err();
+        assert!(!error.is_transient() && error.to_string().contains("another database"), "{error}");
+    }
+    // Whoever goes past the sequence meets the CHECK.
+    let beyond = "INSERT INTO batches (chain_id, number, position, protocol_minor, protocol_patch, input_key,
+                                       input_checksum, input_size_bytes, start_tag) OVERRIDING SYSTEM VALUE
+                  SELECT chain_id, number + 1, position + 1, protocol_minor, protocol_patch, input_key,
+                         input_checksum, input_size_bytes, start_tag FROM batches";
+    let error = sqlx::raw_sql(beyond).execute(&mut connection).await.unwrap_err().to_string();
+    assert!(error.contains("position_fits_a_jobs_id"), "{error}");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 //! This is the reference that the pipeline's wall time is compared with, and the driver of the conformance suite.
 
 use crate::tree::{AggregationTree, Group, TreeNode};
-use crate::{CircuitType, Control, ProofSystem, ProofSystemError};
+use crate::{Control, ProofSystem, ProofSystemError};
 use proving_model::{AggregationRound, BatchId};
 use std::collections::HashMap;
 
@@ -26,6 +26,17 @@ pub fn prove_batch(
     witness_input: &[u8],
     control: &dyn Control,
 ) -> Result<BareRun, ProofSystemError> {
+    prove_batch_observed(system, batch, witness_input, control, &mut |_, _| ())
+}
+
+/// As [`prove_batch`]; `observe` is given each group, once its parent is due, and the proofs of its children.
+pub(crate) fn prove_batch_observed(
+    system: &dyn ProofSystem,
+    batch: BatchId,
+    witness_input: &[u8],
+    control: &dyn Control,
+    observe: &mut dyn FnMut(&Group, &[Vec<u8>]),
+) -> Result<BareRun, ProofSystemError> {
     let mut tree = AggregationTree::new(system.circuit_table())?;
     let mut basics = Vec::new();
     let mut groups = Vec::new();
@@ -47,10 +58,11 @@ pub fn prove_batch(
         run.prove(node, &payload)?;
     }
     let mut last = None;
-    for Group { parent, children } in groups {
-        let proofs = run.take(&children)?;
-        let circuit = CircuitType { round: parent.round, id: parent.circuit_id };
-        let payload = system.aggregate(batch, circuit, &proofs, control)?;
+    for group in groups {
+        let parent = group.parent;
+        let proofs = run.take(&group.children)?;
+        observe(&group, &proofs);
+        let payload = system.aggregate(batch, parent.circuit(), &proofs, control)?;
         run.prove(parent, &payload)?;
         last = Some(parent);
     }
@@ -70,7 +82,7 @@ struct Loop<'a> {
 
 impl Loop<'_> {
     fn prove(&mut self, node: TreeNode, payload: &[u8]) -> Result<(), ProofSystemError> {
-        let circuit = CircuitType { round: node.round, id: node.circuit_id };
+        let circuit = node.circuit();
         let vector = self.system.synthesize(circuit, payload, self.control)?;
         let proof = self.system.prove(circuit, vector, self.control)?;
         self.proofs.insert(node, proof);

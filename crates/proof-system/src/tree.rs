@@ -7,7 +7,7 @@
 //! **Invariant:** every proof is the child of exactly one parent, and the scheduler's is nobody's child. Each basic
 //! circuit's proofs end in one proof, a leaf's or a node's, which the recursion tip takes.
 
-use crate::{CircuitTable, ProofSystemError};
+use crate::{CircuitTable, CircuitType, ProofSystemError};
 use proving_model::{AggregationRound, CircuitId, JobKey, Stage};
 use std::collections::BTreeMap;
 
@@ -25,6 +25,12 @@ pub struct TreeNode {
 }
 
 impl TreeNode {
+    /// The circuit that stands at this place.
+    #[must_use]
+    pub fn circuit(self) -> CircuitType {
+        CircuitType { round: self.round, id: self.circuit_id }
+    }
+
     /// The job of a stage that works on this circuit.
     #[must_use]
     pub fn job(self, stage: Stage) -> JobKey {

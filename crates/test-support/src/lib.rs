@@ -78,10 +78,16 @@ pub async fn empty_database() -> DatabaseUrl {
 
 /// A fresh database with the schema and version [`VERSION`] of the mock.
 pub async fn store() -> JobStore {
-    let store = JobStore::connect(&empty_database().await).await.expect("the server runs");
+    store_and_url().await.0
+}
+
+/// As [`store`], with the database's URL.
+pub async fn store_and_url() -> (JobStore, DatabaseUrl) {
+    let url = empty_database().await;
+    let store = JobStore::connect(&url).await.expect("the server runs");
     store.migrate().await.expect("the migrations apply");
     store.insert_protocol_version(VERSION, "mock", "digest").await.expect("the version is new");
-    store
+    (store, url)
 }
 
 /// A reference to an artifact that nobody reads.
