@@ -6,7 +6,7 @@ use anyhow::Context;
 use artifact_store::ArtifactStore;
 use clap::{Args, Subcommand};
 use job_store::{DatabaseUrl, StoreError};
-use launch::{ObjectStoreArgs, ProofSystemArgs};
+use launch::{ObjectStoreArgs, VerifierArgs, verifier_in_words};
 use proving_model::{ArtifactKind, BatchId};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -30,7 +30,7 @@ pub(crate) struct FetchArgs {
     #[command(flatten)]
     object_store: ObjectStoreArgs,
     #[command(flatten)]
-    system: ProofSystemArgs,
+    system: VerifierArgs,
 }
 
 #[derive(Debug, Args)]
@@ -40,7 +40,7 @@ pub(crate) struct VerifyArgs {
     #[command(flatten)]
     object_store: ObjectStoreArgs,
     #[command(flatten)]
-    system: ProofSystemArgs,
+    system: VerifierArgs,
 }
 
 /// A batch's final proof verifies.
@@ -49,6 +49,8 @@ pub(crate) struct Verified {
     chain_id: u32,
     number: u32,
     proof_bytes: usize,
+    /// The proof system and the verification key that it was verified with.
+    verified_with: String,
     /// What it proves, in the proof system's own form.
     statement: serde_json::Value,
 }
@@ -85,12 +87,13 @@ pub(crate) async fn verify(url: &DatabaseUrl, args: VerifyArgs, output: Output) 
     let system = args.system.open()?;
     let id = args.batch.id();
     let [proof, input] = read(url, id, &args.object_store.open()?).await?;
-    let files = launch::verified_outputs(&proof, &*system, id, &input)?;
+    let files = proof_system::verify_outputs(&*system, id, &input, &proof)?;
     let statement = &files.first().context("the proof system has a statement")?.content;
-    let text = format!("{id}: the proof of {} bytes verifies\n", proof.len());
+    let verified_with = verifier_in_words(&*system);
+    let text = format!("{id}: the proof of {} bytes verifies with {verified_with}\n", proof.len());
     // A statement that is no JSON is shown as text.
     let statement = serde_json::from_slice(statement)
         .unwrap_or_else(|_| String::from_utf8_lossy(statement).into_owned().into());
     let BatchId { chain_id, number } = id;
-    output.print(&Verified { chain_id, number, proof_bytes: proof.len(), statement }, &text)
+    output.print(&Verified { chain_id, number, proof_bytes: proof.len(), verified_with, statement }, &text)
 }

@@ -59,9 +59,12 @@ async fn a_batch_from_insertion_to_its_proof() {
     snapshot!(scene.run_cli(&["status", "batch", "--number=7", "--json"]));
     snapshot!(scene.run_cli(&["status", "batch", "--number=7", "-v"]));
     snapshot!(scene.run_cli(&["status", "queue"]));
-    snapshot!(scene.run_cli(&["proof", "fetch", "--number=7"]));
-    let verified = scene.run_cli(&["proof", "verify", "--number=7"]);
-    assert!(verified.starts_with("batch 7 of chain 0: the proof of ") && verified.ends_with("verifies\n"));
+    snapshot!(scene.run_cli(&["proof", "fetch", "--proof-system=mock", "--number=7"]));
+    let verified = scene.run_cli(&["proof", "verify", "--proof-system=mock", "--number=7"]);
+    assert!(
+        verified.starts_with("batch 7 of chain 0: the proof of ")
+            && verified.ends_with("verifies with proof system mock, version 0.0.1, no verification key\n")
+    );
     snapshot!(scene.run_cli(&["set-chain", "--chain-id=3", "--head-of-chain=strict", "--share=2"]));
     snapshot!(scene.run_cli(&["--json", "set-chain", "--chain-id=3", "--share=5"]));
     let workers: serde_json::Value =
@@ -281,7 +284,11 @@ async fn what_is_paused_runs_once_it_is_resumed_and_a_restart_makes_it_again() {
     snapshot!(scene.run_cli(&["resume", "--stage=compression"]));
     assert_eq!(scene.until_ended(2, 1, LONG)["status"], "successful");
     let fetch = || {
-        std::fs::read(scene.path(scene.run_cli(&["proof", "fetch", "-c2", "-n1"]).trim()).join("proof.bin"))
+        std::fs::read(
+            scene
+                .path(scene.run_cli(&["proof", "fetch", "--proof-system=mock", "-c2", "-n1"]).trim())
+                .join("proof.bin"),
+        )
     };
     let proof = fetch().unwrap();
 
@@ -317,7 +324,8 @@ async fn a_batch_that_fails_says_why() {
     let failed = why["jobs"][0]["job_id"].as_str().unwrap();
     snapshot!(scene.run_cli(&["attempts", failed]));
     snapshot!(scene.run_cli(&["status", "queue"]));
-    let fetch = output(scene.program("prover_cli").args(["proof", "fetch", "-c9", "-n1"]));
+    let fetch =
+        output(scene.program("prover_cli").args(["proof", "fetch", "--proof-system=mock", "-c9", "-n1"]));
     assert_eq!(fetch.status.code(), Some(1));
     snapshot!(stderr(&fetch));
     snapshot!(scene.run_cli(&["requeue", "--chain-id=9", "--number=1", "--dry-run"]));
@@ -348,7 +356,7 @@ async fn bad_calls_change_nothing_and_say_what_to_do() {
         (&["pause"], 2),
         (&["pause", "--stage=proof"], 2),
         (&["resume", "--chain-id=1", "--stage=compression"], 2),
-        (&["proof", "fetch", "--number=1"], 1),
+        (&["proof", "fetch", "--proof-system=mock", "--number=1"], 1),
         (&["insert-batch", "--number=2", "--input=in.mock", "--deadline=soon"], 2),
         (&["set-chain", "--chain-id=3"], 2),
         (&["set-chain", "--chain-id=3", "--share=0"], 2),

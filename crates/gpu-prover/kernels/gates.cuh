@@ -5,7 +5,7 @@
 #include "poseidon.cuh"
 
 // Challenges that everything is run with.
-#define CHALLENGES 2
+#define CHALLENGES 3
 
 // A kind of gate as a circuit has it: the number of its kind (device.rs has the same), its selector's column, its row among the selector's
 // values, those of its selector's group; what its kind asks for; where in the tables its own begins.

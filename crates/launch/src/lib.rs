@@ -5,9 +5,9 @@ mod outputs;
 mod settings;
 mod systems;
 
-pub use outputs::{default_output_folder, verified_outputs, write_outputs};
+pub use outputs::{default_output_folder, write_outputs};
 pub use settings::{Effective, SETTINGS, Setting, effective_settings, parse, parse_from};
-pub use systems::{ProofSystemArgs, SystemName, load_keys};
+pub use systems::{ProofSystemArgs, SystemName, VerifierArgs, load_keys, verifier_in_words};
 
 use anyhow::Context;
 use artifact_store::ArtifactStore;

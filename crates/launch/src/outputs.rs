@@ -1,7 +1,7 @@
 //! The files that a proven batch ends as.
 
 use anyhow::Context;
-use proof_system::{OutputFile, ProofSystem};
+use proof_system::{ProofSystem, verify_outputs};
 use proving_model::BatchId;
 use std::{
     fs,
@@ -25,7 +25,7 @@ pub fn write_outputs(
     witness_input: &[u8],
     folder: &Path,
 ) -> anyhow::Result<()> {
-    let files = verified_outputs(proof, system, batch, witness_input)?;
+    let files = verify_outputs(system, batch, witness_input, proof)?;
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let files = files.iter().map(|file| (file.name, file.content.as_slice()));
     for (name, content) in files.chain([("proof.bin", proof)]) {
@@ -38,20 +38,4 @@ pub fn write_outputs(
         proof.len()
     );
     Ok(())
-}
-
-/// What belongs to a batch's final proof, the statement first, once the proof verifies against it.
-///
-/// # Errors
-/// When it does not.
-pub fn verified_outputs(
-    proof: &[u8],
-    system: &dyn ProofSystem,
-    batch: BatchId,
-    witness_input: &[u8],
-) -> anyhow::Result<Vec<OutputFile>> {
-    let files = system.outputs(batch, witness_input)?;
-    let statement = &files.first().context("the proof system has a statement")?.content;
-    system.verify_final(proof, statement).context("the final proof was made and does not verify")?;
-    Ok(files)
 }

@@ -81,6 +81,49 @@ impl ProofSystemArgs {
     }
 }
 
+/// The proof system that a verifier trusts. Only the flag chooses it: with an environment variable or a file that says
+/// `mock`, a proof of nothing would pass.
+#[derive(Debug, Clone, Args)]
+pub struct VerifierArgs {
+    /// Accept proofs of this proof system. Only this flag chooses it: no environment variable and no file does.
+    #[arg(
+        id = "accepted_proof_system",
+        long = "proof-system",
+        value_name = "PROOF_SYSTEM",
+        value_enum,
+        default_value = "ledger"
+    )]
+    pub proof_system: SystemName,
+    /// The mock's costs, sizes and failures, a TOML file.
+    #[arg(long, env = "ROUNDHOUSE_MOCK_FILE")]
+    pub mock_file: Option<PathBuf>,
+}
+
+impl VerifierArgs {
+    /// The proof system, with the verification key that this program ships.
+    ///
+    /// # Errors
+    /// As [`ProofSystemArgs::open`].
+    pub fn open(&self) -> anyhow::Result<Arc<dyn ProofSystem>> {
+        let is_mock = self.proof_system == SystemName::Mock;
+        if is_mock {
+            tracing::warn!("the mock's proofs prove nothing");
+        }
+        let mock_file = self.mock_file.clone().filter(|_| is_mock);
+        ProofSystemArgs { proof_system: self.proof_system, mock_file, keys: None }.open()
+    }
+}
+
+/// Names the verifier in one line: proof system, version, and the verification key's BLAKE3 digest.
+#[must_use]
+pub fn verifier_in_words(system: &dyn ProofSystem) -> String {
+    let key = system.final_verification_key_digest().map_or_else(
+        || "no verification key".to_owned(),
+        |digest| format!("verification key {digest} (BLAKE3), the one that this program ships"),
+    );
+    format!("proof system {}, version {}, {key}", system.name(), system.protocol_version())
+}
+
 /// Loads the keys for a purpose. Generating them the first time takes a minute: a bar, or a line each.
 ///
 /// # Errors

@@ -27,10 +27,10 @@ const PARAMS: LedgerParams = LedgerParams {
     node_fan_in: 2,
 };
 
-const BATCH: BatchId = BatchId { chain_id: 5, number: 6 };
+pub(crate) const BATCH: BatchId = BatchId { chain_id: 5, number: 6 };
 
 /// The small key set, generated once a test process.
-fn system() -> &'static LedgerProofSystem {
+pub(crate) fn system() -> &'static LedgerProofSystem {
     static SYSTEM: OnceLock<LedgerProofSystem> = OnceLock::new();
     SYSTEM.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
@@ -45,7 +45,7 @@ fn system() -> &'static LedgerProofSystem {
 }
 
 /// So many transfers of this amount, from ada to bob and from bob to cyd in turn.
-fn input(transfers: usize, amount: u64) -> LedgerInput {
+pub(crate) fn input(transfers: usize, amount: u64) -> LedgerInput {
     let pairs = [("ada", "bob"), ("bob", "cyd")];
     LedgerInput {
         accounts: vec![("ada".to_owned(), 1000), ("bob".to_owned(), 500)],
@@ -146,14 +146,13 @@ fn a_leaf_takes_only_proofs_of_its_own_circuit_that_chain() {
     }
     // The same constraints under another key: the one circuit, built with another domain separator.
     let params = PARAMS;
-    let mut builder =
-        crate::Builder::new(plonky2::plonk::circuit_data::CircuitConfig::standard_recursion_config());
+    let mut builder = crate::Builder::new(crate::circuits::configs::recursion_config());
     builder.set_domain_separator(vec![F::from_canonical_usize(77)]);
     crate::circuits::transfer_execution::define(&mut builder, &params);
     let foreign = builder.build::<C>();
     let mut witness = Witness::new();
     let targets = crate::circuits::transfer_execution::allocate(
-        &mut crate::Builder::new(plonky2::plonk::circuit_data::CircuitConfig::standard_recursion_config()),
+        &mut crate::Builder::new(crate::circuits::configs::recursion_config()),
         &params,
     );
     let this_input = input(TRANSFERS, 10);
@@ -244,11 +243,11 @@ fn the_scheduler_ties_the_kinds_together_and_exposes_the_statement() {
     let scheduled = schedule(&honest_tip).unwrap();
     let statement = crate::execution::statement_of(PARAMS, BATCH, &input(TRANSFERS, 10)).unwrap();
     let found: Vec<u64> = scheduled.public_inputs.iter().map(PrimeField64::to_canonical_u64).collect();
-    assert_eq!(found[..2], [5, 6], "chain and number");
-    assert_eq!(found[2..6], statement.root_before.0);
-    assert_eq!(found[6..10], statement.root_after.0);
-    assert_eq!(found[10], TRANSFERS as u64, "transfers");
-    assert_eq!(found[11..], statement.public_data_hash.0);
+    assert_eq!(found[..4], [5, 0, 6, 0], "chain and number, each low half first");
+    assert_eq!(found[4..8], statement.root_before.numbers());
+    assert_eq!(found[8..12], statement.root_after.numbers());
+    assert_eq!(found[12], TRANSFERS as u64, "transfers");
+    assert_eq!(found[13..], statement.public_data_hash.numbers());
 
     assert!(schedule(&tip([execution, other_storage, data])).is_none(), "storage of another batch");
     assert!(schedule(&tip([execution, storage, other_data])).is_none(), "public data of another batch");

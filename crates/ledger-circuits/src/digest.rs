@@ -5,12 +5,12 @@
 //! capacity 4 elements: 128 bits).
 
 use crate::{Builder, F};
-use plonky2::field::types::{Field, PrimeField64};
+use plonky2::field::types::{Field, Field64, PrimeField64};
 use plonky2::hash::hash_types::{HashOut, HashOutTarget};
 use plonky2::hash::poseidon::PoseidonHash;
 use plonky2::iop::target::Target;
 use plonky2::plonk::config::Hasher;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::{fmt, str::FromStr};
 
 /// Tags, the first element of each digest's input.
@@ -22,15 +22,43 @@ mod tag {
     pub(super) const PUBLIC_DATA: u64 = 0x05;
 }
 
-/// Four elements of the Goldilocks field, in canonical form; written as 64 hexadecimal digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Digest(pub [u64; 4]);
+/// A number that is no field element: it is not below the field's order, 2^64 − 2^32 + 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is not below the field's order, {order}", order = F::ORDER)]
+pub struct NotCanonical(pub u64);
+
+/// The field element of a number from outside. A number is never reduced modulo the field's order: two numbers would
+/// then stand for one element, and a statement about either would be proven by a proof of the other.
+pub(crate) fn canonical(number: u64) -> Result<F, NotCanonical> {
+    if number < F::ORDER { Ok(F::from_canonical_u64(number)) } else { Err(NotCanonical(number)) }
+}
+
+/// Four elements of the Goldilocks field, each below the field's order; written as 64 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord, Serialize)]
+pub struct Digest([u64; 4]);
 
 impl Digest {
-    /// The digest as a plonky2 hash. Elements are taken modulo the field's order.
+    /// The digest of these elements.
+    ///
+    /// # Errors
+    /// [`NotCanonical`] names the first element that is none.
+    pub fn new(elements: [u64; 4]) -> Result<Self, NotCanonical> {
+        match elements.into_iter().find(|element| *element >= F::ORDER) {
+            Some(element) => Err(NotCanonical(element)),
+            None => Ok(Self(elements)),
+        }
+    }
+
+    /// The four elements.
+    #[must_use]
+    pub fn numbers(self) -> [u64; 4] {
+        self.0
+    }
+
+    /// The digest as a plonky2 hash.
     #[must_use]
     pub fn to_hash(self) -> HashOut<F> {
-        HashOut { elements: self.0.map(F::from_noncanonical_u64) }
+        HashOut { elements: self.elements() }
     }
 
     /// The canonical form of a plonky2 hash.
@@ -40,7 +68,13 @@ impl Digest {
     }
 
     fn elements(self) -> [F; 4] {
-        self.to_hash().elements
+        self.0.map(F::from_canonical_u64)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<T: Deserializer<'de>>(deserializer: T) -> Result<Self, T::Error> {
+        Self::new(Deserialize::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
 }
 
@@ -52,7 +86,7 @@ impl fmt::Display for Digest {
 
 /// A text that is not a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a digest: 64 hexadecimal digits, each 16 of them below the field's order")]
+#[error("{0:?} is not a digest: 64 lower-case hexadecimal digits, each 16 of them below the field's order")]
 pub struct BadDigest(String);
 
 impl FromStr for Digest {
@@ -60,21 +94,16 @@ impl FromStr for Digest {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bad = || BadDigest(text.to_owned());
-        if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        if text.len() != 64 || !text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(bad());
         }
         let mut elements = [0; 4];
         for (i, element) in elements.iter_mut().enumerate() {
             *element = u64::from_str_radix(&text[i * 16..(i + 1) * 16], 16).map_err(|_| bad())?;
-            if *element >= F::ORDER {
-                return Err(bad());
-            }
         }
-        Ok(Self(elements))
+        Self::new(elements).map_err(|_| bad())
     }
 }
-
-use plonky2::field::types::Field64;
 
 fn hash(parts: &[&[F]]) -> Digest {
     Digest::from_hash(PoseidonHash::hash_no_pad(&parts.concat()))
@@ -192,6 +221,15 @@ mod tests {
         assert_eq!(digest.to_string().parse(), Ok(digest));
         assert!("00".parse::<Digest>().is_err());
         assert!("f".repeat(64).parse::<Digest>().is_err(), "not canonical");
+        assert!(digest.to_string().to_uppercase().parse::<Digest>().is_err(), "two spellings of one digest");
+        // The order itself would be zero, and bincode reads what a text's parser refuses.
+        assert_eq!(Digest::new([0, 0, F::ORDER, 0]), Err(NotCanonical(F::ORDER)));
+        let config = bincode::config::standard();
+        for (elements, is_digest) in [([F::ORDER - 1; 4], true), ([1, 2, 3, F::ORDER], false)] {
+            let bytes = bincode::serde::encode_to_vec(elements, config).unwrap();
+            let read = bincode::serde::decode_from_slice::<Digest, _>(&bytes, config);
+            assert_eq!(read.is_ok(), is_digest, "{elements:?}: {read:?}");
+        }
     }
 
     #[test]

@@ -216,15 +216,17 @@ impl Execution {
     }
 
     /// The statement about what was carried out so far.
-    pub(crate) fn statement(&self, batch: BatchId) -> Statement {
-        Statement {
-            chain_id: batch.chain_id,
-            batch_number: batch.number,
+    pub(crate) fn statement(&self, batch: BatchId) -> Result<Statement, String> {
+        Ok(Statement {
+            chain_id: batch.chain_id.into(),
+            batch_number: batch.number.into(),
             root_before: self.root_before,
             root_after: self.storage.second,
-            transfers: self.execution.count,
+            transfers: u32::try_from(self.execution.count).map_err(|_| {
+                format!("{} transfers are more than a statement can say", self.execution.count)
+            })?,
             public_data_hash: self.data.second,
-        }
+        })
     }
 
     fn take_full(&mut self, even_if_not_full: bool) -> Vec<BasicInput> {
@@ -257,5 +259,5 @@ pub(crate) fn statement_of(
     for (from, to, amount) in &input.transfers {
         execution.apply(from, to, *amount)?;
     }
-    Ok(execution.statement(batch))
+    execution.statement(batch)
 }

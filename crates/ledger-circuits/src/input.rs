@@ -68,6 +68,17 @@ impl LedgerInput {
         if input.transfers.is_empty() {
             return Err(Rejected("the witness input has no transfers".to_owned()));
         }
+        // As in the files: a payload may come from anybody, and memory follows from these numbers.
+        for (what, count, most) in [
+            ("transfers", input.transfers.len(), TRANSFERS_MAX),
+            ("opening accounts", input.accounts.len(), ACCOUNTS_MAX),
+        ] {
+            if count > most {
+                return Err(Rejected(format!(
+                    "the witness input has {count} {what}; a batch may have {most} at most"
+                )));
+            }
+        }
         let mut balances = Balances::new(params.tree_depth);
         for (i, (name, balance)) in input.accounts.iter().enumerate() {
             balances.open(name, *balance).map_err(|e| Rejected(format!("account {}: {e}", i + 1)))?;
@@ -249,7 +260,7 @@ fn read_transfers(mut table: Table, balances: &mut Balances) -> Result<Vec<(Stri
 
 /// The path in the state tree that a name's account takes.
 pub(crate) fn account_path(name: &str, depth: usize) -> u64 {
-    account_key(name).0[0] & ((1 << depth) - 1)
+    account_key(name).numbers()[0] & ((1 << depth) - 1)
 }
 
 #[cfg(test)]

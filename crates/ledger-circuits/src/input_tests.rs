@@ -107,4 +107,13 @@ fn a_hostile_payload_is_refused() {
     let mut trailing = payload;
     trailing.push(0);
     assert!(LedgerInput::decode(&trailing, &params).is_err());
+
+    // A payload may come from anybody: what a file may not have, it may not either.
+    let crowd = |many: usize| (0..many).map(|i| (format!("a{i}"), 5)).collect::<Vec<_>>();
+    let crowded = LedgerInput { accounts: crowd(ACCOUNTS_MAX + 1), ..good.clone() };
+    let error = LedgerInput::decode(&crowded.encode(), &params).unwrap_err().to_string();
+    assert!(error.contains("100001 opening accounts") && error.contains("100000"), "{error}");
+    let busy = LedgerInput { transfers: vec![good.transfers[0].clone(); TRANSFERS_MAX + 1], ..good };
+    let error = LedgerInput::decode(&busy.encode(), &params).unwrap_err().to_string();
+    assert!(error.contains("100001 transfers") && error.contains("100000"), "{error}");
 }

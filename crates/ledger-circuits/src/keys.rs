@@ -1,6 +1,6 @@
 //! The ten circuits of a key set: built once, cached by the keystore, loaded when first needed, shared.
 
-use crate::circuits::{public_data, recursion, storage_application, transfer_execution, wrap};
+use crate::circuits::{configs, public_data, recursion, storage_application, transfer_execution, wrap};
 use crate::params::{Kind, LedgerParams};
 use crate::{Builder, C, Circuit, CommonData, D, F, Verifier, VerifierKey};
 use keystore::{GenerationLock, Keystore, KeystoreError};
@@ -73,10 +73,10 @@ impl CircuitName {
 
     fn config(self) -> CircuitConfig {
         match self {
-            Self::Scheduler => recursion::scheduler_config(),
-            Self::FirstWrap => wrap::first_config(),
-            Self::SecondWrap => wrap::second_config(),
-            _ => CircuitConfig::standard_recursion_config(),
+            Self::Scheduler => configs::scheduler_config(),
+            Self::FirstWrap => configs::first_wrap_config(),
+            Self::SecondWrap => configs::second_wrap_config(),
+            _ => configs::recursion_config(),
         }
     }
 }

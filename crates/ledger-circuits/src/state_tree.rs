@@ -72,7 +72,7 @@ impl StateTree {
     /// The path of a key: its leaf's index.
     #[must_use]
     pub fn path(&self, key: Digest) -> u64 {
-        key.0[0] & ((1 << self.depth) - 1)
+        key.numbers()[0] & ((1 << self.depth) - 1)
     }
 
     /// What a circuit needs to open the leaf at this key's path.

@@ -4,7 +4,9 @@ use crate::circuits::recursion::{
     AGGREGATE_LEN, allocate_leaf, allocate_node, allocate_scheduler, allocate_tip, assign_leaf, assign_node,
     assign_scheduler, assign_tip, key_constants, read_aggregate,
 };
-use crate::circuits::{ChainState, STATE_LEN, public_data, storage_application, transfer_execution, wrap};
+use crate::circuits::{
+    ChainState, STATE_LEN, configs, public_data, storage_application, transfer_execution, wrap,
+};
 use crate::execution::{BasicInput, Execution, statement_of};
 use crate::final_proof;
 use crate::input::LedgerInput;
@@ -28,7 +30,7 @@ use std::time::Duration;
 const TIP: CircuitId = CircuitId(4);
 const SCHEDULER: CircuitId = CircuitId(5);
 /// The version of statement and circuits that this build proves.
-pub const PROTOCOL_VERSION: ProtocolVersion = ProtocolVersion { minor: 1, patch: 0 };
+pub const PROTOCOL_VERSION: ProtocolVersion = ProtocolVersion { minor: 2, patch: 0 };
 /// Largest payload of a circuit: a tip with its three proofs of about 150 kB has room to spare.
 const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 /// How many accounts or transfers are executed between two looks at the cancellation flag.
@@ -92,6 +94,14 @@ pub(crate) fn refusing_panics<T>(what: &str, run: impl FnOnce() -> anyhow::Resul
     }
 }
 
+/// The verification key of final proofs that this program ships.
+///
+/// # Errors
+/// [`ProofSystemError::Unavailable`] when it is damaged.
+pub fn shipped_verification_key() -> Result<Vec<u8>, ProofSystemError> {
+    final_proof::key_from_text(VERIFICATION_KEY).map_err(ProofSystemError::Unavailable)
+}
+
 impl LedgerProofSystem {
     /// The ledger that this program ships: its parameters, its manifest and its verification key.
     ///
@@ -105,7 +115,7 @@ impl LedgerProofSystem {
             LedgerParams::default(),
             Keystore::new(keys_folder.join("ledger"), Some(manifest.clone())),
         );
-        system.verification_key = Some(final_proof::key_from_text(VERIFICATION_KEY).map_err(unavailable)?);
+        system.verification_key = Some(shipped_verification_key()?);
         system.keys_digest = Some(digest_of(&manifest));
         Ok(system)
     }
@@ -251,8 +261,7 @@ impl LedgerProofSystem {
     ) -> Result<(), ProofSystemError> {
         let name = self.name_of(circuit)?;
         let params = *self.keys.params();
-        let mut builder =
-            Builder::new(plonky2::plonk::circuit_data::CircuitConfig::standard_recursion_config());
+        let mut builder = Builder::new(configs::recursion_config());
         if let CircuitName::Basic(kind) = name {
             let assigned = match kind {
                 Kind::TransferExecution => {
@@ -285,8 +294,7 @@ impl LedgerProofSystem {
         witness: &mut Witness,
     ) -> Result<(), ProofSystemError> {
         let params = self.keys.params();
-        let mut builder =
-            Builder::new(plonky2::plonk::circuit_data::CircuitConfig::standard_recursion_config());
+        let mut builder = Builder::new(configs::recursion_config());
         let node = self.keys.verifier(CircuitName::Node)?;
         let node_key = key_constants(&node.verifier_only);
         let assigned = match name {
@@ -575,6 +583,11 @@ impl ProofSystem for LedgerProofSystem {
     fn verify_final(&self, final_proof: &[u8], statement: &[u8]) -> Result<(), Rejected> {
         let key = self.final_verification_key().map_err(|e| Rejected(e.to_string()))?;
         final_proof::verify(final_proof, statement, &key)
+    }
+
+    fn final_verification_key_digest(&self) -> Option<String> {
+        let key = self.final_verification_key().ok()?;
+        Some(blake3::hash(&key).to_hex().to_string())
     }
 
     fn outputs(&self, batch: BatchId, witness_input: &[u8]) -> Result<Vec<OutputFile>, ProofSystemError> {

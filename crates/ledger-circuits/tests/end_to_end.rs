@@ -27,8 +27,8 @@ fn the_small_example_is_proven_and_only_its_own_statement_is_accepted() {
 
     let text = String::from_utf8(statement.clone()).unwrap();
     for (field, other) in [
-        ("\"batch_number\": 7", "\"batch_number\": 8"),
-        ("\"chain_id\": 1", "\"chain_id\": 2"),
+        ("\"batch_number\": \"7\"", "\"batch_number\": \"8\""),
+        ("\"chain_id\": \"1\"", "\"chain_id\": \"2\""),
         ("\"transfers\": 16", "\"transfers\": 15"),
     ] {
         assert!(text.contains(field), "{text}");

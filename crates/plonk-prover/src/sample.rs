@@ -175,10 +175,10 @@ impl Sample {
     }
 }
 
-/// The configuration that recursion circuits have: rate 1/8, 28 queries, 16 bits of work.
+/// The configuration that recursion circuits have: rate 1/8, 28 queries, three challenges, 16 bits of work.
 #[must_use]
 pub fn standard_config() -> CircuitConfig {
-    CircuitConfig::standard_recursion_config()
+    CircuitConfig { num_challenges: 3, ..CircuitConfig::standard_recursion_config() }
 }
 
 /// Other configurations: the first and the second are the two wraps' of the ledger.

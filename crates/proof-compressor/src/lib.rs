@@ -1,4 +1,8 @@
 //! The compressor: wraps a scheduler's proof into the small final proof, which ends the batch.
+//!
+//! A batch is successful only with a final proof that verifies against its own statement. The compressor computes the statement
+//! from the batch's witness input, as an auditor would, and verifies before it completes the job: a proof of anything
+//! else fails the batch here, and not at whoever fetches it.
 
 use async_trait::async_trait;
 use job_runner::{ExecuteError, Executor, JobContext, JobRunner, RunnerReport};
@@ -10,26 +14,43 @@ use proving_component::{
 use proving_model::{AggregationRound, ArtifactKind, MemoryClass, Stage};
 use std::sync::Arc;
 
-struct SchedulerProofLoader(ArtifactReader);
+/// The scheduler's proof, and the witness input of its batch.
+struct CompressionInput {
+    scheduler_proof: Vec<u8>,
+    witness_input: Vec<u8>,
+}
+
+struct CompressionLoader(ArtifactReader);
 
 #[async_trait]
-impl Loader for SchedulerProofLoader {
-    type Input = Vec<u8>;
+impl Loader for CompressionLoader {
+    type Input = CompressionInput;
 
-    async fn load(&self, job: &LeasedJob) -> Result<Vec<u8>, LoadError> {
-        self.0.predecessor(ArtifactKind::Proof, job).await
+    async fn load(&self, job: &LeasedJob) -> Result<CompressionInput, LoadError> {
+        Ok(CompressionInput {
+            scheduler_proof: self.0.predecessor(ArtifactKind::Proof, job).await?,
+            witness_input: self.0.witness_input(job).await?,
+        })
     }
 }
 
 struct Compressor(Arc<dyn ProofSystem>);
 
 impl Executor for Compressor {
-    type Input = Vec<u8>;
+    type Input = CompressionInput;
     type Output = Produced;
     type Metadata = LeasedJob;
 
-    fn execute(&self, proof: Vec<u8>, ctx: &JobContext<'_, LeasedJob>) -> Result<Produced, ExecuteError> {
-        self.0.compress(&proof, &StageControl(ctx)).map(Produced::Artifact).map_err(execute_error)
+    fn execute(
+        &self,
+        input: CompressionInput,
+        ctx: &JobContext<'_, LeasedJob>,
+    ) -> Result<Produced, ExecuteError> {
+        let system = &*self.0;
+        let proof = system.compress(&input.scheduler_proof, &StageControl(ctx)).map_err(execute_error)?;
+        let batch = ctx.metadata().batch;
+        proof_system::verify_outputs(system, batch, &input.witness_input, &proof).map_err(execute_error)?;
+        Ok(Produced::Artifact(proof))
     }
 }
 
@@ -41,7 +62,7 @@ pub async fn run(context: ComponentContext) -> RunnerReport {
         memory_classes: vec![MemoryClass::Heavy, MemoryClass::Light],
         version: context.system.protocol_version(),
     };
-    let loader = SchedulerProofLoader(ArtifactReader::new(&context));
+    let loader = CompressionLoader(ArtifactReader::new(&context));
     JobRunner::builder("proof_compressor")
         .picker(QueuePicker::new(context.worker.clone(), filter, loader))
         .executor(Compressor(context.system.clone()))

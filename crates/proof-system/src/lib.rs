@@ -92,6 +92,55 @@ impl CircuitTable {
             .map(|spec| spec.circuit.id)
             .ok_or_else(|| ProofSystemError::Invalid(format!("this proof system has no {round} circuit")))
     }
+
+    /// Checks that `parent` takes proofs of exactly these circuits, in this order. A proof system calls it first in
+    /// [`ProofSystem::aggregate`], with the circuits that the proofs were made with.
+    ///
+    /// | parent | children |
+    /// |---|---|
+    /// | leaf of id i | 1 to [`leaf_fan_in`](Self::leaf_fan_in) basic circuits of id i |
+    /// | node of id i | 2 to [`node_fan_in`](Self::node_fan_in) leaves or nodes of id i |
+    /// | recursion tip | one leaf or node of each basic circuit's id, in the table's order |
+    /// | scheduler | the recursion tip |
+    ///
+    /// # Errors
+    /// [`ProofSystemError::Invalid`] names the first child that the parent does not take, or says how many it takes.
+    pub fn check_children(
+        &self,
+        parent: CircuitType,
+        children: &[CircuitType],
+    ) -> Result<(), ProofSystemError> {
+        use AggregationRound::{BasicCircuits, LeafAggregation, NodeAggregation, RecursionTip, Scheduler};
+        const AGGREGATED: &[AggregationRound] = &[LeafAggregation, NodeAggregation];
+        let invalid = |reason: String| Err(ProofSystemError::Invalid(format!("{parent} takes {reason}")));
+        self.get(parent)?;
+        // For each child, the rounds and the id that it may have.
+        let takes: Vec<(&[AggregationRound], CircuitId)> = match parent.round {
+            BasicCircuits => return invalid("no proofs".to_owned()),
+            LeafAggregation => vec![(&[BasicCircuits], parent.id); children.len().min(self.leaf_fan_in)],
+            NodeAggregation => vec![(AGGREGATED, parent.id); children.len().min(self.node_fan_in)],
+            RecursionTip => self.basic_circuits().map(|id| (AGGREGATED, id)).collect(),
+            Scheduler => vec![(&[RecursionTip], self.single(RecursionTip)?)],
+        };
+        let fewest = if parent.round == NodeAggregation { 2 } else { 1 };
+        if takes.len() != children.len() || children.len() < fewest {
+            return match parent.round {
+                LeafAggregation => {
+                    invalid(format!("1 to {} proofs, not {}", self.leaf_fan_in, children.len()))
+                }
+                NodeAggregation => {
+                    invalid(format!("2 to {} proofs, not {}", self.node_fan_in, children.len()))
+                }
+                _ => invalid(format!("{} proofs, not {}", takes.len(), children.len())),
+            };
+        }
+        for (place, (child, (rounds, id))) in children.iter().zip(takes).enumerate() {
+            if child.id != id || !rounds.contains(&child.round) {
+                return invalid(format!("no proof of {child} as child {}", place + 1));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Why a stage did not produce its result. The variants say what the caller may do.
@@ -197,11 +246,14 @@ pub trait ProofSystem: std::fmt::Debug + Send + Sync + 'static {
     /// A digest of all verification keys; batches of another digest are not this build's to prove.
     fn verification_keys_digest(&self) -> String;
 
-    /// Makes sure that the keys for a purpose are in memory; generates the key set where it never was.
+    /// Makes sure that the keys for a purpose are in memory; generates the key set where it never was. A proof system without
+    /// keys has nothing to do.
     ///
     /// # Errors
     /// [`ProofSystemError::Unavailable`] when key files cannot be read, written, or are not what they should be.
-    fn load_keys(&self, purpose: KeyPurpose, progress: KeyProgress<'_>) -> Result<(), ProofSystemError>;
+    fn load_keys(&self, _purpose: KeyPurpose, _progress: KeyProgress<'_>) -> Result<(), ProofSystemError> {
+        Ok(())
+    }
 
     /// Reads and checks a user's input. Nothing is written.
     ///
@@ -223,6 +275,7 @@ pub trait ProofSystem: std::fmt::Debug + Send + Sync + 'static {
     ) -> Result<(), ProofSystemError>;
 
     /// Makes the circuit that aggregates `proofs`, in their order. `circuit.round` is leaf, node, tip or scheduler.
+    /// It refuses every proof of a circuit that [`CircuitTable::check_children`] refuses.
     ///
     /// # Errors
     /// [`ProofSystemError::Invalid`] when a proof is not one that this circuit takes.
@@ -262,11 +315,17 @@ pub trait ProofSystem: std::fmt::Debug + Send + Sync + 'static {
     /// [`Rejected`] when it is not a proof of that circuit.
     fn verify(&self, circuit: CircuitType, proof: &[u8]) -> Result<(), Rejected>;
 
-    /// What an artifact's payload tells of itself without any key, for people: names and values.
+    /// What an artifact's payload tells of itself without any key, for people: names and values. By default nothing.
     ///
     /// # Errors
     /// [`Rejected`] when it is not a payload of that kind.
-    fn describe(&self, kind: ArtifactKind, payload: &[u8]) -> Result<Vec<(&'static str, String)>, Rejected>;
+    fn describe(
+        &self,
+        _kind: ArtifactKind,
+        _payload: &[u8],
+    ) -> Result<Vec<(&'static str, String)>, Rejected> {
+        Ok(Vec::new())
+    }
 
     /// The circuit that a proof says that it is of, and its public inputs in words. It is read, not verified.
     ///
@@ -286,9 +345,36 @@ pub trait ProofSystem: std::fmt::Debug + Send + Sync + 'static {
     /// [`Rejected`] says in a sentence what is wrong.
     fn verify_final(&self, final_proof: &[u8], statement: &[u8]) -> Result<(), Rejected>;
 
+    /// BLAKE3 digest, in hexadecimal digits, of the verification key that [`ProofSystem::verify_final`] uses; `None` where the
+    /// proof system has no such key.
+    fn final_verification_key_digest(&self) -> Option<String> {
+        None
+    }
+
     /// The files that go beside the final proof; the first is the statement.
     ///
     /// # Errors
     /// [`ProofSystemError::Invalid`] when the payload is not a witness input of this system.
     fn outputs(&self, batch: BatchId, witness_input: &[u8]) -> Result<Vec<OutputFile>, ProofSystemError>;
+}
+
+/// The files that go beside a batch's final proof, the statement first, once the proof verifies against it.
+///
+/// # Errors
+/// [`ProofSystemError::Invalid`] when the proof is not one of this batch's statement.
+pub fn verify_outputs(
+    system: &dyn ProofSystem,
+    batch: BatchId,
+    witness_input: &[u8],
+    final_proof: &[u8],
+) -> Result<Vec<OutputFile>, ProofSystemError> {
+    let files = system.outputs(batch, witness_input)?;
+    let invalid = |reason: String| {
+        ProofSystemError::Invalid(format!(
+            "the final proof of {batch} does not verify against the statement of its witness input: {reason}"
+        ))
+    };
+    let statement = files.first().ok_or_else(|| invalid("the proof system has no statement".to_owned()))?;
+    system.verify_final(final_proof, &statement.content).map_err(|e| invalid(e.to_string()))?;
+    Ok(files)
 }

@@ -91,6 +91,8 @@ pub struct MockConfig {
     pub aggregation: MockCircuit,
     /// Pretended time of compression.
     pub compress_ms: u64,
+    /// Whether compression makes a final proof of another batch, always: for drills of a proof system that is wrong.
+    pub wrong_final_proof: bool,
     /// Seed of the failures: the same seed fails the same attempts of one process.
     pub seed: u64,
 }
@@ -103,6 +105,7 @@ impl Default for MockConfig {
             circuit: vec![MockCircuit::default(), heavy, MockCircuit::default()],
             aggregation: MockCircuit::default(),
             compress_ms: 0,
+            wrong_final_proof: false,
             seed: 1,
         }
     }
@@ -366,19 +369,17 @@ impl ProofSystem for MockProofSystem {
         if control.is_cancelled() {
             return Err(ProofSystemError::Cancelled);
         }
-        if proofs.is_empty() {
-            return Err(ProofSystemError::Invalid(format!("no proofs to aggregate in {circuit}")));
+        let mut circuits = Vec::with_capacity(proofs.len());
+        let mut children = Vec::with_capacity(proofs.len());
+        for proof in proofs {
+            let proof: MockProof = decode(proof, "a mock proof")?;
+            if proof.seal != seal(&proof) {
+                return Err(ProofSystemError::Invalid("a child's seal is broken".to_owned()));
+            }
+            circuits.push(circuit_of(proof.round, proof.id).map_err(|e| ProofSystemError::Invalid(e.0))?);
+            children.push(proof.digest);
         }
-        let children = proofs
-            .iter()
-            .map(|proof| {
-                let proof: MockProof = decode(proof, "a mock proof")?;
-                if proof.seal != seal(&proof) {
-                    return Err(ProofSystemError::Invalid("a child's seal is broken".to_owned()));
-                }
-                Ok(proof.digest)
-            })
-            .collect::<Result<_, _>>()?;
+        self.table.check_children(circuit, &circuits)?;
         encode(&MockPayload { batch, round: circuit.round.number(), id: circuit.id.0, sequence: 0, children })
     }
 
@@ -468,7 +469,11 @@ impl ProofSystem for MockProofSystem {
         let circuit = CircuitType { round: AggregationRound::Scheduler, id: SCHEDULER };
         let proof = open(circuit, scheduler_proof)?;
         pretend_to_work(Duration::from_millis(self.config.compress_ms), control)?;
-        encode(&(proof.digest, *blake3::hash(&proof.digest).as_bytes()))
+        let mut digest = proof.digest;
+        if self.config.wrong_final_proof {
+            digest[0] ^= 1;
+        }
+        encode(&(digest, *blake3::hash(&digest).as_bytes()))
     }
 
     fn verify_final(&self, final_proof: &[u8], statement: &[u8]) -> Result<(), Rejected> {

@@ -1,7 +1,8 @@
 //! `prover verify`: a final proof against a statement, anywhere.
 
+use anyhow::ensure;
 use clap::Args;
-use launch::{BadInput, ProofSystemArgs};
+use launch::{BadInput, SystemName, VerifierArgs, verifier_in_words};
 use ledger_circuits::final_proof;
 use std::path::{Path, PathBuf};
 
@@ -19,29 +20,64 @@ pub(crate) struct VerifyArgs {
     #[arg(long)]
     verification_key: Option<PathBuf>,
     #[command(flatten)]
-    system: ProofSystemArgs,
+    system: VerifierArgs,
 }
 
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+fn read(path: &Path, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
     let bad = |reason: String| BadInput(format!("cannot read {}: {reason}", path.display()));
     let size = std::fs::metadata(path).map_err(|e| bad(e.to_string()))?.len();
-    if size > FILE_BYTES_MAX {
-        return Err(bad(format!("it has {size} bytes; {FILE_BYTES_MAX} are allowed")).into());
+    if size > bytes_max {
+        return Err(bad(format!("it has {size} bytes; {bytes_max} are allowed")).into());
     }
     Ok(std::fs::read(path).map_err(|e| bad(e.to_string()))?)
 }
 
+/// Reads a verification key from its file, once its circuit is seen to be of the shipped key's shape.
+fn foreign_key(path: &Path, shipped: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let bad = |reason: String| BadInput(format!("cannot use {}: {reason}", path.display()));
+    let text = String::from_utf8(read(path, final_proof::KEY_FILE_BYTES_MAX as u64)?)
+        .map_err(|e| bad(e.to_string()))?;
+    let key = final_proof::key_from_text(&text).map_err(bad)?;
+    final_proof::check_foreign_key(&key, shipped).map_err(|e| bad(e.to_string()))?;
+    Ok(key)
+}
+
 pub(crate) fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
-    let (proof, statement) = (read(&args.proof)?, read(&args.statement)?);
-    let verdict = match &args.verification_key {
-        Some(path) => {
-            let text = String::from_utf8(read(path)?).map_err(|e| BadInput(e.to_string()))?;
-            let key = final_proof::key_from_text(&text).map_err(BadInput)?;
-            final_proof::verify(&proof, &statement, &key)
+    let (proof, statement) = (read(&args.proof, FILE_BYTES_MAX)?, read(&args.statement, FILE_BYTES_MAX)?);
+    let system = args.system.open()?;
+    let refused = |e| anyhow::anyhow!("{} is refused: {e}", args.proof.display());
+    let verifier = match &args.verification_key {
+        None => {
+            system.verify_final(&proof, &statement).map_err(refused)?;
+            verifier_in_words(&*system)
         }
-        None => args.system.open()?.verify_final(&proof, &statement),
+        Some(path) => {
+            ensure!(
+                args.system.proof_system == SystemName::Ledger,
+                BadInput("--verification-key is for the ledger: the mock has no keys".to_owned())
+            );
+            let shipped = ledger_circuits::shipped_verification_key()?;
+            let key = foreign_key(path, &shipped)?;
+            final_proof::verify(&proof, &statement, &key).map_err(refused)?;
+            if key == shipped {
+                verifier_in_words(&*system)
+            } else {
+                let digest = blake3::hash(&key).to_hex();
+                tracing::warn!(
+                    "the verification key in {} is not the one that this program ships: whoever made it may have \
+                     made it for other circuits",
+                    path.display()
+                );
+                format!(
+                    "proof system {}, version {}, verification key {digest} (BLAKE3) of {}, not the shipped one",
+                    system.name(),
+                    system.protocol_version(),
+                    path.display()
+                )
+            }
+        }
     };
-    verdict.map_err(|e| anyhow::anyhow!("{} is refused: {e}", args.proof.display()))?;
     tracing::info!("{} proves {}", args.proof.display(), args.statement.display());
+    tracing::info!("verified with {verifier}");
     Ok(())
 }

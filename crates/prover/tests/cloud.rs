@@ -20,7 +20,7 @@ async fn a_batch_is_proven_over_s3_alone() {
     scene.run_cli(&["insert-batch", "--number=1", "--input=in.mock"]);
     let mut process = scene.start("all", &["--component=all"]);
     assert_eq!(scene.until_ended(0, 1, LONG)["status"], "successful", "{}", process.log());
-    scene.run_cli(&["proof", "fetch", "--number=1"]);
+    scene.run_cli(&["proof", "fetch", "--proof-system=mock", "--number=1"]);
     assert_eq!(process.terminate(), 0);
     let keys = bucket.paths();
     assert!(keys.iter().all(|key| key.starts_with("/proofs/main/")), "{keys:?}");

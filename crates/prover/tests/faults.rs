@@ -89,7 +89,15 @@ impl Stage {
         });
         let out = self.scene.path(&format!("out-{number}"));
         let out = out.to_str().unwrap();
-        self.scene.run_cli(&["proof", "fetch", "-n", &number.to_string(), "--out", out]);
+        self.scene.run_cli(&[
+            "proof",
+            "fetch",
+            "--proof-system=mock",
+            "-n",
+            &number.to_string(),
+            "--out",
+            out,
+        ]);
         account(&status)
     }
 }
@@ -423,7 +431,14 @@ async fn a_server_that_is_killed_and_restarted_in_the_middle_of_a_batch_loses_no
         }
         let status = scene.until_ended(0, 1, LONG);
         assert_eq!(status["status"], "successful", "{status:#}\n{}", process.log());
-        scene.run_cli(&["proof", "fetch", "-n1", "--out", scene.path("out").to_str().unwrap()]);
+        scene.run_cli(&[
+            "proof",
+            "fetch",
+            "--proof-system=mock",
+            "-n1",
+            "--out",
+            scene.path("out").to_str().unwrap(),
+        ]);
         assert_eq!(jobs(&status, 0, "circuit_proof", Some("successful")), 12);
         assert_eq!(status["failed_attempts"], 0, "{status:#}");
         assert_eq!(process.terminate(), 0, "{}", process.log());
@@ -475,7 +490,14 @@ async fn a_full_disk_is_waited_for_and_costs_no_attempts_budget() {
         let status = scene.until_ended(0, 1, LONG);
         assert_eq!(status["status"], "successful", "{status:#}");
         account(&status);
-        scene.run_cli(&["proof", "fetch", "-n1", "--out", scene.path("out").to_str().unwrap()]);
+        scene.run_cli(&[
+            "proof",
+            "fetch",
+            "--proof-system=mock",
+            "-n1",
+            "--out",
+            scene.path("out").to_str().unwrap(),
+        ]);
         assert_eq!(process.terminate(), 0);
 
         // A process that starts on a full disk says so and does not start.

@@ -32,7 +32,17 @@ fn insert(scene: &Scene, chain_id: u32, number: u32, input: &str) {
 fn fetch(scene: &Scene, chain_id: u32, number: u32) -> PathBuf {
     let out = scene.path(&format!("out-{chain_id}-{number}"));
     let (chain_id, number) = (chain_id.to_string(), number.to_string());
-    let arguments = ["proof", "fetch", "-c", &chain_id, "-n", &number, "--out", out.to_str().unwrap()];
+    let arguments = [
+        "proof",
+        "fetch",
+        "--proof-system=mock",
+        "-c",
+        &chain_id,
+        "-n",
+        &number,
+        "--out",
+        out.to_str().unwrap(),
+    ];
     scene.run_cli(&arguments);
     assert_eq!(verify(scene, &out, &out), 0);
     out
@@ -41,7 +51,7 @@ fn fetch(scene: &Scene, chain_id: u32, number: u32) -> PathBuf {
 fn verify(scene: &Scene, proof: &std::path::Path, statement: &std::path::Path) -> i32 {
     let mut command = scene.program("prover");
     command
-        .arg("verify")
+        .args(["verify", "--proof-system=mock"])
         .arg(proof.join("proof.bin"))
         .arg("--statement")
         .arg(statement.join("statement.json"));
@@ -92,6 +102,37 @@ async fn batches_of_several_chains_at_once_verify_only_against_their_own_stateme
             assert_eq!(verify(&scene, proof, statement), i32::from(i != j), "proof {i}, statement {j}");
         }
     }
+}
+
+/// The compressor verifies what it made against the statement of the batch's own input, before the batch is successful.
+#[tokio::test]
+async fn a_final_proof_of_another_batch_fails_the_batch() {
+    let scene = Scene::mock("wrong_final_proof = true").await;
+    insert(&scene, 0, 1, "mock one");
+    let _all = start(&scene, "all", "all");
+    let status = scene.until_ended(0, 1, LONG);
+    assert_eq!(status["status"], "failed", "{status:#}");
+    let error = status["troubled_attempts"][0]["error"].as_str().unwrap();
+    assert!(error.contains("does not verify against the statement"), "{error}");
+}
+
+/// An environment variable that says `mock` would have anybody's proof of nothing pass.
+#[tokio::test]
+async fn only_the_flag_has_a_verifier_accept_the_mocks_proofs() {
+    let scene = Scene::mock("").await;
+    insert(&scene, 0, 1, "mock one");
+    let _all = start(&scene, "all", "all");
+    assert_eq!(scene.until_ended(0, 1, LONG)["status"], "successful");
+    let out = fetch(&scene, 0, 1);
+    let file = scene.write("mock.toml", "proof_system = \"mock\"\n");
+    let mut command = scene.program("prover");
+    command.env("ROUNDHOUSE_PROOF_SYSTEM", "mock").env("ROUNDHOUSE_CONFIG", &file).arg("verify");
+    command.arg(out.join("proof.bin")).arg("--statement").arg(out.join("statement.json"));
+    let refused = output(&mut command);
+    assert_eq!(refused.status.code(), Some(1), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("is refused"), "{}", stderr(&refused));
+    let fetched = output(scene.program("prover_cli").args(["proof", "verify", "-n1"]));
+    assert_eq!(fetched.status.code(), Some(1), "{}", stderr(&fetched));
 }
 
 /// Artifacts of a kind under the scene's folder.

@@ -23,7 +23,7 @@ use plonky2::util::{log2_strict, reverse_index_bits_in_place};
 use std::sync::Arc;
 
 /// What the kernels have fixed: `CHALLENGES`, `MOST_COSETS`, `MOST_STEPS`, `SUM_THREADS`, `SCAN_THREADS` times `SCAN_ELEMENTS`.
-const CHALLENGES: usize = 2;
+const CHALLENGES: usize = 3;
 const MOST_COSETS: usize = 16;
 const MOST_STEPS: usize = 64;
 const SUM_THREADS: u32 = 256;
@@ -148,7 +148,7 @@ impl DeviceCircuit {
         let quotient_cosets = common.quotient_degree_factor;
         let unsupported = |what| Err(ProveError::Unsupported(what).into());
         if common.config.num_challenges != CHALLENGES {
-            return unsupported("another number of challenges than two, on a device");
+            return unsupported("another number of challenges than three, on a device");
         }
         if !quotient_cosets.is_power_of_two() || quotient_cosets > MOST_COSETS {
             return unsupported("constraints of a degree that is no power of two up to 16, on a device");

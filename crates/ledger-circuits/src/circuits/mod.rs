@@ -3,16 +3,17 @@
 //! Each circuit allocates all its inputs as virtual targets before anything else, in a function `allocate`. So the
 //! targets of a circuit loaded from a key file are found again by calling it on a fresh builder.
 
+pub(crate) mod configs;
 pub(crate) mod public_data;
 pub(crate) mod recursion;
 pub(crate) mod storage_application;
 pub(crate) mod transfer_execution;
 pub(crate) mod wrap;
 
-use crate::digest::Digest;
+use crate::digest::{Digest, NotCanonical, canonical};
 use crate::{Builder, F, Witness};
 use plonky2::field::types::{Field, PrimeField64};
-use plonky2::hash::hash_types::HashOutTarget;
+use plonky2::hash::hash_types::{HashOut, HashOutTarget};
 use plonky2::iop::target::{BoolTarget, Target};
 use plonky2::iop::witness::WitnessWrite;
 use serde::{Deserialize, Serialize};
@@ -41,16 +42,18 @@ pub(crate) struct ChainState {
 }
 
 impl ChainState {
-    pub(crate) fn elements(self) -> [F; STATE_LEN] {
+    /// The state as field elements; a payload may come from anybody, so its counter is checked.
+    fn elements(self) -> Result<[F; STATE_LEN], NotCanonical> {
         let mut elements = [F::ZERO; STATE_LEN];
         elements[..4].copy_from_slice(&self.first.to_hash().elements);
         elements[4..8].copy_from_slice(&self.second.to_hash().elements);
-        elements[8] = F::from_noncanonical_u64(self.count);
-        elements
+        elements[8] = canonical(self.count)?;
+        Ok(elements)
     }
 
     pub(crate) fn from_elements(elements: &[F]) -> Self {
-        let digest = |at: usize| Digest(std::array::from_fn(|i| elements[at + i].to_canonical_u64()));
+        let digest =
+            |at: usize| Digest::from_hash(HashOut { elements: std::array::from_fn(|i| elements[at + i]) });
         Self { first: digest(0), second: digest(4), count: elements[8].to_canonical_u64() }
     }
 }
@@ -77,7 +80,7 @@ impl ChainTarget {
     }
 
     pub(crate) fn assign(&self, witness: &mut Witness, state: ChainState) -> anyhow::Result<()> {
-        witness.set_target_arr(&self.elements(), &state.elements())
+        witness.set_target_arr(&self.elements(), &state.elements()?)
     }
 }
 

@@ -6,9 +6,8 @@
 //! State: (log, public-data hash, transfers so far). Slots that are not active change nothing.
 
 use super::{ChainState, ChainTarget, select_hash};
-use crate::digest::{Digest, gadget};
-use crate::{Builder, F, LedgerParams, Witness};
-use plonky2::field::types::Field;
+use crate::digest::{Digest, canonical, gadget};
+use crate::{Builder, LedgerParams, Witness};
 use plonky2::hash::hash_types::HashOutTarget;
 use plonky2::iop::target::{BoolTarget, Target};
 use plonky2::iop::witness::WitnessWrite;
@@ -89,7 +88,7 @@ pub(crate) fn assign(
         let entry = entry.unwrap_or(&idle);
         witness.set_hash_target(slot.from, entry.from.to_hash())?;
         witness.set_hash_target(slot.to, entry.to.to_hash())?;
-        witness.set_target(slot.amount, F::from_noncanonical_u64(entry.amount))?;
+        witness.set_target(slot.amount, canonical(entry.amount)?)?;
     }
     Ok(())
 }

@@ -23,35 +23,25 @@ use super::{ChainState, ChainTarget, STATE_LEN};
 use crate::params::Kind;
 use crate::{Builder, C, CommonData, D, F, Proof, VerifierKey, Witness};
 use plonky2::field::types::{Field, PrimeField64};
-use plonky2::fri::FriConfig;
 use plonky2::gates::noop::NoopGate;
 use plonky2::hash::hash_types::HashOutTarget;
 use plonky2::iop::target::{BoolTarget, Target};
 use plonky2::iop::witness::WitnessWrite;
-use plonky2::plonk::circuit_data::{CircuitConfig, VerifierCircuitTarget};
+use plonky2::plonk::circuit_data::VerifierCircuitTarget;
 use plonky2::plonk::proof::ProofWithPublicInputsTarget;
 use proving_model::BatchId;
 
 /// Public inputs of a leaf or node before the verification key.
 pub(crate) const AGGREGATE_LEN: usize = 1 + 2 * STATE_LEN;
 
-/// Public inputs of the scheduler and the wraps: chain id, batch number, root before, root after, number of
-/// transfers, public-data hash.
-pub(crate) const STATEMENT_LEN: usize = 2 + 4 + 4 + 1 + 4;
+/// Public inputs of the scheduler and the wraps: chain id and batch number, each as its two halves ([`limbs`]), root before,
+/// root after, number of transfers, public-data hash.
+pub(crate) const STATEMENT_LEN: usize = 2 + 2 + 4 + 4 + 1 + 4;
 
-/// Configuration of the scheduler: rate 2^-4, 21 queries, 16 bits of grinding, 100 bits as everywhere. With fewer
-/// queries to check, the first wrap fits half the rows, and it is the wrap whose rows are dear.
-pub(crate) fn scheduler_config() -> CircuitConfig {
-    let standard = CircuitConfig::standard_recursion_config();
-    CircuitConfig {
-        fri_config: FriConfig { rate_bits: 4, num_query_rounds: 21, ..standard.fri_config },
-        ..standard
-    }
-}
-
-/// Chain ids and batch numbers are 32-bit; as field elements they need no check, being public.
-fn element(value: u32) -> F {
-    F::from_canonical_u32(value)
+/// A 64-bit id as two field elements, low half first. An id as one element would be taken modulo the field's order; the
+/// halves need no range check, being public.
+pub(crate) fn limbs(id: u64) -> [F; 2] {
+    [F::from_canonical_u64(id & 0xffff_ffff), F::from_canonical_u64(id >> 32)]
 }
 
 /// One place for a proof in a leaf or node.
@@ -282,15 +272,15 @@ pub(crate) fn define_tip(
 /// Targets of the scheduler.
 pub(crate) struct SchedulerTargets {
     tip: ProofWithPublicInputsTarget<D>,
-    chain_id: Target,
-    batch_number: Target,
+    chain_id: [Target; 2],
+    batch_number: [Target; 2],
 }
 
 pub(crate) fn allocate_scheduler(builder: &mut Builder, tip: &CommonData) -> SchedulerTargets {
     SchedulerTargets {
         tip: builder.add_virtual_proof_with_pis(tip),
-        chain_id: builder.add_virtual_target(),
-        batch_number: builder.add_virtual_target(),
+        chain_id: builder.add_virtual_target_arr(),
+        batch_number: builder.add_virtual_target_arr(),
     }
 }
 
@@ -323,8 +313,8 @@ pub(crate) fn define_scheduler(builder: &mut Builder, tip: &CommonData, tip_key:
     builder.connect_hashes(execution_end.second, data_end.first);
     builder.connect(execution_end.count, data_end.count);
 
-    builder.register_public_input(targets.chain_id);
-    builder.register_public_input(targets.batch_number);
+    builder.register_public_inputs(&targets.chain_id);
+    builder.register_public_inputs(&targets.batch_number);
     builder.register_public_inputs(&storage_start.second.elements);
     builder.register_public_inputs(&storage_end.second.elements);
     builder.register_public_input(execution_end.count);
@@ -394,8 +384,8 @@ pub(crate) fn assign_scheduler(
     witness: &mut Witness,
 ) -> anyhow::Result<()> {
     witness.set_proof_with_pis_target(&targets.tip, tip)?;
-    witness.set_target(targets.chain_id, element(batch.chain_id))?;
-    witness.set_target(targets.batch_number, element(batch.number))
+    witness.set_target_arr(&targets.chain_id, &limbs(batch.chain_id.into()))?;
+    witness.set_target_arr(&targets.batch_number, &limbs(batch.number.into()))
 }
 
 /// What a leaf's or node's public inputs say, read natively.

@@ -7,7 +7,7 @@
 //! State: (storage queue, state root, 0). Slots that are not active change nothing.
 
 use super::{ChainState, ChainTarget, select_hash};
-use crate::digest::{Digest, gadget};
+use crate::digest::{Digest, canonical, gadget};
 use crate::{Builder, F, LedgerParams, Witness};
 use plonky2::field::types::Field;
 use plonky2::hash::hash_types::HashOutTarget;
@@ -163,8 +163,8 @@ pub(crate) fn assign(
         );
         witness.set_bool_target(slot.is_new, query.is_new)?;
         witness.set_hash_target(slot.key, query.key.to_hash())?;
-        witness.set_target(slot.old, F::from_noncanonical_u64(query.old))?;
-        witness.set_target(slot.new, F::from_noncanonical_u64(query.new))?;
+        witness.set_target(slot.old, canonical(query.old)?)?;
+        witness.set_target(slot.new, canonical(query.new)?)?;
         for (target, digest) in slot.siblings.iter().zip(&query.siblings) {
             witness.set_hash_target(*target, digest.to_hash())?;
         }

@@ -7,9 +7,8 @@
 //! State: (storage queue, log, transfers so far). Slots that are not active change nothing.
 
 use super::{AMOUNT_BITS, BALANCE_BITS, ChainState, ChainTarget, select_hash};
-use crate::digest::{Digest, gadget};
+use crate::digest::{Digest, canonical, gadget};
 use crate::{Builder, LedgerParams, Witness};
-use plonky2::field::types::Field;
 use plonky2::hash::hash_types::HashOutTarget;
 use plonky2::iop::target::{BoolTarget, Target};
 use plonky2::iop::witness::WitnessWrite;
@@ -72,10 +71,11 @@ pub(crate) fn define(builder: &mut Builder, params: &LedgerParams) {
         let amount_less_one = builder.sub(amount, one);
         builder.range_check(amount_less_one, AMOUNT_BITS);
 
-        // No wrap-around: a negative result is above 2^63 in the field, and so is a sum that is too large.
+        // No wrap-around: a negative result is above 2^63 in the field, and so is a sum that is too large. The old
+        // balances are checked too: a state root may hold anything.
         let from_new = builder.sub(slot.from_balance, amount);
         let to_new = builder.add(slot.to_balance, amount);
-        for balance in [from_new, slot.to_balance, to_new] {
+        for balance in [slot.from_balance, from_new, slot.to_balance, to_new] {
             let checked = builder.mul(slot.active.target, balance);
             builder.range_check(checked, BALANCE_BITS);
         }
@@ -121,7 +121,7 @@ pub(crate) fn assign(
             (slot.from_balance, transfer.from_balance),
             (slot.to_balance, transfer.to_balance),
         ] {
-            witness.set_target(target, crate::F::from_noncanonical_u64(value))?;
+            witness.set_target(target, canonical(value)?)?;
         }
     }
     Ok(())
