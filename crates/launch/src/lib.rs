@@ -13,6 +13,7 @@ use anyhow::Context;
 use artifact_store::ArtifactStore;
 use clap::Args;
 use job_store::{DatabaseUrl, JobStore};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
     convert::Infallible, fmt, io::Write, path::PathBuf, process::ExitCode, str::FromStr, sync::LazyLock,
 };
@@ -191,11 +192,23 @@ pub const DRAINING: &str =
 /// # Errors
 /// The future's.
 pub fn with_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(work);
     // An execution that outlasted the drain timeout is released already; its thread is not waited for.
     runtime.shutdown_background();
     result
+}
+
+/// Raises the limit of open descriptors to what the system allows. The default of 1,024 is for programs that use `select`.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    if let Err(e) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::debug!("the limit of open descriptors stays {:?}: {e}", limit.current);
+    }
 }
 
 /// The exit status of a result, whose error is logged.

@@ -42,6 +42,8 @@ pub const SETTINGS: &[Setting] = &[
     shared("mock_file"),
     shared("keys"),
     shared("listen"),
+    shared("allowed_host"),
+    shared("http_token_file"),
     shared("log_format"),
     shared("drain_timeout_seconds"),
     shared("heartbeat_interval_ms"),

@@ -2,6 +2,7 @@
 
 use crate::devices::DeviceArgs;
 use crate::endpoints::{self, Phase};
+use crate::http::ListenArgs;
 use anyhow::Context;
 use artifact_store::ArtifactStore;
 use circuit_prover::Layout;
@@ -13,7 +14,7 @@ use launch::{BadInput, DatabaseArgs, ObjectStoreArgs, ProofSystemArgs, load_keys
 use proof_system::{KeyPurpose, ProofSystem};
 use proving_component::ComponentContext;
 use proving_model::AggregationRound;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use witness_generator::WitnessGeneratorConfig;
@@ -54,10 +55,8 @@ pub(crate) struct RunArgs {
     object_store: ObjectStoreArgs,
     #[command(flatten)]
     system: ProofSystemArgs,
-    /// Where /metrics, /health/live and /health/ready are served, and by a job monitor its page and /queue_report, ADDRESS:PORT
-    /// [default: nowhere].
-    #[arg(long, env = "ROUNDHOUSE_LISTEN")]
-    listen: Option<SocketAddr>,
+    #[command(flatten)]
+    listen: ListenArgs,
     #[command(flatten)]
     pace: PaceArgs,
     #[command(flatten)]
@@ -426,11 +425,9 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
     let (phase, shown) = watch::channel(Phase::Starting);
     // The endpoints outlive the components, so that draining can be watched.
     let served = CancellationToken::new();
-    if let Some(address) = args.listen {
-        let pages =
-            plan.has(Component::ProverJobMonitor).then(|| job_monitor::routes(store.clone(), served.clone()));
-        endpoints::serve(address, store.clone(), shown, pages, served.clone()).await?;
-    }
+    let has_pages = args.listen.listen.is_some() && plan.has(Component::ProverJobMonitor);
+    let pages = has_pages.then(|| job_monitor::routes(store.clone(), served.clone()));
+    endpoints::serve(&args.listen, store.clone(), shown, pages, served.clone()).await?;
     let ground = Ground { store, artifacts, system };
     let result = run_plan(&ground, &plan, &phase, shutdown).await;
     served.cancel();

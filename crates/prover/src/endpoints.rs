@@ -1,10 +1,13 @@
 //! What a process shows of itself over HTTP: `/metrics`, `/health/live`, `/health/ready`, and where the job monitor runs its pages.
 
-use anyhow::Context;
+use crate::http::{self, ListenArgs};
 use axum::{Router, extract::State, http::StatusCode, http::header, response::IntoResponse, routing::get};
 use job_store::JobStore;
-use std::{net::SocketAddr, time::Duration};
-use tokio::{net::TcpListener, sync::watch};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use vise::{Format, MetricsCollection};
 
@@ -28,32 +31,51 @@ pub(crate) enum Phase {
 struct Shown {
     store: JobStore,
     phase: watch::Receiver<Phase>,
+    /// When the database was last asked for a sign of life, and whether it gave one.
+    ping: Arc<Mutex<Option<(Instant, Result<(), &'static str>)>>>,
 }
 
-/// Serves the endpoints until the token is set; returns once the address is bound.
+impl Shown {
+    /// Whether the database answers. It is asked once for all who wait meanwhile: probes, however many, take one connection.
+    async fn database_answers(&self) -> Result<(), &'static str> {
+        let asked = Instant::now();
+        let mut last = self.ping.lock().await;
+        if let Some((at, answer)) = *last
+            && at >= asked
+        {
+            return answer;
+        }
+        let answer = match tokio::time::timeout(PING_TIMEOUT, self.store.ping()).await {
+            Ok(Ok(())) => Ok(()),
+            // The database's own words may name hosts and users: they are for the log.
+            Ok(Err(e)) => {
+                tracing::warn!("not ready: {e}");
+                Err("the database does not answer\n")
+            }
+            Err(_) => Err("the database does not answer in time\n"),
+        };
+        *last = Some((Instant::now(), answer));
+        answer
+    }
+}
+
+/// Serves the endpoints until the token is set, where they are to be served; returns once the address is bound.
 pub(crate) async fn serve(
-    address: SocketAddr,
+    args: &ListenArgs,
     store: JobStore,
     phase: watch::Receiver<Phase>,
     pages: Option<Router>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}; choose another with --listen"))?;
-    tracing::info!("metrics and health on http://{}", listener.local_addr()?);
+    let Some(address) = args.listen else { return Ok(()) };
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/health/live", get(|| async { "alive\n" }))
         .route("/health/ready", get(ready))
-        .with_state(Shown { store, phase })
+        .with_state(Shown { store, phase, ping: Arc::default() })
         .merge(pages.unwrap_or_default());
-    tokio::spawn(async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
-        if let Err(e) = served.await {
-            tracing::warn!("the endpoints ended: {e}");
-        }
-    });
+    let bound = http::serve(address, router, args.guard()?, stop).await?;
+    tracing::info!("metrics and health on http://{bound}");
     Ok(())
 }
 
@@ -70,13 +92,8 @@ async fn ready(State(shown): State<Shown>) -> (StatusCode, String) {
     if phase != Phase::Running {
         return (StatusCode::SERVICE_UNAVAILABLE, format!("{phase:?}\n").to_lowercase());
     }
-    match tokio::time::timeout(PING_TIMEOUT, shown.store.ping()).await {
-        Ok(Ok(())) => (StatusCode::OK, "ready\n".to_owned()),
-        // The database's own words may name hosts and users: they are for the log.
-        Ok(Err(e)) => {
-            tracing::warn!("not ready: {e}");
-            (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n".to_owned())
-        }
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer in time\n".to_owned()),
+    match shown.database_answers().await {
+        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason.to_owned()),
     }
 }

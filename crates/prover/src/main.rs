@@ -7,6 +7,7 @@ mod configuration_tests;
 mod database;
 mod devices;
 mod endpoints;
+mod http;
 mod local;
 #[cfg(test)]
 mod metrics_tests;
