@@ -97,6 +97,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    launch::keep_files_private();
     let cli: Cli = launch::parse();
     launch::init_logging(cli.common.log_format);
     exit_code(with_runtime(run(cli)).map_err(bad_input))

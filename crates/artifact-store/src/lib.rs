@@ -265,7 +265,8 @@ impl ArtifactStore {
     }
 
     fn folder(path: &std::path::Path) -> Result<Self, Box<dyn std::error::Error>> {
-        std::fs::create_dir_all(path)?;
+        // Witness inputs are in it, and what a batch leaves is removed from it: it is private, and nothing of the user's is in it.
+        private_folder::claim(path)?;
         // Written under a temporary name, synced and renamed: a reader sees a whole artifact or none, after a crash too.
         let store = LocalFileSystem::new_with_prefix(path)?.with_fsync(true).with_automatic_cleanup(true);
         let folder = Some(path.to_owned());

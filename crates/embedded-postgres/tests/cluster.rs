@@ -56,8 +56,11 @@ fn a_second_user_of_the_folder_is_refused_and_other_folders_do_not_collide() {
 #[test]
 fn a_half_made_cluster_is_made_anew() {
     let dir = folder();
-    std::fs::create_dir_all(dir.path().join("data")).unwrap();
-    std::fs::write(dir.path().join("data/PG_VERSION"), "rubbish").unwrap();
+    start(dir.path()).stop();
+    // As a killed initdb leaves it.
+    std::fs::remove_file(dir.path().join("postgres/initialised")).unwrap();
+    std::fs::write(dir.path().join("postgres/data/PG_VERSION"), "rubbish").unwrap();
+    std::fs::write(dir.path().join("postgres/data/.hidden"), "rubbish").unwrap();
     query(&start(dir.path()), "select 1");
 }
 
@@ -89,7 +92,7 @@ fn a_killed_process_leaves_no_server_and_loses_nothing() {
     child.wait().unwrap();
     // The very next start waits for the dying server, and finds everything.
     assert_eq!(query(&start(&cluster), "select x from kept"), "7");
-    while cluster.join("data/postmaster.pid").exists() {
+    while cluster.join("postgres/data/postmaster.pid").exists() {
         assert!(begun.elapsed() < Duration::from_secs(120), "the server outlives its process");
         std::thread::yield_now();
     }

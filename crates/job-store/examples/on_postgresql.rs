@@ -118,9 +118,9 @@ fn filter(stage: Stage) -> PickFilter {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().init();
-    // A folder that the unprivileged user may enter whom PostgreSQL runs as.
+    // A folder that the unprivileged user may pass through whom PostgreSQL runs as.
     let folder = tempfile::tempdir()?;
-    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755))?;
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o711))?;
     let server = EmbeddedPostgres::start(folder.path(), &Options::default())?;
     let url = DatabaseUrl::new(&server.url("postgres"))?;
     let store = JobStore::connect(&url).await?;

@@ -9,6 +9,7 @@
 //!
 //! Not for: secrets. Setup data and verification keys are public.
 
+use private_folder::{Access, FolderError};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -64,7 +65,10 @@ pub enum KeystoreError {
         /// What is wrong.
         reason: String,
     },
-    /// The folder or a file in it cannot be read or written.
+    /// The folder cannot be made.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// A file in the folder cannot be read or written.
     #[error("cannot {action} {path}: {source}")]
     Io {
         /// What was tried.
@@ -167,9 +171,11 @@ impl Keystore {
     /// # Errors
     /// [`KeystoreError::Io`] when the folder cannot be created or written.
     pub fn lock_generation(&self) -> Result<GenerationLock, KeystoreError> {
-        fs::create_dir_all(&self.folder).map_err(io_error("create the key folder", &self.folder))?;
+        private_folder::create_parents(&self.folder, Access::Owner)?;
         let path = self.folder.join(LOCK_FILE);
-        let file = File::create(&path).map_err(io_error("create the lock", &path))?;
+        // What a user has under this name stays as it is, and a link of it is not followed.
+        let options = File::options().read(true).write(true).create(true).truncate(false).to_owned();
+        let file = private_folder::open_itself(options, &path).map_err(io_error("create the lock", &path))?;
         file.lock().map_err(io_error("lock", &path))?;
         Ok(GenerationLock { _file: file })
     }

@@ -5,7 +5,8 @@ mod outputs;
 mod settings;
 mod systems;
 
-pub use outputs::{default_output_folder, write_outputs};
+pub use outputs::{check_output_folder, default_output_folder, write_outputs};
+pub use private_folder::keep_files_private;
 pub use settings::{Effective, SETTINGS, Setting, effective_settings, parse, parse_from};
 pub use systems::{ProofSystemArgs, SystemName, VerifierArgs, load_keys, verifier_in_words};
 

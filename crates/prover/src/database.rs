@@ -1,5 +1,6 @@
 //! `prover database`: a private PostgreSQL, and the schema of any.
 
+use crate::local::cluster_error;
 use clap::Subcommand;
 use embedded_postgres::{EmbeddedPostgres, Options};
 use job_store::{DatabaseUrl, JobStore};
@@ -10,7 +11,7 @@ use std::{io::Write, path::PathBuf};
 pub(crate) enum DatabaseCommand {
     /// Serve a private PostgreSQL in a folder, with the schema, until SIGTERM or Ctrl-C; prints its URL.
     Serve {
-        /// The cluster's folder; created where it is not yet.
+        /// Where the cluster lies, in a subfolder `postgres`; created where it is not yet, and else left as it is.
         #[arg(long)]
         data: PathBuf,
     },
@@ -27,8 +28,9 @@ pub(crate) async fn run(command: DatabaseCommand) -> anyhow::Result<()> {
 
 async fn serve(data: PathBuf) -> anyhow::Result<()> {
     let shutdown = launch::shutdown_on_signal(Some(launch::DRAINING))?;
-    let server =
-        tokio::task::spawn_blocking(move || EmbeddedPostgres::start(&data, &Options::default())).await??;
+    let server = tokio::task::spawn_blocking(move || EmbeddedPostgres::start(&data, &Options::default()))
+        .await?
+        .map_err(cluster_error)?;
     let url = server.url("postgres");
     migrate(&DatabaseUrl::new(&url)?).await?;
     let mut output = std::io::stdout();

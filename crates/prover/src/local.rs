@@ -5,14 +5,15 @@ use crate::endpoints::Phase;
 use crate::progress;
 use anyhow::Context;
 use artifact_store::{ArtifactStore, witness_input_key};
-use embedded_postgres::{EmbeddedPostgres, Options};
+use embedded_postgres::{EmbeddedPostgres, Options, PostgresError};
 use job_runner::RunnerReport;
 use job_store::{BatchReport, DatabaseUrl, JobStore, Mode, NewBatch};
+use launch::BadInput;
+use private_folder::{FolderError, PrivateFolder};
 use proof_system::ProofSystem;
 use proving_model::{ArtifactKind, BatchId};
 use rustix::time::{ClockId, clock_gettime};
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -23,18 +24,37 @@ use tokio_util::sync::CancellationToken;
 /// Jobs that still run when the user interrupts are handed back after this time: they are made again at the next run.
 const DRAIN_TIMEOUT_SECONDS: u64 = 5;
 
-/// The default data folder: PostgreSQL does not run as root, and others cannot enter root's home.
+/// The default data folder: PostgreSQL does not run as root, and others cannot enter a home.
 pub(crate) fn data_folder(given: Option<PathBuf>) -> PathBuf {
-    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let home = std::env::var_os("HOME").filter(|_| !rustix::process::geteuid().is_root());
     given.unwrap_or_else(|| match home {
-        Some(home) if home != Path::new("/root") => home.join(".local/share/roundhouse"),
-        _ => PathBuf::from("/var/lib/roundhouse"),
+        Some(home) => PathBuf::from(home).join(".local/share/roundhouse"),
+        None => PathBuf::from("/var/lib/roundhouse"),
     })
+}
+
+/// A folder of ours for work with a private PostgreSQL in it, created where it is not yet.
+pub(crate) fn open_work_folder(path: &Path) -> anyhow::Result<PrivateFolder> {
+    embedded_postgres::check_passage(path).map_err(cluster_error)?;
+    PrivateFolder::open(path, embedded_postgres::access_above()).map_err(folder_error)
+}
+
+/// An error of a folder; one that is not ours is a mistake of the call.
+pub(crate) fn folder_error(error: FolderError) -> anyhow::Error {
+    match error {
+        FolderError::NotOurs { .. } => BadInput(error.to_string()).into(),
+        FolderError::Io { .. } => error.into(),
+    }
+}
+
+/// An error of a private PostgreSQL; a folder that cannot have one is a mistake of the call.
+pub(crate) fn cluster_error(error: PostgresError) -> anyhow::Error {
+    if error.is_wrong_folder() { BadInput(error.to_string()).into() } else { error.into() }
 }
 
 /// A private database and artifact folder that belong to this process while it lives.
 pub(crate) struct LocalStack {
-    folder: PathBuf,
+    folder: PrivateFolder,
     server: EmbeddedPostgres,
     ground: Ground,
     provers: usize,
@@ -61,19 +81,19 @@ pub(crate) struct Proven {
 impl LocalStack {
     /// Starts, or starts again, the stack whose work lies in the folder; it proves so many circuits at the same time.
     pub(crate) async fn start(
-        folder: PathBuf,
+        folder: &Path,
         system: Arc<dyn ProofSystem>,
         provers: usize,
     ) -> anyhow::Result<Self> {
-        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        let cluster = folder.join("postgres");
-        let server =
-            tokio::task::spawn_blocking(move || EmbeddedPostgres::start(&cluster, &Options::default()))
-                .await??;
+        let folder = open_work_folder(folder)?;
+        let work = folder.path().to_owned();
+        let server = tokio::task::spawn_blocking(move || EmbeddedPostgres::start(&work, &Options::default()))
+            .await?
+            .map_err(cluster_error)?;
         let url = DatabaseUrl::new(&server.url("postgres"))?;
         let store = JobStore::connect(&url).await?;
         store.migrate().await?;
-        let artifacts = ArtifactStore::open(&folder.join("artifacts").to_string_lossy())?;
+        let artifacts = ArtifactStore::open(&folder.path().join("artifacts").to_string_lossy())?;
         let digest = system.verification_keys_digest();
         store.insert_protocol_version(system.protocol_version(), system.name(), &digest).await?;
         Ok(Self { folder, server, ground: Ground { store, artifacts, system }, provers })
@@ -120,7 +140,7 @@ impl LocalStack {
     }
 
     /// Stops the server; the work stays for the next start.
-    pub(crate) async fn stop(self) -> anyhow::Result<PathBuf> {
+    pub(crate) async fn stop(self) -> anyhow::Result<PrivateFolder> {
         self.ground.store.close().await;
         let server = self.server;
         tokio::task::spawn_blocking(move || server.stop()).await?;

@@ -67,6 +67,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    launch::keep_files_private();
     let cli: Cli = launch::parse();
     launch::init_logging(cli.common.log_format);
     exit_code(match cli.command {

@@ -1,7 +1,7 @@
 //! `prover prove`: one input to its verified proof, on this machine.
 
 use crate::devices::DeviceArgs;
-use crate::local::{LocalStack, Proven, data_folder};
+use crate::local::{LocalStack, Proven, data_folder, folder_error};
 use crate::progress::count_jobs;
 use anyhow::Context;
 use clap::Args;
@@ -62,8 +62,12 @@ pub(crate) async fn prove(args: ProveArgs) -> anyhow::Result<()> {
 
     let shutdown = launch::shutdown_on_signal(Some(launch::DRAINING))?;
     let folder = work_folder(&data_folder(args.data), &*system, batch, &input.payload);
-    let stack = LocalStack::start(folder, system.clone(), provers).await?;
     let out = args.out.unwrap_or_else(|| launch::default_output_folder(batch));
+    // An interrupted run may have written some, or all, of its files.
+    if !folder.exists() {
+        launch::check_output_folder(&out)?;
+    }
+    let stack = LocalStack::start(&folder, system.clone(), provers).await?;
     let result = async {
         let proven = stack.prove(batch, &input.payload, &shutdown).await?;
         launch::write_outputs(&proven.final_proof, &*system, batch, &input.payload, &out)?;
@@ -74,7 +78,7 @@ pub(crate) async fn prove(args: ProveArgs) -> anyhow::Result<()> {
     let proven = result?;
     summarise(&proven, begun.elapsed())?;
     // The proof is out: what is left is scratch.
-    fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))
+    folder.remove().map_err(folder_error)
 }
 
 fn summarise(Proven { report, spent, .. }: &Proven, wall: Duration) -> anyhow::Result<()> {

@@ -13,10 +13,11 @@ use std::{
 const LAYERS: &[(&str, &[&str])] = &[
     ("job-runner", &[]),
     ("proving-model", &[]),
-    ("artifact-store", &["proving-model"]),
+    ("private-folder", &[]),
+    ("artifact-store", &["private-folder", "proving-model"]),
     ("job-store", &["job-runner", "proving-model"]),
     ("proof-system", &["proving-model"]),
-    ("keystore", &[]),
+    ("keystore", &["private-folder"]),
     ("plonk-prover", &[]),
     ("gpu-prover", &["plonk-prover"]),
     ("ledger-circuits", &["keystore", "plonk-prover", "proof-system", "proving-model"]),
@@ -25,8 +26,18 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("circuit-prover", COMPONENT),
     ("proof-compressor", COMPONENT),
     ("job-monitor", &["artifact-store", "job-store", "proving-model"]),
-    ("embedded-postgres", &[]),
-    ("launch", &["artifact-store", "job-store", "ledger-circuits", "proof-system", "proving-model"]),
+    ("embedded-postgres", &["private-folder"]),
+    (
+        "launch",
+        &[
+            "artifact-store",
+            "job-store",
+            "ledger-circuits",
+            "private-folder",
+            "proof-system",
+            "proving-model",
+        ],
+    ),
     (
         "prover",
         &[
@@ -40,6 +51,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "launch",
             "ledger-circuits",
             "plonk-prover",
+            "private-folder",
             "proof-compressor",
             "proof-system",
             "proving-component",

@@ -12,7 +12,6 @@ use embedded_postgres::{EmbeddedPostgres, Options};
 use job_store::{DatabaseUrl, JobStore, NewWorker};
 use proving_model::{ArtifactRef, ProtocolVersion};
 use std::{
-    os::unix::fs::PermissionsExt,
     path::PathBuf,
     sync::{
         OnceLock,
@@ -35,12 +34,10 @@ pub fn new_worker() -> NewWorker {
     }
 }
 
-/// A folder for one test process that every user may enter, unlike `tempfile`'s own.
+/// A new folder for one test process, which the server creates, and removes at its end.
 fn process_folder() -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("roundhouse-test-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("the temporary folder takes a folder");
-    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
-    folder
+    let made = tempfile::Builder::new().prefix("roundhouse-test-").tempdir();
+    made.expect("the temporary folder takes a folder").path().to_owned()
 }
 
 /// This test process's server. It ends with the process and removes its cluster.

@@ -1,10 +1,10 @@
 //! What benchmarks run on: a server of their own with its safe defaults, or a given one, and a fresh database on it.
 
-use crate::local::data_folder;
-use anyhow::Context;
+use crate::local::{cluster_error, data_folder, open_work_folder};
 use clap::Args;
 use embedded_postgres::{EmbeddedPostgres, Options};
 use job_store::{DatabaseUrl, JobStore};
+use private_folder::PrivateFolder;
 use std::{
     fs,
     path::PathBuf,
@@ -30,7 +30,7 @@ pub(crate) struct Ground {
     admin: DatabaseUrl,
     server: Option<EmbeddedPostgres>,
     /// For files beside the server's, such as artifacts.
-    pub(crate) folder: PathBuf,
+    pub(crate) folder: PrivateFolder,
     databases: AtomicU32,
 }
 
@@ -38,15 +38,16 @@ impl Ground {
     /// Opens it; `settings` are the private server's beside its defaults.
     pub(crate) async fn open(args: &GroundArgs, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         let folder = data_folder(args.data.clone()).join(format!("bench-{}", std::process::id()));
-        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        let folder = open_work_folder(&folder)?;
         let (admin, server) = if let Some(url) = &args.database_url {
             (DatabaseUrl::new(url)?, None)
         } else {
-            let cluster = folder.join("postgres");
+            let work = folder.path().to_owned();
             let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
             let options = Options { settings: settings.collect(), is_temporary: false };
-            let server =
-                tokio::task::spawn_blocking(move || EmbeddedPostgres::start(&cluster, &options)).await??;
+            let server = tokio::task::spawn_blocking(move || EmbeddedPostgres::start(&work, &options))
+                .await?
+                .map_err(cluster_error)?;
             (DatabaseUrl::new(&server.url("postgres"))?, Some(server))
         };
         Ok(Self { admin, server, folder, databases: AtomicU32::new(0) })
@@ -81,7 +82,7 @@ impl Ground {
         if let Some(server) = self.server {
             tokio::task::spawn_blocking(move || server.stop()).await?;
         }
-        fs::remove_dir_all(&self.folder).with_context(|| format!("cannot remove {}", self.folder.display()))
+        Ok(self.folder.remove()?)
     }
 }
 

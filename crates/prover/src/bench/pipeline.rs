@@ -3,13 +3,12 @@
 use crate::bench::{median, print};
 use crate::local::{LocalStack, data_folder};
 use crate::prove::work_folder;
-use anyhow::Context;
 use clap::Args;
 use launch::{BadInput, ProofSystemArgs, load_keys};
 use proof_system::{InputSource, KeyPurpose, ProofSystem, Uncontrolled, bare};
 use proving_model::BatchId;
 use serde::Serialize;
-use std::{fs, path::PathBuf, sync::Arc, time::Instant};
+use std::{path::PathBuf, sync::Arc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Args)]
@@ -72,10 +71,10 @@ pub(crate) async fn run(args: PipelineArgs) -> anyhow::Result<()> {
         bare.push(seconds);
         tracing::info!("round {round} of {}: bare {seconds:.1} s", args.rounds);
         let folder = work_folder(&data, &*system, batch, &input.payload);
-        let stack = LocalStack::start(folder, system.clone(), 1).await?;
+        let stack = LocalStack::start(&folder, system.clone(), 1).await?;
         let proven = stack.prove(batch, &input.payload, &CancellationToken::new()).await;
         let folder = stack.stop().await?;
-        fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+        folder.remove()?;
         let seconds = proven?.spent.wall.as_secs_f64();
         pipeline.push(seconds);
         tracing::info!("round {round} of {}: pipeline {seconds:.1} s", args.rounds);

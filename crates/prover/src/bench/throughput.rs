@@ -108,7 +108,7 @@ async fn measure(args: &ThroughputArgs, ground: &Ground) -> anyhow::Result<Figur
     }
     let (url, store) = crew::fresh_store(ground).await?;
     let context = crew::register(&store, 1, LEASE_DURATION).await?;
-    let artifacts = ground.folder.join("artifacts").to_string_lossy().into_owned();
+    let artifacts = ground.folder.path().join("artifacts").to_string_lossy().into_owned();
     let artifact_store = ArtifactStore::open(&artifacts)?;
     let input = crew::input_artifact(&artifact_store).await?;
     let mut number = 0;

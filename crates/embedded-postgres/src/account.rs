@@ -1,0 +1,84 @@
+//! Who runs the server.
+
+use crate::{PostgresError, io_error, programs::bare_command};
+use private_folder::Access;
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    os::unix::{ffi::OsStringExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// Says the first of the folders given that cannot be entered.
+const ENTER_EACH: &str =
+    r#"for folder do cd "$folder" 2>/dev/null || { printf %s "$folder"; exit 1; }; done"#;
+
+/// Who runs the server: ourselves, or for root another.
+#[derive(Debug, Clone)]
+pub(crate) struct Account {
+    name: String,
+    /// User and group, where they are not this process's.
+    pub(crate) ids: Option<(u32, u32)>,
+}
+
+impl Account {
+    /// The one for a server of this process.
+    pub(crate) fn of_the_server() -> Self {
+        if !rustix::process::geteuid().is_root() {
+            return Self { name: "this user".to_owned(), ids: None };
+        }
+        let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let ids = |wanted: &str| {
+            passwd.lines().find_map(|line| {
+                let mut fields = line.split(':');
+                let name = fields.next()?;
+                let uid = fields.nth(1)?.parse().ok()?;
+                let gid = fields.next()?.parse().ok()?;
+                (name == wanted).then_some((uid, gid))
+            })
+        };
+        ["postgres", "nobody"]
+            .into_iter()
+            .find_map(|name| Some(Self { name: name.to_owned(), ids: Some(ids(name)?) }))
+            .unwrap_or(Self { name: "user 65534".to_owned(), ids: Some((65_534, 65_534)) })
+    }
+
+    /// Who must pass through the folders above the server's.
+    pub(crate) fn access(&self) -> Access {
+        if self.ids.is_some() { Access::Passage } else { Access::Owner }
+    }
+
+    /// A command that this account runs, in the root folder.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = bare_command(program);
+        command.current_dir("/");
+        if let Some((uid, gid)) = self.ids {
+            command.uid(uid).gid(gid);
+        }
+        command
+    }
+
+    /// That it can enter every folder above this path that is there; nothing is changed before that is known.
+    pub(crate) fn check_passage(&self, path: &Path) -> Result<(), PostgresError> {
+        if self.ids.is_none() {
+            return Ok(());
+        }
+        let path = std::path::absolute(path).map_err(io_error("find", path))?;
+        let there = path.ancestors().find_map(|folder| folder.canonicalize().ok()).unwrap_or_default();
+        let mut folders: Vec<&Path> = there.ancestors().collect();
+        folders.reverse();
+        let output = self
+            .command("/bin/sh")
+            .args(["-c", ENTER_EACH, "sh"])
+            .args(&folders)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(io_error("run /bin/sh to look at", &path))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let closed = PathBuf::from(OsString::from_vec(output.stdout));
+        Err(PostgresError::Unreachable { folder: path, closed, user: self.name.clone() })
+    }
+}

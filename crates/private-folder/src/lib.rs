@@ -1,0 +1,181 @@
+//! Folders that the program made for itself: private, marked, and only marked ones are removed.
+//!
+//! A user names places: a data folder, an output folder, an object store. What lies there already is the user's. So the
+//! program works in a [`PrivateFolder`]: it creates it with mode 0700 and puts a file, the [`MARK`], into it before anything else.
+//!
+//! **Invariants.** Only a folder with the mark is ever removed, or has its mode or owner changed. A folder is opened once and then used by its
+//! descriptor, and no file is opened through a symbolic link: the process may be root's, and the folder may hold folders of others.
+//!
+//! Not for: hiding anything from root, or from another process of the same user.
+
+mod outputs;
+mod private;
+mod subfolder;
+
+pub use outputs::{OutputFolder, claim};
+pub use private::{PrivateFolder, create_parents};
+pub use subfolder::Subfolder;
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+use thiserror::Error;
+
+/// The name of the file that marks a folder as the program's.
+pub const MARK: &str = ".roundhouse";
+/// What the mark says to whoever finds it.
+const MARK_TEXT: &str = "Roundhouse made this folder, or was given it empty, and may replace or remove what is in it: keep nothing else here.\n";
+
+/// Why a folder is not used.
+#[derive(Debug, Error)]
+pub enum FolderError {
+    /// Something of the user's, or of another's, is there: nothing was changed.
+    #[error(
+        "{path} is there already and is not Roundhouse's ({reason}): name another place, or move it away"
+    )]
+    NotOurs {
+        /// What is there.
+        path: PathBuf,
+        /// How that is known.
+        reason: String,
+    },
+    /// A file or folder cannot be made, read or removed.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+fn failed<E: Into<io::Error>>(action: &'static str, path: &Path) -> impl FnOnce(E) -> FolderError {
+    let path = path.to_owned();
+    move |source| FolderError::Io { action, path, source: source.into() }
+}
+
+fn not_ours(path: &Path, reason: impl Into<String>) -> FolderError {
+    FolderError::NotOurs { path: path.to_owned(), reason: reason.into() }
+}
+
+/// Who may pass through a folder that the program makes. Nobody else may list it in either case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Its owner alone: mode 0700.
+    Owner,
+    /// Others on their way to a subfolder that is theirs: mode 0711. For root's process, which starts another user's.
+    Passage,
+}
+
+impl Access {
+    fn mode(self) -> Mode {
+        match self {
+            Self::Owner => Mode::RWXU,
+            Self::Passage => Mode::RWXU | Mode::XGRP | Mode::XOTH,
+        }
+    }
+}
+
+/// Makes every file and folder of this process private from here on: mode 0600 and 0700, in libraries too.
+pub fn keep_files_private() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+}
+
+/// Opens a file itself, and not what a link of its name points to; created with mode 0600, if the options create it.
+///
+/// # Errors
+/// As [`std::fs::OpenOptions::open`]; for a link as well.
+pub fn open_itself(mut options: std::fs::OpenOptions, path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0);
+    options.mode(0o600).custom_flags(flags).open(path)
+}
+
+/// Opens a folder itself, and not what a link of its name points to.
+fn open_folder(parent: impl AsFd, name: &Path, shown: &Path) -> Result<OwnedFd, FolderError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(parent, name, flags, Mode::empty()).map_err(|e| match e {
+        rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => not_ours(shown, "it is no folder"),
+        e => failed("open", shown)(e),
+    })
+}
+
+/// Opens a regular file of a folder for reading; `None` where there is none, or something else has its name: a link, a pipe.
+fn open_file(folder: impl AsFd, name: &str) -> Option<File> {
+    // A pipe would have the opener wait.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = openat(folder, name, flags, Mode::empty()).ok()?;
+    let is_regular =
+        fstat(&file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
+    is_regular.then(|| File::from(file))
+}
+
+/// The first bytes of a file of a folder, at most `most`.
+fn read_file(folder: impl AsFd, name: &str, most: u64) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_file(folder, name)?.take(most).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// The names in an open folder.
+fn names(folder: impl AsFd) -> io::Result<Vec<std::ffi::OsString>> {
+    use std::os::unix::ffi::OsStringExt;
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(folder)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(std::ffi::OsString::from_vec(name));
+        }
+    }
+    Ok(names)
+}
+
+/// Whether a folder has the mark, as far as that goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Marked {
+    Yes,
+    /// A process ended while it wrote the mark, or before.
+    Unfinished,
+    No,
+}
+
+fn mark_of(folder: impl AsFd) -> io::Result<Marked> {
+    let names = names(folder.as_fd())?;
+    let others = names.iter().any(|name| name != MARK && name != "lost+found");
+    let is_there = names.iter().any(|name| name == MARK);
+    // Read after the names: whoever marks a folder does it before there is anything else in it.
+    let text = read_file(folder, MARK, MARK_TEXT.len() as u64 + 1);
+    Ok(match text {
+        Some(text) if text == MARK_TEXT.as_bytes() => Marked::Yes,
+        Some(text) if !others && MARK_TEXT.as_bytes().starts_with(&text) => Marked::Unfinished,
+        None if !others && !is_there => Marked::Unfinished,
+        _ => Marked::No,
+    })
+}
+
+/// Puts the mark into a folder that has none, or an unfinished one.
+fn mark(folder: impl AsFd, shown: &Path) -> Result<(), FolderError> {
+    use std::io::Write;
+    let path = shown.join(MARK);
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file =
+        openat(folder.as_fd(), MARK, flags, Mode::RUSR | Mode::WUSR).map_err(failed("create", &path))?;
+    let mut file = File::from(file);
+    file.write_all(MARK_TEXT.as_bytes()).and_then(|()| file.sync_all()).map_err(failed("write", &path))?;
+    rustix::fs::fsync(folder).map_err(failed("sync", shown))
+}
+
+fn canonical(path: &Path) -> Result<PathBuf, FolderError> {
+    path.canonicalize().map_err(failed("open", path))
+}
+
+/// The descriptor that stands for the current folder, for paths that need none.
+fn here() -> std::os::fd::BorrowedFd<'static> {
+    CWD
+}

@@ -1,0 +1,103 @@
+use super::*;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().mode() & 0o7777
+}
+
+fn open(path: &Path) -> Result<PrivateFolder, FolderError> {
+    PrivateFolder::open(path, Access::Owner)
+}
+
+#[test]
+fn a_folder_is_made_private_opened_again_and_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("above/ours");
+    let folder = open(&path).unwrap();
+    assert_eq!((mode(&path), mode(path.parent().unwrap()), mode(&path.join(MARK))), (0o700, 0o700, 0o600));
+    folder.file("lock").unwrap();
+    assert_eq!(mode(&path.join("lock")), 0o600);
+    let passage = PrivateFolder::open(&path, Access::Passage).unwrap();
+    assert_eq!(mode(&path), 0o711);
+    passage.subfolder("data", None).unwrap();
+    assert_eq!(mode(&path.join("data")), 0o700);
+    symlink(dir.path(), path.join("data/link")).unwrap();
+    open(&path).unwrap().remove().unwrap();
+    assert_eq!(fs::read_dir(dir.path().join("above")).unwrap().count(), 0);
+}
+
+#[test]
+fn what_is_the_users_stays_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("theirs");
+    fs::create_dir(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    // Empty, and not as we make folders.
+    assert!(matches!(open(&path), Err(FolderError::NotOurs { .. })));
+    fs::write(path.join("letter"), "dear").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+    let error = open(&path).unwrap_err();
+    assert!(matches!(error, FolderError::NotOurs { .. }) && error.to_string().contains("theirs"), "{error}");
+    fs::write(path.join(MARK), "a configuration of the user's").unwrap();
+    assert!(matches!(open(&path), Err(FolderError::NotOurs { .. })));
+    assert_eq!(fs::read(path.join("letter")).unwrap(), b"dear");
+    assert_eq!(fs::read(path.join(MARK)).unwrap(), b"a configuration of the user's");
+    // A file, and a link to a folder of ours.
+    assert!(matches!(open(&path.join("letter")), Err(FolderError::NotOurs { .. })));
+    let ours = open(&dir.path().join("ours")).unwrap();
+    symlink(ours.path(), dir.path().join("link")).unwrap();
+    assert!(matches!(open(&dir.path().join("link")), Err(FolderError::NotOurs { .. })));
+    // What a removed folder of ours would be called.
+    fs::rename(&path, dir.path().join("ours.removed")).unwrap();
+    assert!(matches!(ours.remove(), Err(FolderError::NotOurs { .. })));
+    assert!(dir.path().join("ours.removed/letter").exists() && dir.path().join("ours").exists());
+}
+
+#[test]
+fn a_removal_or_a_creation_that_was_cut_short_is_finished() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ours");
+    let left = open(&dir.path().join("ours.removed")).unwrap();
+    fs::create_dir_all(left.path().join("data/base")).unwrap();
+    for written in [None, Some(""), Some(&crate::MARK_TEXT[..7])] {
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        if let Some(text) = written {
+            fs::write(path.join(MARK), text).unwrap();
+        }
+        open(&path).unwrap();
+        assert_eq!(fs::read_to_string(path.join(MARK)).unwrap(), crate::MARK_TEXT);
+        assert!(!dir.path().join("ours.removed").exists());
+        open(&path).unwrap().remove().unwrap();
+    }
+}
+
+#[test]
+fn no_link_or_pipe_is_opened_and_nothing_of_another_user() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("target");
+    fs::write(&target, "secret").unwrap();
+    let folder = open(&dir.path().join("ours")).unwrap();
+    symlink(&target, folder.path().join("lock")).unwrap();
+    symlink(dir.path(), folder.path().join("data")).unwrap();
+    assert!(matches!(folder.file("lock"), Err(FolderError::NotOurs { .. })));
+    assert!(folder.read("lock", 100).is_none());
+    assert!(matches!(folder.subfolder("data", None), Err(FolderError::NotOurs { .. })));
+    assert_eq!(fs::read_to_string(&target).unwrap(), "secret");
+    let pipe = std::process::Command::new("mkfifo").arg(folder.path().join("pipe")).status();
+    assert!(pipe.unwrap().success());
+    assert!(folder.read("pipe", 100).is_none());
+    assert!(matches!(folder.file("pipe"), Err(FolderError::NotOurs { .. })));
+    // Only root can make one that is another's.
+    if rustix::process::geteuid().is_root() {
+        fs::create_dir(dir.path().join("planted")).unwrap();
+        fs::set_permissions(dir.path().join("planted"), fs::Permissions::from_mode(0o700)).unwrap();
+        std::os::unix::fs::chown(dir.path().join("planted"), Some(65_534), None).unwrap();
+        assert!(matches!(open(&dir.path().join("planted")), Err(FolderError::NotOurs { .. })));
+        assert!(matches!(
+            Subfolder::open(&dir.path().join("planted"), None),
+            Err(FolderError::NotOurs { .. })
+        ));
+        Subfolder::open(&dir.path().join("planted"), Some((65_534, 65_534))).unwrap();
+    }
+}
