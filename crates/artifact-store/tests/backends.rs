@@ -56,6 +56,26 @@ async fn a_folder_conforms_by_path_and_by_url_and_every_flipped_byte_is_corrupt(
     }
 }
 
+#[tokio::test]
+async fn a_folder_with_other_things_in_it_is_no_store_and_a_store_is_private() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home");
+    std::fs::create_dir_all(home.join("circuit")).unwrap();
+    std::fs::write(home.join("circuit/1"), "precious").unwrap();
+    for url in [home.to_str().unwrap(), url::Url::from_directory_path(&home).unwrap().as_str()] {
+        let error = ArtifactStore::open(url).unwrap_err().to_string();
+        assert!(error.contains("home") && error.contains("other things are in it"), "{error}");
+    }
+    assert_eq!(std::fs::read_dir(&home).unwrap().count(), 1);
+    let path = dir.path().join("store");
+    ArtifactStore::open(path.to_str().unwrap()).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+    // A store that is there is one, whatever is in it.
+    std::fs::rename(home.join("circuit"), path.join("circuit")).unwrap();
+    ArtifactStore::open(path.to_str().unwrap()).unwrap();
+}
+
 #[test]
 fn a_bad_url_is_refused_without_its_secrets() {
     for url in ["nonsense://x?secret=swordfish", "file://host/only?secret=swordfish", "s3:?secret=swordfish"]

@@ -314,6 +314,25 @@ mod tests {
     }
 
     #[test]
+    fn what_a_user_has_in_the_key_folder_stays() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let (lock, target) = (dir.path().join(LOCK_FILE), dir.path().join("target"));
+        fs::write(&lock, "precious").unwrap();
+        let keys = store(dir.path(), None);
+        keys.store("leaf", b"the key", &keys.lock_generation().unwrap()).unwrap();
+        assert_eq!(fs::read_to_string(&lock).unwrap(), "precious");
+        assert_eq!(fs::metadata(dir.path()).unwrap().mode() & 0o777, 0o755);
+        assert_eq!(fs::metadata(dir.path().join("leaf.key")).unwrap().mode() & 0o777, 0o600);
+        // A link that somebody planted is not followed.
+        fs::rename(&lock, &target).unwrap();
+        symlink(&target, &lock).unwrap();
+        assert!(keys.lock_generation().is_err());
+        assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
+    }
+
+    #[test]
     fn a_broken_manifest_is_an_error_with_its_place() {
         let error = Manifest::parse("keys/manifest.toml", "[leaf]\nblake3 = 7").unwrap_err().to_string();
         assert!(error.contains("keys/manifest.toml") && error.contains("line 2"), "{error}");

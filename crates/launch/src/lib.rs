@@ -97,12 +97,12 @@ impl ObjectStoreArgs {
     /// Opens the store.
     ///
     /// # Errors
-    /// [`BadInput`] when none is named, else the store's.
+    /// [`BadInput`] when none is named, or what is named is none.
     pub fn open(&self) -> anyhow::Result<ArtifactStore> {
         let url = self.object_store.as_deref().ok_or_else(|| {
             BadInput("no object store is named: set --object-store to a folder or a URL".to_owned())
         })?;
-        Ok(ArtifactStore::open(url)?)
+        ArtifactStore::open(url).map_err(|e| BadInput(e.to_string()).into())
     }
 }
 
