@@ -50,7 +50,10 @@ impl Home {
         let folder = PrivateFolder::open(&folder.join(HOME), account.access())?;
         let lock = take_lock(&folder)?;
         let data = folder.subfolder("data", account.ids)?;
-        let is_socket_elsewhere = folder.path().as_os_str().len() + "/socket".len() > SOCKET_FOLDER_BYTES_MAX;
+        let path = folder.path().as_os_str().as_bytes();
+        // Clients of PostgreSQL's library take a comma for the end of a host's name.
+        let is_socket_elsewhere =
+            path.len() + "/socket".len() > SOCKET_FOLDER_BYTES_MAX || path.contains(&b',');
         let socket = if is_socket_elsewhere {
             socket_elsewhere(&folder, account)?
         } else {

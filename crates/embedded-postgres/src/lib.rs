@@ -8,7 +8,7 @@
 //! DATA/                   the user's; created where it is not yet, else as it was
 //! DATA/postgres/          ours, by the mark in it; lock, log and `initialised` are files of our process's user
 //! DATA/postgres/data/     the cluster, of the user that the server runs as
-//! DATA/postgres/socket/   its socket; where that path is too long for one, a folder with a random name in $TMPDIR
+//! DATA/postgres/socket/   its socket; where that path is too long, or has a comma, a folder with a random name in $TMPDIR
 //! ```
 //!
 //! **Invariants.** One process at a time has a folder's cluster (a lock that dies with the process). The server never outlives

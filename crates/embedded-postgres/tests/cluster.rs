@@ -43,6 +43,14 @@ fn what_is_committed_survives_a_restart_and_durability_is_on() {
 }
 
 #[test]
+fn a_path_may_have_any_characters() {
+    let dir = folder();
+    for name in ["a, b", "say \"cheese\"", "it's $HOME; \\ `x` *"] {
+        query(&start(&dir.path().join(name)), "select 1");
+    }
+}
+
+#[test]
 fn a_second_user_of_the_folder_is_refused_and_other_folders_do_not_collide() {
     let (one, two) = (folder(), folder());
     let (first, _second) = (start(one.path()), start(two.path()));

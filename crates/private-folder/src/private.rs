@@ -4,12 +4,12 @@ use crate::{
     Access, FolderError, MARK, Marked, Subfolder, canonical, failed, here, mark, mark_of, not_ours,
     open_folder, read_file,
 };
-use rustix::fs::{Mode, OFlags, fchmod, fstat, mkdirat, openat};
+use rustix::fs::{AtFlags, Mode, OFlags, fchmod, fstat, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
 use std::{
     ffi::OsStr,
     fs::{self, File},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -56,7 +56,8 @@ fn owned_by_us(folder: &OwnedFd, path: &Path) -> Result<u32, FolderError> {
     if stat.st_mode & (Mode::WGRP | Mode::WOTH).bits() != 0 {
         return Err(not_ours(path, "others may write to it"));
     }
-    Ok(stat.st_mode & 0o7777)
+    // A folder may have its group's bit from the one above.
+    Ok(stat.st_mode & 0o777)
 }
 
 impl PrivateFolder {
@@ -159,20 +160,33 @@ fn remove_marked(path: &Path) -> Result<(), FolderError> {
         Marked::Yes | Marked::Unfinished => {}
         Marked::No => return Err(not_ours(path, format!("it has no mark, {MARK}"))),
     }
-    let names = crate::names(&descriptor).map_err(failed("look into", path))?;
-    let mark = names.iter().filter(|name| *name == MARK);
-    for name in names.iter().filter(|name| *name != MARK).chain(mark) {
-        remove_entry(path, name)?;
-    }
+    // The mark last: what a crash leaves is still seen to be ours.
+    remove_content(descriptor.as_fd(), path, &|name| name != MARK)?;
+    remove_content(descriptor.as_fd(), path, &|_| true)?;
     fs::remove_dir(path).map_err(failed("remove", path))
 }
 
-fn remove_entry(folder: &Path, name: &OsStr) -> Result<(), FolderError> {
-    let path = folder.join(name);
-    let metadata = fs::symlink_metadata(&path).map_err(failed("look at", &path))?;
-    // Of a tree that another user may change meanwhile the standard library follows no link either.
-    let gone = if metadata.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-    gone.map_err(failed("remove", &path))
+/// Removes these entries of an open folder, and all below them. It goes from descriptor to descriptor: whoever exchanges a folder for a link
+/// meanwhile does not lead it elsewhere.
+fn remove_content(
+    folder: BorrowedFd<'_>,
+    shown: &Path,
+    is_to_go: &dyn Fn(&OsStr) -> bool,
+) -> Result<(), FolderError> {
+    let names = crate::names(folder).map_err(failed("look into", shown))?;
+    for name in names.iter().filter(|name| is_to_go(name)) {
+        let path = shown.join(name);
+        match unlinkat(folder, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => continue,
+            // It is a folder: Linux and POSIX say so in different ways.
+            Err(Errno::ISDIR | Errno::PERM) => {}
+            Err(e) => return Err(failed("remove", &path)(e)),
+        }
+        let below = open_folder(folder, name.as_ref(), &path)?;
+        remove_content(below.as_fd(), &path, &|_| true)?;
+        unlinkat(folder, name, AtFlags::REMOVEDIR).map_err(failed("remove", &path))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

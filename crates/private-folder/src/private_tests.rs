@@ -54,6 +54,35 @@ fn what_is_the_users_stays_as_it_is() {
 }
 
 #[test]
+fn a_removal_follows_no_link() {
+    let dir = tempfile::tempdir().unwrap();
+    let precious = dir.path().join("precious/artifacts");
+    fs::create_dir_all(&precious).unwrap();
+    fs::write(precious.join("letter"), "dear").unwrap();
+    let folder = open(&dir.path().join("ours")).unwrap();
+    fs::create_dir_all(folder.path().join("deep/er")).unwrap();
+    symlink(&precious, folder.path().join("deep/er/link")).unwrap();
+    symlink(precious.join("letter"), folder.path().join("letter")).unwrap();
+    folder.remove().unwrap();
+    // The folder itself was exchanged.
+    let folder = open(&dir.path().join("ours")).unwrap();
+    fs::rename(folder.path(), dir.path().join("away")).unwrap();
+    symlink(dir.path().join("precious"), folder.path()).unwrap();
+    assert!(matches!(folder.remove(), Err(FolderError::NotOurs { .. })));
+    assert_eq!(fs::read_to_string(precious.join("letter")).unwrap(), "dear");
+}
+
+#[test]
+fn a_folder_of_a_group_is_no_hindrance() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o2775)).unwrap();
+    let path = dir.path().join("ours");
+    open(&path).unwrap();
+    assert_eq!(mode(&path) & 0o777, 0o700);
+    open(&path).unwrap();
+}
+
+#[test]
 fn a_removal_or_a_creation_that_was_cut_short_is_finished() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ours");
