@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use std::{
     ffi::OsStr,
     fs::{self, File},
+    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -163,7 +164,10 @@ fn remove_marked(path: &Path) -> Result<(), FolderError> {
     // The mark last: what a crash leaves is still seen to be ours.
     remove_content(descriptor.as_fd(), path, &|name| name != MARK)?;
     remove_content(descriptor.as_fd(), path, &|_| true)?;
-    fs::remove_dir(path).map_err(failed("remove", path))
+    match fs::remove_dir(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(e)),
+        _ => Ok(()),
+    }
 }
 
 /// Removes these entries of an open folder, and all below them. It goes from descriptor to descriptor: whoever exchanges a folder for a link
@@ -182,9 +186,16 @@ fn remove_content(
             Err(Errno::ISDIR | Errno::PERM) => {}
             Err(e) => return Err(failed("remove", &path)(e)),
         }
-        let below = open_folder(folder, name.as_ref(), &path)?;
+        // Another process may be removing the same.
+        let below = match open_folder(folder, name.as_ref(), &path) {
+            Err(FolderError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => continue,
+            below => below?,
+        };
         remove_content(below.as_fd(), &path, &|_| true)?;
-        unlinkat(folder, name, AtFlags::REMOVEDIR).map_err(failed("remove", &path))?;
+        match unlinkat(folder, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(e) => return Err(failed("remove", &path)(e)),
+        }
     }
     Ok(())
 }
