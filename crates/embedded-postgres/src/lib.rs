@@ -109,14 +109,14 @@ pub enum PostgresError {
     #[error(transparent)]
     Folder(#[from] FolderError),
     /// A file or folder cannot be made.
-    #[error("cannot {action} {path}: {source}")]
+    #[error("cannot {action} {path}: {reason}")]
     Io {
         /// What was tried.
         action: &'static str,
         /// On what.
         path: PathBuf,
         /// Why it failed.
-        source: io::Error,
+        reason: io::Error,
     },
 }
 
@@ -130,7 +130,7 @@ impl PostgresError {
 
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PostgresError {
     let path = path.to_owned();
-    move |source| PostgresError::Io { action, path, source }
+    move |reason| PostgresError::Io { action, path, reason }
 }
 
 /// How to run a cluster.

@@ -44,20 +44,20 @@ pub enum FolderError {
         reason: String,
     },
     /// A file or folder cannot be made, read or removed.
-    #[error("cannot {action} {path}: {source}")]
+    #[error("cannot {action} {path}: {reason}")]
     Io {
         /// What was tried.
         action: &'static str,
         /// On what.
         path: PathBuf,
         /// Why it failed.
-        source: io::Error,
+        reason: io::Error,
     },
 }
 
 fn failed<E: Into<io::Error>>(action: &'static str, path: &Path) -> impl FnOnce(E) -> FolderError {
     let path = path.to_owned();
-    move |source| FolderError::Io { action, path, source: source.into() }
+    move |reason| FolderError::Io { action, path, reason: reason.into() }
 }
 
 fn not_ours(path: &Path, reason: impl Into<String>) -> FolderError {

@@ -188,7 +188,7 @@ fn remove_content(
         }
         // Another process may be removing the same.
         let below = match open_folder(folder, name.as_ref(), &path) {
-            Err(FolderError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => continue,
+            Err(FolderError::Io { reason, .. }) if reason.kind() == io::ErrorKind::NotFound => continue,
             below => below?,
         };
         remove_content(below.as_fd(), &path, &|_| true)?;
