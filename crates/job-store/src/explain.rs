@@ -5,6 +5,7 @@ use crate::model::{
     GENERATOR, batch_id, generator_id, ids_of_batch, job_id_as_text, job_key, position_of, queue,
 };
 use crate::pick::{PickFilter, SUSPECT_DEATHS};
+use crate::unreadable::readable;
 use crate::{JobStore, StoreError};
 use proving_model::{BatchId, BatchStatus, JobKey, JobStatus};
 use schemars::JsonSchema;
@@ -344,10 +345,9 @@ impl JobStore {
                 .await?;
             return Ok(Why::WaitsForCircuit { generator });
         };
-        let first = rows
-            .into_iter()
-            .map(|row| Ok(Missing { job_id: row.id, job: job_key(row.id)?.to_string(), status: row.status }))
-            .collect::<Result<_, StoreError>>()?;
+        let first = readable("why", rows, |row| {
+            Ok(Missing { job_id: row.id, job: job_key(row.id)?.to_string(), status: row.status })
+        });
         Ok(Why::WaitsForProofs { missing, first })
     }
 

@@ -3,6 +3,7 @@
 
 use crate::metrics::{QueryTimer, STORE_METRICS};
 use crate::model::{generator_id, position_of};
+use crate::text::stored;
 use crate::{JobStore, LeasedJob, StoreError};
 use proving_model::{JobStatus, Stage};
 use sqlx::{Connection, PgConnection};
@@ -39,6 +40,7 @@ impl JobStore {
     pub async fn fail(&self, job: &LeasedJob, failure: &AttemptFailure) -> Result<JobStatus, StoreError> {
         let _timer = QueryTimer::start("fail");
         let error = StoreError::database;
+        let text = stored(&failure.error);
         self.hot
             .run("fail", async |connection: &mut PgConnection| {
                 let mut transaction = connection.begin().await.map_err(error("fail"))?;
@@ -60,7 +62,7 @@ impl JobStore {
                     i32::from(failure.kind == FailureKind::TimedOut),
                     self.policy.failures_max,
                     self.policy.timeouts_max,
-                    failure.error,
+                    &*text,
                     self.policy.backoff_first.as_secs_f64(),
                     self.policy.backoff_longest.as_secs_f64()
                 )
@@ -69,12 +71,12 @@ impl JobStore {
                 .map_err(error("fail"))?
                 .ok_or(StoreError::LeaseLost { job_id: job.id })?;
                 let outcome = if failure.kind == FailureKind::TimedOut { "timed_out" } else { "failed" };
-                record_attempt(&mut transaction, job, outcome, Some(&failure.error)).await?;
+                record_attempt(&mut transaction, job, outcome, Some(&text)).await?;
                 let status: JobStatus = row.status.parse().map_err(|e| StoreError::Schema(format!("{e}")))?;
                 if status == JobStatus::Failed {
                     let reason = format!(
                         "{} failed for good after {} failures and {} timeouts: {}",
-                        job.key, row.failures, row.timeouts, failure.error
+                        job.key, row.failures, row.timeouts, text
                     );
                     fail_batch(&mut transaction, job.batch, &reason).await?;
                 }
@@ -145,6 +147,7 @@ impl JobStore {
     ) -> Result<usize, StoreError> {
         let _timer = QueryTimer::start("lose_inputs");
         let error = StoreError::database;
+        let reason = &*stored(reason);
         self.hot
             .run("lose_inputs", async |connection: &mut PgConnection| {
                 let mut transaction = connection.begin().await.map_err(error("lose_inputs"))?;
@@ -285,6 +288,7 @@ async fn record_attempt(
     outcome: &str,
     error: Option<&str>,
 ) -> Result<(), StoreError> {
+    let error = error.map(stored);
     sqlx::query!(
         "INSERT INTO job_attempts (job_id, attempt, worker_id, lease_token, started_at, finished_at,
              outcome, error)
@@ -294,7 +298,7 @@ async fn record_attempt(
         job.worker,
         job.token,
         outcome,
-        error
+        error.as_deref()
     )
     .execute(&mut **transaction)
     .await
@@ -312,7 +316,7 @@ pub(crate) async fn fail_batch(
          WHERE chain_id = $1 AND number = $2 AND status IN ('queued', 'in_progress')",
         i64::from(batch.chain_id),
         i64::from(batch.number),
-        reason
+        &*stored(reason)
     )
     .execute(&mut **transaction)
     .await

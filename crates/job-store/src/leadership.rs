@@ -4,6 +4,7 @@
 //! to run twice at once; leading spares the work.
 
 use crate::metrics::QueryTimer;
+use crate::text::stored_name;
 use crate::{JobStore, StoreError};
 use sqlx::PgConnection;
 use std::time::Duration;
@@ -46,7 +47,7 @@ impl JobStore {
                      RETURNING name",
                     &duties,
                     leader.id,
-                    leader.host,
+                    &*stored_name(&leader.host),
                     i32::try_from(leader.pid).unwrap_or(i32::MAX),
                     lease.as_secs_f64()
                 )

@@ -43,6 +43,8 @@ mod reports;
 mod restart;
 mod statistics;
 mod store;
+mod text;
+mod unreadable;
 mod vitals;
 mod wake;
 mod watch;

@@ -3,6 +3,7 @@
 use crate::finish::fail_batch;
 use crate::metrics::{QueryTimer, STORE_METRICS};
 use crate::model::batch_id;
+use crate::unreadable::readable;
 use crate::{JobStore, StoreError};
 use proving_model::{BatchId, JobStatus, Stage};
 use sqlx::{Connection, PgConnection};
@@ -65,15 +66,18 @@ impl JobStore {
         .map_err(error("rescue_expired"))?;
         let mut rescued = Vec::with_capacity(rows.len());
         let mut stages = Vec::new();
-        for row in rows {
+        let rows = readable("rescue_expired", rows, |row| {
             let batch = batch_id(row.chain_id, row.batch_number)?;
             let status = row.status.parse().map_err(|e| StoreError::Schema(format!("{e}")))?;
-            if status == JobStatus::Failed {
-                let reason = format!("job {}: {}", row.id, row.error.unwrap_or_default());
-                fail_batch(&mut transaction, batch, &reason).await?;
-            }
             stages.extend(row.stage.parse::<Stage>().ok());
-            rescued.push(Rescued { job_id: row.id, batch, status, worker_deaths: row.worker_deaths });
+            let job = Rescued { job_id: row.id, batch, status, worker_deaths: row.worker_deaths };
+            Ok((job, row.error.unwrap_or_default()))
+        });
+        for (job, error) in rows {
+            if job.status == JobStatus::Failed {
+                fail_batch(&mut transaction, job.batch, &format!("job {}: {error}", job.job_id)).await?;
+            }
+            rescued.push(job);
         }
         transaction.commit().await.map_err(error("rescue_expired"))?;
         STORE_METRICS.leases_expired.inc_by(rescued.len() as u64);

@@ -37,6 +37,8 @@ pub struct StoreMetrics {
     pub(crate) worker_deaths_seen: Counter,
     /// Jobs put back because their worker died or its lease expired.
     pub(crate) leases_expired: Counter,
+    /// Rows that were skipped because nothing of this program wrote them, by the name of the statement.
+    pub(crate) unreadable_rows: Family<QueryLabels, Counter>,
     /// Jobs put back because an input artifact was missing or corrupt.
     pub(crate) inputs_lost: Counter,
 }

@@ -3,6 +3,7 @@
 use crate::chains::{lock_chain, release_next};
 use crate::metrics::QueryTimer;
 use crate::model::{GENERATOR, batch_id, ids_of_batch, job_key, position_of};
+use crate::text::stored;
 use crate::{JobStore, StoreError};
 use proving_model::{BatchId, BatchStatus, JobStatus, Stage};
 use schemars::JsonSchema;
@@ -205,6 +206,7 @@ impl JobStore {
         mode: Mode,
     ) -> Result<JobChange, StoreError> {
         let _timer = QueryTimer::start("quarantine_job");
+        let reason = &*stored(reason);
         let error = StoreError::database;
         let was = self
             .hot

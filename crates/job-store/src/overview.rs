@@ -5,6 +5,7 @@
 use crate::metrics::QueryTimer;
 use crate::model::{job_id_as_text, job_key, position_of};
 use crate::pause::Paused;
+use crate::unreadable::readable;
 use crate::{JobStore, StoreError};
 use proving_model::{AggregationRound, JobStatus, Stage};
 use schemars::JsonSchema;
@@ -326,15 +327,19 @@ impl JobStore {
             })
             .await?;
         let mut running: HashMap<uuid::Uuid, Vec<RunningJob>> = HashMap::new();
-        for row in rows {
-            running.entry(row.worker_id).or_default().push(RunningJob {
+        let jobs = readable("overview_running", rows, |row| {
+            let job = RunningJob {
                 job_id: row.id,
                 chain_id: row.chain_id,
                 batch_number: row.batch_number,
                 job: job_key(row.id)?.to_string(),
                 seconds: row.seconds,
                 progress: row.progress,
-            });
+            };
+            Ok((row.worker_id, job))
+        });
+        for (worker, job) in jobs {
+            running.entry(worker).or_default().push(job);
         }
         Ok(running)
     }
@@ -362,20 +367,18 @@ impl JobStore {
                 .map_err(StoreError::database("overview: troubles"))
             })
             .await?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(Trouble {
-                    job_id: row.job_id,
-                    job: job_key(row.job_id)?.to_string(),
-                    chain_id: row.chain_id,
-                    batch_number: row.number,
-                    outcome: row.outcome,
-                    seconds_ago: row.seconds_ago,
-                    host: row.host,
-                    error: row.error,
-                })
+        Ok(readable("overview_troubles", rows, |row| {
+            Ok(Trouble {
+                job_id: row.job_id,
+                job: job_key(row.job_id)?.to_string(),
+                chain_id: row.chain_id,
+                batch_number: row.number,
+                outcome: row.outcome,
+                seconds_ago: row.seconds_ago,
+                host: row.host,
+                error: row.error,
             })
-            .collect()
+        }))
     }
 
     /// Completed jobs by spans of this length, over the last `window`, oldest first; every span is there.

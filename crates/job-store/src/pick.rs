@@ -2,6 +2,8 @@
 
 use crate::metrics::QueryTimer;
 use crate::model::{GENERATOR, artifact, batch_id, job_key, memory_class, queue};
+use crate::text::stored;
+use crate::unreadable::skipped;
 use crate::{JobStore, LeasedJob, Predecessor, StoreError};
 use proving_model::{AggregationRound, BatchId, MemoryClass, ProtocolVersion, Stage};
 use sqlx::PgConnection;
@@ -75,6 +77,23 @@ impl JobStore {
         worker: Uuid,
         room: Room,
     ) -> Result<Vec<LeasedJob>, StoreError> {
+        loop {
+            let (jobs, unreadable) = self.pick_readable(filter, want, worker, room).await?;
+            // Behind rows that make no sense there may be others.
+            if !jobs.is_empty() || unreadable == 0 {
+                return Ok(jobs);
+            }
+        }
+    }
+
+    /// Leases jobs and gives up those whose rows make no sense; returns the others, and how many were given up.
+    async fn pick_readable(
+        &self,
+        filter: &PickFilter,
+        want: usize,
+        worker: Uuid,
+        room: Room,
+    ) -> Result<(Vec<LeasedJob>, usize), StoreError> {
         let _timer = QueryTimer::start("pick");
         let rounds: Vec<i16> = filter.rounds.iter().map(|round| round.number()).collect();
         // Fresh and random, one for all jobs of this pick: a lease is named by its job and its token.
@@ -139,9 +158,10 @@ impl JobStore {
                 .then(a.deadline.total_cmp(&b.deadline))
                 .then((a.start_tag, a.turn, a.id).cmp(&(b.start_tag, b.turn, b.id)))
         });
-        let jobs = rows
-            .into_iter()
-            .map(|row| {
+        let mut unreadable = Vec::new();
+        let mut jobs = Vec::with_capacity(rows.len());
+        for row in rows {
+            let read = || {
                 Ok(LeasedJob {
                     id: row.id,
                     batch: batch_id(row.chain_id, row.batch_number)?,
@@ -155,8 +175,16 @@ impl JobStore {
                     is_suspect: row.worker_deaths >= SUSPECT_DEATHS,
                     input: artifact(row.input_key, row.input_checksum, row.input_size_bytes)?,
                 })
-            })
-            .collect::<Result<Vec<_>, StoreError>>()?;
+            };
+            match read() {
+                Ok(job) => jobs.push(job),
+                Err(e) => unreadable.push((row.id, e)),
+            }
+        }
+        for (id, reason) in &unreadable {
+            skipped("pick", reason);
+            self.fail_unreadable(*id, token, reason).await?;
+        }
         // A batch's first job is that of its witness generator.
         let begun: Vec<BatchId> =
             jobs.iter().filter(|job| job.key == GENERATOR).map(|job| job.batch).collect();
@@ -167,7 +195,29 @@ impl JobStore {
                 "the batches of leased jobs are not marked as begun, their generators' ends will do that: {e}"
             );
         }
-        Ok(jobs)
+        Ok((jobs, unreadable.len()))
+    }
+
+    /// Fails a leased job whose row makes no sense. Handed back, it would be picked again and again.
+    async fn fail_unreadable(&self, id: i64, token: Uuid, reason: &StoreError) -> Result<(), StoreError> {
+        let text = format!("the job's row cannot be read: {reason}");
+        let text = stored(&text);
+        self.hot
+            .run("pick: unreadable", async |connection: &mut PgConnection| {
+                sqlx::query!(
+                    "UPDATE prover_jobs SET status = 'failed', error = $3, finished_at = now(),
+                         worker_id = NULL, lease_token = NULL
+                     WHERE id = $1 AND lease_token = $2",
+                    id,
+                    token,
+                    &*text
+                )
+                .execute(connection)
+                .await
+                .map_err(StoreError::database("pick: unreadable"))
+            })
+            .await?;
+        Ok(())
     }
 
     async fn begin_batches(&self, batches: &[BatchId]) -> Result<(), StoreError> {

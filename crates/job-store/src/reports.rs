@@ -4,6 +4,7 @@ use crate::batches::find_batch;
 use crate::estimate::{CircuitProgress, circuit_progress, estimate_seconds};
 use crate::metrics::QueryTimer;
 use crate::model::{ids_of_batch, job_id_as_text, job_key};
+use crate::unreadable::readable;
 use crate::{Batch, JobStore, StoreError};
 use proving_model::{BatchId, BatchStatus, JobKey, JobStatus};
 use schemars::JsonSchema;
@@ -245,9 +246,8 @@ async fn look_at_batch(connection: &mut PgConnection, id: BatchId) -> Result<Bat
     .fetch_all(&mut *connection)
     .await
     .map_err(StoreError::database("batch_report: stuck"))?;
-    let mut stuck = Vec::with_capacity(rows.len());
-    for row in rows {
-        stuck.push(StuckJob {
+    let stuck = readable("batch_report", rows, |row| {
+        Ok(StuckJob {
             id: row.id,
             key: job_key(row.id)?,
             status: row.status.parse().map_err(|e| StoreError::Schema(format!("{e}")))?,
@@ -255,8 +255,8 @@ async fn look_at_batch(connection: &mut PgConnection, id: BatchId) -> Result<Bat
             failures: row.failures,
             worker_deaths: row.worker_deaths,
             error: row.error,
-        });
-    }
+        })
+    });
     let sums = sqlx::query!(
         r#"SELECT count(*) FILTER (WHERE a.outcome = 'worker_died') AS "deaths!",
                   count(*) FILTER (WHERE a.outcome IN ('failed', 'timed_out')) AS "failed!",

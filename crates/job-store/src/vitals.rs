@@ -3,6 +3,7 @@
 use crate::estimate::circuit_progress;
 use crate::metrics::QueryTimer;
 use crate::model::{POSITION_MAX, batch_id};
+use crate::unreadable::readable;
 use crate::{JobStore, StoreError, estimate_seconds};
 use proving_model::BatchId;
 use sqlx::PgConnection;
@@ -147,6 +148,6 @@ impl JobStore {
                 .map_err(StoreError::database("batches_in_progress"))
             })
             .await?;
-        rows.into_iter().map(|row| batch_id(row.chain_id, row.number)).collect()
+        Ok(readable("batches_in_progress", rows, |row| batch_id(row.chain_id, row.number)))
     }
 }

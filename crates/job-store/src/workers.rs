@@ -1,6 +1,7 @@
 //! The processes that lease jobs.
 
 use crate::metrics::QueryTimer;
+use crate::text::stored_name;
 use crate::{JobStore, StoreError};
 use proving_model::ProtocolVersion;
 use schemars::JsonSchema;
@@ -182,8 +183,8 @@ pub(crate) async fn register(
                               expires_at, memory_budget_bytes)
          VALUES (gen_random_uuid(), $1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7), $8)
          RETURNING id, number",
-        worker.component,
-        worker.host,
+        &*stored_name(&worker.component),
+        &*stored_name(&worker.host),
         i32::try_from(std::process::id()).unwrap_or(i32::MAX),
         worker.capacity.max(0),
         i32::from(worker.version.minor),

@@ -5,7 +5,7 @@
 use job_runner::Lease;
 use job_store::{
     AttemptFailure, ChainSettings, DeathWatch, Extension, FailureKind, InsertedBatch, JobStore, LeaseKeeper,
-    LeasedJob, Mode, NewBatch, NewJob, PickFilter, RetryPolicy, StoreError,
+    LeasedJob, Mode, NewBatch, NewJob, NewWorker, PickFilter, RetryPolicy, StoreError,
 };
 use proving_model::{
     AggregationRound, ArtifactRef, BatchId, BatchStatus, CircuitId, HeadOfChain, JobKey, JobStatus,
@@ -154,6 +154,103 @@ async fn a_database_without_a_position_left_refuses_batches_for_good() {
                          input_checksum, input_size_bytes, start_tag FROM batches";
     let error = sqlx::raw_sql(beyond).execute(&mut connection).await.unwrap_err().to_string();
     assert!(error.contains("position_fits_a_jobs_id"), "{error}");
+}
+
+#[tokio::test]
+async fn any_error_text_can_be_booked() {
+    let (store, url) = store_and_url().await;
+    let mut connection = PgConnection::connect(url.expose()).await.unwrap();
+    let generator = extended(&store, 9).await;
+    store.complete(&generator, None).await.unwrap();
+    let hostile = [
+        "a NUL: \0 and \x1b[31m colours".to_owned(),
+        String::from_utf8_lossy(b"broken \xff\xfe UTF-8").into_owned(),
+        "x".repeat(10 << 20),
+        "\0".repeat(10 << 20),
+    ];
+    let quarantined = pick(&store, Stage::CircuitProof, 1).await.remove(0);
+    store.quarantine_job(quarantined.id, &hostile[0], Mode::Apply).await.unwrap();
+    for text in &hostile {
+        let job = pick(&store, Stage::CircuitProof, 1).await.remove(0);
+        store.release_because(&job, Duration::ZERO, Some(text)).await.unwrap();
+    }
+    for (kind, text) in [(FailureKind::Retryable, 2), (FailureKind::TimedOut, 1), (FailureKind::Fatal, 3)] {
+        let job = pick(&store, Stage::CircuitProof, 1).await.remove(0);
+        store.fail(&job, &AttemptFailure { kind, error: hostile[text].clone() }).await.unwrap();
+    }
+    let job = pick(&store, Stage::CircuitProof, 1).await.remove(0);
+    let lost = [job.input.clone().unwrap().key];
+    store.lose_inputs(&job, &lost, &hostile[3]).await.unwrap();
+    let longest: i64 = sqlx::query_scalar(
+        "SELECT max(octet_length(error))::int8 FROM (
+             SELECT error FROM prover_jobs UNION ALL SELECT error FROM batches UNION ALL SELECT error FROM job_attempts) t",
+    )
+    .fetch_one(&mut connection)
+    .await
+    .unwrap();
+    assert!((1..=64 << 10).contains(&longest), "{longest}");
+    let named = NewWorker { host: "bad\0host".to_owned(), component: "x".repeat(1 << 20), ..new_worker() };
+    store.register_worker(&named, LEASE).await.unwrap();
+}
+
+/// Rows that nothing of the program writes hide no others.
+#[tokio::test]
+async fn a_row_that_makes_no_sense_is_skipped_counted_and_harms_no_other() {
+    let (store, url) = store_and_url().await;
+    let mut connection = PgConnection::connect(url.expose()).await.unwrap();
+    extended(&store, 6).await;
+    let (died, failed) = {
+        let mut jobs = pick(&store, Stage::CircuitProof, 2).await;
+        (jobs.remove(0), jobs.remove(0))
+    };
+    let failure = AttemptFailure { kind: FailureKind::Retryable, error: "it broke".to_owned() };
+    store.fail(&failed, &failure).await.unwrap();
+    // Copies of a good row with an id whose stage is none, and with a chain beyond the range; an attempt of no job.
+    let no_stage = (1_i64 << 37) | (15 << 33);
+    let copy = |id: String, chain: &str, status: &str| {
+        format!(
+            "INSERT INTO prover_jobs SELECT (jsonb_populate_record(j, jsonb_build_object(
+                 'id', {id}, 'chain_id', {chain}, 'status', '{status}', 'worker_id', {worker}, 'lease_token', {token}))).*
+             FROM prover_jobs j WHERE id = {from};",
+            worker = if status == "in_progress" { format!("'{}'::uuid", died.worker) } else { "NULL".to_owned() },
+            token = if status == "in_progress" { "gen_random_uuid()" } else { "NULL" },
+            from = died.id,
+        )
+    };
+    let sql = format!(
+        "{} {} {}
+         INSERT INTO job_attempts (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome, error)
+         SELECT id, 1, gen_random_uuid(), gen_random_uuid(), now(), now(), 'failed', 'unreadable'
+         FROM UNNEST('{{-1,{no_stage}}}'::int8[]) AS id;
+         UPDATE workers SET expires_at = now() - interval '1 s' WHERE id = '{}'",
+        copy(no_stage.to_string(), "1", "queued"),
+        copy(format!("{} + 100", died.id), "4294967296", "queued"),
+        copy(format!("{} + 101", died.id), "4294967296", "in_progress"),
+        died.worker
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+
+    let overview = store.overview().await.unwrap();
+    let troubles: Vec<&str> = overview.troubles.iter().filter_map(|t| t.error.as_deref()).collect();
+    assert_eq!(troubles, ["it broke"], "the attempts of no job are skipped, and the others are there");
+    store.batch_report(BATCH).await.unwrap();
+    store.vitals().await.unwrap();
+    let rescued = store.rescue_expired().await.unwrap();
+    assert_eq!(rescued.iter().map(|r| r.job_id).collect::<Vec<_>>(), [died.id], "the good one is rescued");
+    let mut picked = Vec::new();
+    while let Some(job) = pick(&store, Stage::CircuitProof, 1).await.pop() {
+        picked.push(job.id);
+    }
+    assert!(picked.contains(&died.id) && picked.len() == 5, "{picked:?}");
+    let given_up: Vec<(i64, String)> =
+        sqlx::query_as("SELECT id, error FROM prover_jobs WHERE status = 'failed' ORDER BY id")
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+    assert_eq!(given_up.len(), 3, "{given_up:?}");
+    assert!(given_up.iter().all(|(_, error)| error.contains("cannot be read")), "{given_up:?}");
+    let why = store.why(no_stage).await.unwrap_err();
+    assert!(matches!(why, StoreError::Schema(_)), "{why}");
 }
 
 #[tokio::test]
