@@ -2,9 +2,10 @@
 
 use crate::Output;
 use anyhow::Context;
-use artifact_store::Header;
+use artifact_store::{HEADER_LEN, Header, PAYLOAD_BYTES_MAX};
 use clap::Args;
 use launch::{BadInput, ProofSystemArgs, load_keys};
+use outside::read_limited;
 use proof_system::{CircuitType, KeyPurpose, ProofSystem, Uncontrolled};
 use proving_model::{AggregationRound, ArtifactKind, CircuitId};
 use schemars::JsonSchema;
@@ -14,6 +15,9 @@ use std::{
     fmt::Write,
     path::{Path, PathBuf},
 };
+
+/// Largest file of a statement, of whatever proof system.
+const STATEMENT_BYTES_MAX: u64 = 4 << 20;
 
 #[derive(Debug, Args)]
 pub(crate) struct FileInfoArgs {
@@ -54,7 +58,8 @@ pub(crate) struct FileInfo {
 
 /// A whole artifact of a file: its header and its payload.
 fn read(file: &Path) -> anyhow::Result<(Header, Vec<u8>)> {
-    let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let most = PAYLOAD_BYTES_MAX + HEADER_LEN as u64;
+    let bytes = read_limited(file, most).with_context(|| format!("cannot read {}", file.display()))?;
     let (header, payload) = Header::check(&bytes)
         .map_err(|reason| anyhow::anyhow!("{} is not a whole artifact: {reason}", file.display()))?;
     let payload = payload.to_vec();
@@ -132,7 +137,8 @@ pub(crate) fn debug_proof(args: &DebugProofArgs, output: Output) -> anyhow::Resu
             let path = args.statement.as_ref().ok_or_else(|| {
                 BadInput("a final proof is checked against a statement: name it with --statement".to_owned())
             })?;
-            let statement = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let statement = read_limited(path, STATEMENT_BYTES_MAX)
+                .with_context(|| format!("cannot read {}", path.display()))?;
             system.verify_final(&payload, &statement).map_err(|e| e.to_string())
         }
         ArtifactKind::WitnessInput => {

@@ -3,8 +3,8 @@
 use anyhow::Context;
 use artifact_store::ArtifactError;
 use launch::BadInput;
+use outside::{read_stream_limited, shown};
 use proof_system::{InputSource, PreparedInput, ProofSystem};
-use std::io::Read;
 use std::path::PathBuf;
 
 /// Larger inputs are refused before they are kept.
@@ -28,9 +28,9 @@ pub(crate) async fn read(
         let path = folder.path().join(name);
         if let Some(bytes) = bytes {
             std::fs::write(&path, bytes)
-                .with_context(|| format!("cannot keep {given} in {}", path.display()))?;
+                .with_context(|| format!("cannot keep {} in {}", shown(given), path.display()))?;
         }
-        renamed.push((path.display().to_string(), given.to_owned()));
+        renamed.push((path.display().to_string(), shown(given)));
         Ok(path)
     };
     let path = match from_elsewhere(input).await? {
@@ -74,22 +74,12 @@ async fn where_there_are_any(url: &str) -> Option<Vec<u8>> {
 /// The bytes of what is no file of this machine.
 async fn from_elsewhere(given: &str) -> anyhow::Result<Option<Vec<u8>>> {
     if given == STANDARD_INPUT {
-        let mut bytes = Vec::new();
-        let read = std::io::stdin().take(INPUT_BYTES_MAX + 1).read_to_end(&mut bytes);
-        read.context("cannot read standard input")?;
-        if bytes.len() as u64 > INPUT_BYTES_MAX {
-            let text = format!(
-                "standard input has more than {INPUT_BYTES_MAX} bytes, which is the most that an input may have"
-            );
-            return Err(BadInput(text).into());
-        }
-        return Ok(Some(bytes));
+        let bytes = read_stream_limited(std::io::stdin().lock(), INPUT_BYTES_MAX);
+        return Ok(Some(bytes.map_err(|e| BadInput(format!("cannot read standard input: {e}")))?));
     }
     if given.contains("://") {
         let bytes = artifact_store::fetch(given, INPUT_BYTES_MAX).await;
-        // A query may be a signature.
-        let shown = given.split(['?', '#']).next().unwrap_or_default();
-        return Ok(Some(bytes.map_err(|e| BadInput(format!("{shown} cannot be read: {e}")))?));
+        return Ok(Some(bytes.map_err(|e| BadInput(format!("{} cannot be read: {e}", shown(given))))?));
     }
     Ok(None)
 }

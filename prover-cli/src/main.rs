@@ -14,6 +14,7 @@ mod watch;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use job_store::StoreError;
+use outside::printable_lines;
 use launch::{BadInput, CommonArgs, Secret, exit_code, with_runtime};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -164,11 +165,12 @@ struct Output {
 impl Output {
     fn print(self, json: &(impl Serialize + JsonSchema), text: &str) -> anyhow::Result<()> {
         let shown = if self.is_json { serde_json::to_string_pretty(json)? + "\n" } else { text.to_owned() };
-        print(&shown).map(drop)
+        // Rows, files and servers have a say in it. Inside a JSON string the escape is the same text.
+        print(&printable_lines(&shown)).map(drop)
     }
 }
 
-/// Writes to standard output; false when nobody reads it any more: `prover_cli … | head` is no failure.
+/// Writes to standard output as it is: the caller has made it printable. False when nobody reads it any more: `prover_cli … | head` is no failure.
 fn print(text: &str) -> anyhow::Result<bool> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

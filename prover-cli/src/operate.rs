@@ -4,6 +4,7 @@ use crate::{Output, batch::BatchArgs};
 use anyhow::Context;
 use clap::Args;
 use job_store::{Cancelled, DatabaseUrl, Deleted, JobChange, Mode, Pausable, PauseChange, Restarted};
+use outside::printable_lines;
 use launch::BadInput;
 use proving_model::{AggregationRound, Stage};
 use schemars::JsonSchema;
@@ -31,7 +32,7 @@ impl ConsentArgs {
             let text = format!("{question} Nobody is there to ask: call it with --yes, or with --dry-run");
             return Err(BadInput(text).into());
         }
-        write!(stderr(), "{question} Type {word} to go on: ").context("cannot ask")?;
+        write!(stderr(), "{} Type {word} to go on: ", printable_lines(question)).context("cannot ask")?;
         let mut answer = String::new();
         stdin().lock().read_line(&mut answer).context("cannot hear the answer")?;
         if answer.trim() == word {

@@ -5,6 +5,7 @@ use crate::{Output, print};
 use clap::Args;
 use job_store::{BatchOverview, DatabaseUrl, JobStore, Overview, ROUND_NAMES, StateCounts, StoreError};
 use launch::BadInput;
+use outside::{printable, printable_lines};
 use proving_model::{BatchId, BatchStatus};
 use std::{
     fmt::Write as _,
@@ -14,6 +15,8 @@ use std::{
 
 /// A look may take this part of the time: one that reads a large queue is taken less often.
 const LOOK_SHARE: u32 = 20;
+/// The longest time between two looks.
+const INTERVAL_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// Rows of each table; a terminal has few lines.
 const ROWS_MAX: usize = 12;
 /// Cells of a batch's bar.
@@ -34,9 +37,10 @@ pub(crate) struct WatchArgs {
 
 /// On a terminal each look takes the place of the one before; else it is a line, of JSON where that is asked for.
 pub(crate) async fn watch(url: &DatabaseUrl, args: WatchArgs, output: Output) -> anyhow::Result<()> {
-    let interval = Duration::try_from_secs_f64(args.interval).ok().filter(|interval| !interval.is_zero());
-    let interval = interval.ok_or_else(|| {
-        BadInput(format!("--interval is a number of seconds above 0, not {}", args.interval))
+    let interval = Duration::try_from_secs_f64(args.interval).ok();
+    let interval = interval.filter(|interval| !interval.is_zero() && *interval <= INTERVAL_MAX).ok_or_else(|| {
+        let longest = INTERVAL_MAX.as_secs();
+        BadInput(format!("--interval is a number of seconds above 0, {longest} at most, not {}", args.interval))
     })?;
     let store = launch::connect(url).await?;
     let is_live = stdout().is_terminal() && !output.is_json;
@@ -61,10 +65,12 @@ pub(crate) async fn watch(url: &DatabaseUrl, args: WatchArgs, output: Output) ->
             Err(e) => break Err(e),
         };
         let shown = match (output.is_json, is_live) {
-            (true, _) => look.json + "\n",
+            (true, _) => printable(&look.json).into_owned() + "\n",
             // Home, the lines, each to its end, and nothing below them.
-            (false, true) => format!("\x1b[H{}\x1b[J", look.text.replace('\n', "\x1b[K\n")),
-            (false, false) => look.line + "\n",
+            (false, true) => {
+                format!("\x1b[H{}\x1b[J", printable_lines(&look.text).replace('\n', "\x1b[K\n"))
+            }
+            (false, false) => printable(&look.line).into_owned() + "\n",
         };
         if !print(&shown)? {
             break Ok(());

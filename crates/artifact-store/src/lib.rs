@@ -15,14 +15,20 @@
 //! trouble: try later.
 
 mod metrics;
+mod options;
+mod remote;
+
+pub use options::{VARIABLES, Variable};
+pub use remote::fetch;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 use metrics::{ARTIFACT_METRICS, Action, Reason};
 use object_store::{
-    ObjectStore, ObjectStoreExt, PutPayload, local::LocalFileSystem, memory::InMemory, parse_url_opts,
-    path::Path, prefix::PrefixStore,
+    ObjectStore, ObjectStoreExt, PutPayload, local::LocalFileSystem, memory::InMemory, path::Path,
+    prefix::PrefixStore,
 };
+use outside::shown;
 use proving_model::{ArtifactKind, ArtifactRef, BatchId, JobKey};
 use std::{
     path::PathBuf,
@@ -82,45 +88,11 @@ pub enum ArtifactError {
     /// The URL names no store.
     #[error("{url} is not an object store: {reason}")]
     BadUrl {
-        /// The URL, without its query, which may hold a secret.
+        /// The URL, as [`outside::shown`] shows it.
         url: String,
         /// What is wrong.
         reason: String,
     },
-}
-
-/// The bytes of an object that is no artifact, a user's input, by its URL: file:, http:, https:, s3:, gs: or az:.
-///
-/// # Errors
-/// [`ArtifactError::BadUrl`], [`ArtifactError::Missing`], [`ArtifactError::Corrupt`] for one that is larger than allowed, and
-/// [`ArtifactError::Unavailable`].
-pub async fn fetch(url: &str, bytes_max: u64) -> Result<Vec<u8>, ArtifactError> {
-    let shown = url.split(['?', '#']).next().unwrap_or_default().to_owned();
-    let hide = |reason: String| reason.replace(url, &shown);
-    let bad = |reason: String| ArtifactError::BadUrl { url: shown.clone(), reason: hide(reason) };
-    let parsed = Url::parse(url).map_err(|e| bad(e.to_string()))?;
-    let variables = std::env::vars().map(|(name, value)| (name.to_ascii_lowercase(), value));
-    // Whoever names http means it.
-    let plain = (parsed.scheme() == "http").then(|| ("allow_http".to_owned(), "true".to_owned()));
-    let (store, path) = parse_url_opts(&parsed, variables.chain(plain)).map_err(|e| bad(e.to_string()))?;
-    let host = format!("{}://{}", parsed.scheme(), parsed.host_str().unwrap_or_default());
-    let failed = |e: object_store::Error| match e {
-        object_store::Error::NotFound { .. } => {
-            ArtifactError::Missing { key: path.to_string(), store: host.clone() }
-        }
-        e => ArtifactError::Unavailable {
-            action: "read",
-            key: path.to_string(),
-            store: host.clone(),
-            reason: hide(e.to_string()),
-        },
-    };
-    let found = store.get(&path).await.map_err(failed)?;
-    if found.meta.size > bytes_max {
-        let reason = format!("it has {} bytes; {bytes_max} are allowed", found.meta.size);
-        return Err(ArtifactError::Corrupt { key: path.to_string(), store: host.clone(), reason });
-    }
-    Ok(found.bytes().await.map_err(failed)?.to_vec())
 }
 
 /// What a header says.
@@ -234,18 +206,13 @@ pub struct ArtifactStore {
 
 impl ArtifactStore {
     /// Opens the store of a URL: `file:///folder` (created where it is not yet), `memory:`, `s3://bucket/prefix`,
-    /// `gs://bucket/prefix`, `az://container/prefix`; a plain path is a folder. Credentials come from the environment,
-    /// as the clouds' own tools take them.
+    /// `gs://bucket/prefix`, `az://container/prefix`; a plain path is a folder. Credentials come from the environment, from
+    /// [`VARIABLES`] and no others; a URL that holds some is refused.
     ///
     /// # Errors
     /// [`ArtifactError::BadUrl`].
     pub fn open(url: &str) -> Result<Self, ArtifactError> {
-        let shown = url.split(['?', '#']).next().unwrap_or_default();
-        let bad = |reason: String| ArtifactError::BadUrl {
-            url: shown.to_owned(),
-            // Libraries quote the URL, and its query may hold a secret.
-            reason: reason.replace(url, shown),
-        };
+        let bad = |reason: String| remote::bad_url(url, &reason);
         if !url.contains(':') {
             return Self::folder(url.as_ref()).map_err(|e| bad(e.to_string()));
         }
@@ -257,11 +224,9 @@ impl ArtifactStore {
         if parsed.scheme() == "memory" {
             return Ok(Self::new(Arc::new(InMemory::new()), "memory".to_owned()));
         }
-        let variables = std::env::vars().map(|(name, value)| (name.to_ascii_lowercase(), value));
-        let (store, prefix) = parse_url_opts(&parsed, variables).map_err(|e| bad(e.to_string()))?;
-        let name =
-            format!("{}://{}{}", parsed.scheme(), parsed.host_str().unwrap_or_default(), parsed.path());
-        Ok(Self::new(Arc::new(PrefixStore::new(store, prefix)), name))
+        remote::check_no_credentials(&parsed).map_err(bad)?;
+        let (store, prefix) = remote::store_of(&parsed).map_err(|e| bad(e.to_string()))?;
+        Ok(Self::new(Arc::new(PrefixStore::new(store, prefix)), shown(url)))
     }
 
     fn folder(path: &std::path::Path) -> Result<Self, Box<dyn std::error::Error>> {
@@ -376,7 +341,10 @@ impl ArtifactStore {
         if found.meta.size != expected {
             return Err(corrupt(format!("it has {} bytes, not {expected}", found.meta.size)));
         }
-        let bytes = found.bytes().await.map_err(|e| self.unavailable("read", key, e.to_string()))?;
+        // A server that says one size and sends another is not believed either.
+        let bytes = remote::read_stream(found.into_stream(), expected).await;
+        let bytes = bytes.map_err(|e| self.unavailable("read", key, e.to_string()))?;
+        let bytes = bytes.ok_or_else(|| corrupt(format!("it has more than {expected} bytes")))?;
         let (header, payload) = Header::check(&bytes).map_err(corrupt)?;
         if header.kind != kind {
             return Err(corrupt(format!("it is a {}, not a {kind}", header.kind)));

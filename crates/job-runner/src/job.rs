@@ -208,6 +208,9 @@ pub enum PickError {
     /// The queue cannot be reached now; the runner tries again, with backoff.
     #[error("{0}")]
     Unavailable(String),
+    /// The picker panicked. Made by the runner alone, which calls the picker again, with backoff.
+    #[error("{0}")]
+    Panicked(String),
     /// No job will ever come again; the runner finishes what it has and ends.
     #[error("the source of jobs is closed")]
     Closed,

@@ -410,7 +410,7 @@ fn execute<E: Executor>(
         .unwrap_or_else(|panic| Err(ExecuteError::Retryable(format!("panicked: {}", panic_message(&*panic)))))
 }
 
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()
         .copied()

@@ -2,11 +2,12 @@
 //! threads.
 
 use crate::metrics::{JobOutcome, RUNNER_METRICS, RunnerLabels, RunnerMetrics};
-use crate::pool::{Finished, Left, Pace, Pool, Queued};
+use crate::pool::{Finished, Left, Pace, Pool, Queued, panic_message};
 use crate::queue::{QueueSender, queue};
 use crate::{ExecuteError, Executor, JobContext, JobPicker, JobSaver, Outcome, PickError, Picked, SaveError};
-use futures::future::join_all;
+use futures::{FutureExt, future::join_all};
 use std::{
+    panic::AssertUnwindSafe,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -15,7 +16,7 @@ use std::{
 };
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -279,8 +280,13 @@ where
 
         let drained = async {
             // The order is the way of the jobs: no more picks, then idle workers, then saved results.
-            let _ = picking.await;
-            let _ = saving.await;
+            for (what, task) in [("picker", picking), ("saver", saving)] {
+                if let Err(error) = task.await {
+                    tracing::error!(runner = shared.name, "the {what}'s task ended by a panic: {error}");
+                    // A runner that does half of its work must not look as if it did all.
+                    shared.stop.cancel();
+                }
+            }
         };
         let deadline = async {
             shared.stop.cancelled().await;
@@ -316,6 +322,32 @@ fn backoff(errors: u32) -> Duration {
     longest.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
+/// What the picker does, where a panic of its own becomes an error: the task would end with it, and nothing would ever be picked
+/// again, while the process lives and its heartbeat goes on.
+async fn surviving<T>(what: &str, doing: impl Future<Output = T>) -> Result<T, PickError> {
+    AssertUnwindSafe(doing).catch_unwind().await.map_err(|panic| {
+        PickError::Panicked(format!("the picker panicked while {what}: {}", panic_message(&*panic)))
+    })
+}
+
+/// Says why nothing was picked, and pauses. False when it was told to stop meanwhile.
+async fn rest<S>(shared: &Shared<S>, error: &PickError, errors: &mut u32) -> bool {
+    let pause = backoff(*errors);
+    *errors = errors.saturating_add(1);
+    shared.metrics.pick_errors.inc();
+    match error {
+        PickError::Panicked(_) => {
+            tracing::error!(runner = shared.name, errors, "it starts anew in {pause:?}: {error}");
+        }
+        _ => tracing::warn!(runner = shared.name, errors, "cannot pick, next try in {pause:?}: {error}"),
+    }
+    tokio::select! {
+        biased;
+        () = tokio::time::sleep(pause) => true,
+        () = shared.stop.cancelled() => false,
+    }
+}
+
 /// The picker's task: one pick for as many jobs as there are free slots, once there are enough of them.
 async fn pick_all<P, S>(
     shared: Arc<Shared<S>>,
@@ -344,21 +376,30 @@ async fn pick_all<P, S>(
             free.push(slot);
         }
         let begun = Instant::now();
-        match picker.pick(free.len()).await {
+        match surviving("picking", picker.pick(free.len())).await.flatten() {
             Ok(jobs) => {
-                errors = 0;
                 debug_assert!(jobs.len() <= free.len(), "a picker took more jobs than it was asked for");
                 if jobs.is_empty() {
                     drop(free);
                     let begun = Instant::now();
-                    tokio::select! {
+                    let waited = tokio::select! {
                         biased;
-                        () = picker.wait() => {}
+                        waited = surviving("waiting for jobs", picker.wait()) => waited,
                         () = shared.stop.cancelled() => break,
-                    }
+                    };
                     shared.metrics.wait_time.observe(begun.elapsed());
+                    match waited {
+                        Ok(()) => errors = 0,
+                        // Without a pause a wait that always panics would be a loop that never rests.
+                        Err(error) => {
+                            if !rest(&shared, &error, &mut errors).await {
+                                break;
+                            }
+                        }
+                    }
                     continue;
                 }
+                errors = 0;
                 shared.metrics.pick_time.observe(begun.elapsed());
                 for job in jobs {
                     shared.metrics.load_time.observe(job.load_time);
@@ -377,23 +418,21 @@ async fn pick_all<P, S>(
                 }
             }
             Err(PickError::Closed) => break,
-            Err(PickError::Unavailable(reason)) => {
+            Err(error) => {
                 drop(free);
-                let pause = backoff(errors);
-                errors += 1;
-                shared.metrics.pick_errors.inc();
-                tracing::warn!(runner = shared.name, errors, "cannot pick, next try in {pause:?}: {reason}");
-                tokio::select! {
-                    biased;
-                    () = tokio::time::sleep(pause) => {}
-                    () = shared.stop.cancelled() => break,
+                if !rest(&shared, &error, &mut errors).await {
+                    break;
                 }
             }
         }
     }
     drop(queue);
     shared.queued.notify_waiters();
-    for job in picker.close().await {
+    let left = surviving("closing", picker.close()).await;
+    if let Err(error) = &left {
+        tracing::error!(runner = shared.name, "{error}");
+    }
+    for job in left.unwrap_or_default() {
         shared.metrics.in_flight.inc_by(1);
         release(&shared, &job.metadata).await;
     }
@@ -422,10 +461,22 @@ where
         {
             together.push(put_back(shared.clone(), next, place));
         }
-        while saves.try_join_next().is_some() {}
+        while let Some(ended) = saves.try_join_next() {
+            say_panic(&shared, ended);
+        }
         saves.spawn(join_all(together));
     }
-    while saves.join_next().await.is_some() {}
+    while let Some(ended) = saves.join_next().await {
+        say_panic(&shared, ended);
+    }
+}
+
+/// A save that panicked leaves its jobs to their leases' end; other saves go on.
+fn say_panic<S>(shared: &Shared<S>, ended: Result<Vec<()>, JoinError>) {
+    if let Err(error) = ended {
+        shared.metrics.save_errors.inc();
+        tracing::error!(runner = shared.name, "the saver panicked; its jobs wait for their leases' end: {error}");
+    }
 }
 
 /// Saves a result, or hands back what was not worked on.

@@ -6,6 +6,7 @@ use crate::learn::Knowledge;
 use crate::metrics::QueryTimer;
 use crate::wake::Waker;
 use crate::{RetryPolicy, StoreError};
+use outside::without_secrets;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use std::{fmt, str::FromStr, time::Duration};
@@ -21,6 +22,28 @@ const REPORT_CONNECTIONS_MAX: u32 = 2;
 /// How long to wait for a connection before an operation counts as failed.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The parameters of a database URL's query that the driver knows, beside `options[NAME]`.
+const PARAMETERS: [&str; 18] = [
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "options",
+    "password",
+    "port",
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "ssl-mode",
+    "ssl-root-cert",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "statement-cache-capacity",
+    "user",
+];
+
 /// Where the database is. Its text holds a password, so it is never printed.
 #[derive(Clone)]
 pub struct DatabaseUrl(String);
@@ -31,14 +54,38 @@ impl DatabaseUrl {
     /// # Errors
     /// [`StoreError::Invalid`] when it is none; the message does not repeat it.
     pub fn new(url: &str) -> Result<Self, StoreError> {
-        PgConnectOptions::from_str(url)
-            .map_err(|e| StoreError::Invalid(format!("the database URL is not valid: {e}")))?;
-        Ok(Self(url.to_owned()))
+        let checked = Self(url.to_owned());
+        checked.check_parameters()?;
+        checked.options()?;
+        Ok(checked)
+    }
+
+    /// Refuses what the driver would leave out with a warning that shows the value, which may be a misspelt password.
+    fn check_parameters(&self) -> Result<(), StoreError> {
+        let url = self.parse()?;
+        if !matches!(url.scheme(), "postgres" | "postgresql") {
+            return Err(invalid_url("it does not begin with postgres://"));
+        }
+        for (key, _) in url.query_pairs() {
+            let is_option = key.strip_prefix("options[").is_some_and(|rest| rest.ends_with(']'));
+            if !is_option && !PARAMETERS.contains(&&*key) {
+                let known = PARAMETERS.join(", ");
+                let key = shown_key(&key);
+                return Err(invalid_url(&format!("it has a parameter {key}, which is none; these are: {known}")));
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn options(&self) -> Result<PgConnectOptions, StoreError> {
-        PgConnectOptions::from_str(&self.0)
-            .map_err(|e| StoreError::Invalid(format!("the database URL is not valid: {e}")))
+        PgConnectOptions::from_str(&self.0).map_err(|e| match e {
+            // A parser quotes what it cannot read, and that may be a password.
+            sqlx::Error::Configuration(_) => invalid_url(
+                "a part of it cannot be read; it should be postgres://USER:PASSWORD@HOST:PORT/DATABASE, with / ? # @ and % in the \
+                 password written as %2F %3F %23 %40 %25",
+            ),
+            e => invalid_url(&without_secrets(&e.to_string(), &self.0)),
+        })
     }
 
     /// The same server's database of this name.
@@ -67,8 +114,8 @@ impl DatabaseUrl {
     }
 
     fn parse(&self) -> Result<url::Url, StoreError> {
-        url::Url::parse(&self.0)
-            .map_err(|e| StoreError::Invalid(format!("the database URL is not valid: {e}")))
+        // The error says what is wrong and quotes nothing.
+        url::Url::parse(&self.0).map_err(|e| invalid_url(&e.to_string()))
     }
 
     /// The URL itself, for handing it to another process.
@@ -76,6 +123,16 @@ impl DatabaseUrl {
     pub fn expose(&self) -> &str {
         &self.0
     }
+}
+
+fn invalid_url(reason: &str) -> StoreError {
+    StoreError::Invalid(format!("the database URL is not valid: {reason}"))
+}
+
+/// An unknown parameter's name, where it looks like one: an unescaped `?` or `&` in a password makes the rest of it a name.
+fn shown_key(key: &str) -> &str {
+    let is_name = key.len() <= 32 && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'-');
+    if is_name { key } else { "of another form (hidden)" }
 }
 
 impl fmt::Debug for DatabaseUrl {
@@ -259,5 +316,36 @@ impl JobStore {
         self.hot.close().await;
         self.relaxed.close().await;
         self.reports.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn a_database_url_is_refused_without_its_secrets() {
+        for (url, named) in [
+            ("postgres://me@host/db?pasword=swordfish", "pasword"),
+            ("postgres://me:pass?swordfish@host/db", "hidden"),
+            ("postgres://me:pass&swordfish=1@host/db?pass&swordfish=1", "not valid"),
+            ("postgres://me:swordfish/1@host/db", "not valid"),
+            ("postgres://me@host/db?sslmode=swordfish", "not valid"),
+            ("postgres://me@host/db?port=swordfish", "not valid"),
+            ("mysql://me:swordfish@host/db", "postgres://"),
+            ("swordfish", "not valid"),
+        ] {
+            let refused = DatabaseUrl::new(url).unwrap_err().to_string();
+            assert!(refused.contains(named) && !refused.contains("swordfish"), "{url}: {refused}");
+        }
+    }
+
+    #[test]
+    fn every_parameter_that_the_driver_knows_is_taken() {
+        let url = "postgresql://me@%2Frun%2Fpg:1/db?sslmode=disable&application_name=x&options=-c%20a%3Db&options[jit]=off&user=u\
+                   &statement-cache-capacity=3&hostaddr=127.0.0.1&password=p&dbname=d&port=5&host=h";
+        DatabaseUrl::new(url).unwrap();
     }
 }

@@ -1,11 +1,13 @@
 //! How the binaries start and end: settings, logs, signals, exit statuses. What they have in common, and nothing of what
 //! they do.
 
+mod limits;
 mod outputs;
 mod settings;
 mod systems;
 
 pub use outputs::{check_output_folder, default_output_folder, write_outputs};
+pub use limits::{days, hours, milliseconds, places, seconds};
 pub use private_folder::keep_files_private;
 pub use settings::{Effective, SETTINGS, Setting, effective_settings, parse, parse_from};
 pub use systems::{ProofSystemArgs, SystemName, VerifierArgs, load_keys, verifier_in_words};
@@ -14,6 +16,7 @@ use anyhow::Context;
 use artifact_store::ArtifactStore;
 use clap::Args;
 use job_store::{DatabaseUrl, JobStore};
+use outside::printable_lines;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
     convert::Infallible, fmt, io::Write, path::PathBuf, process::ExitCode, str::FromStr, sync::LazyLock,
@@ -218,7 +221,8 @@ pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            // Rows, files and servers have a say in it, and the log may be a terminal.
+            tracing::error!("{}", printable_lines(&format!("{error:#}")));
             let is_bad_input = error.chain().any(<dyn std::error::Error>::is::<BadInput>);
             ExitCode::from(if is_bad_input { BAD_INPUT } else { FAILED })
         }

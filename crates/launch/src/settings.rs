@@ -7,7 +7,8 @@
 use crate::BadInput;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
-use std::{ffi::OsString, fs, path::Path};
+use outside::{read_text_limited, shown};
+use std::{ffi::OsString, path::Path};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -94,6 +95,8 @@ impl Effective {
             self.value = Some(url.into());
         } else if self.key.ends_with("_url") {
             self.value = Some("hidden: it is not a valid URL".to_owned());
+        } else {
+            self.value = Some(shown(value));
         }
     }
 }
@@ -107,7 +110,7 @@ pub fn effective_settings(command: &Command, file: Option<&Path>) -> Result<Vec<
     let mut text = String::new();
     if let Some(path) = file {
         let bad = |reason: String| BadInput(format!("the configuration file {}: {reason}", path.display()));
-        text = fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
+        text = read_text_limited(path, FILE_BYTES_MAX).map_err(|e| bad(e.to_string()))?;
         let table = DeTable::parse(&text).map_err(|e| bad(e.to_string()))?;
         given = read_values(table.get_ref()).map_err(|(_, reason)| bad(reason))?;
     }
@@ -171,11 +174,7 @@ fn config_path(matches: &ArgMatches) -> Option<OsString> {
 /// The command with the file's values as its defaults. `given` is what flags and environment say by themselves.
 fn apply_file(command: Command, given: &ArgMatches, path: &Path) -> Result<Command, BadInput> {
     let bad = |reason: String| BadInput(format!("the configuration file {}: {reason}", path.display()));
-    let size = fs::metadata(path).map_err(|e| bad(e.to_string()))?.len();
-    if size > FILE_BYTES_MAX {
-        return Err(bad(format!("it has {size} bytes; {FILE_BYTES_MAX} are allowed")));
-    }
-    let text = fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
+    let text = read_text_limited(path, FILE_BYTES_MAX).map_err(|e| bad(e.to_string()))?;
     let table = DeTable::parse(&text).map_err(|e| bad(e.to_string()))?;
     let values = read_values(table.get_ref()).map_err(|(offset, reason)| {
         let line = text[..offset.min(text.len())].matches('\n').count() + 1;

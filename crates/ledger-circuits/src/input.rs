@@ -2,12 +2,17 @@
 //!
 //! Every mistake is refused with its file, line and field before anything is written. What passes here can be
 //! proven: balances are simulated as they change, so an overdraft is found at the line that causes it.
+//!
+//! A spreadsheet runs a cell that begins with `=`, `+`, `-`, `@`, a tab or a line end. So a name that begins so is written as
+//! `'=x`, with an apostrophe before it, and read back as `=x`; in an input both forms mean the same account.
 
 use crate::LedgerParams;
 use crate::digest::account_key;
 use crate::execution::Balances;
+use outside::{ReadError, read_limited};
 use proof_system::Rejected;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -122,17 +127,10 @@ struct Table {
 impl Table {
     fn open(path: &Path, fields: &'static [&'static str]) -> Result<Self, Rejected> {
         let file = path.display().to_string();
-        let size = std::fs::metadata(path).map_err(|e| Rejected(format!("cannot read {file}: {e}")))?;
-        if size.is_dir() {
-            return Err(Rejected(format!("{file} is a folder, not a CSV file")));
-        }
-        if size.len() > FILE_BYTES_MAX {
-            return Err(Rejected(format!(
-                "{file} has {} bytes; a file may have {FILE_BYTES_MAX} at most",
-                size.len()
-            )));
-        }
-        let bytes = std::fs::read(path).map_err(|e| Rejected(format!("cannot read {file}: {e}")))?;
+        let bytes = read_limited(path, FILE_BYTES_MAX).map_err(|e| match e {
+            ReadError::Folder => Rejected(format!("{file} is a folder, not a CSV file")),
+            e => Rejected(format!("cannot read {file}: {e}")),
+        })?;
         let header = fields.join(",");
         if bytes.is_empty() {
             return Err(Rejected(format!("{file}: the file is empty; its first line must be {header}")));
@@ -191,7 +189,7 @@ impl Table {
     }
 
     fn name(&self, field: usize) -> Result<&str, Rejected> {
-        let name = self.text(field)?;
+        let name = from_cell(self.text(field)?);
         check_name(name).map_err(|reason| self.reject(field, reason))?;
         Ok(name)
     }
@@ -207,6 +205,27 @@ impl Table {
             .filter(|value| (min..=max).contains(value))
             .ok_or_else(|| self.reject(field, format!("{text} is out of range; {}", range())))
     }
+}
+
+/// Whether a spreadsheet would take a cell that begins so for a formula, and run it.
+fn begins_a_formula(c: char) -> bool {
+    matches!(c, '=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠')
+}
+
+/// Whether a text is, behind any number of apostrophes, what a spreadsheet would run.
+fn is_guarded(text: &str) -> bool {
+    text.trim_start_matches('\'').starts_with(begins_a_formula)
+}
+
+/// A name as a cell of a CSV file that a spreadsheet may open: with an apostrophe before it where the spreadsheet would otherwise run it.
+/// [`from_cell`] takes that apostrophe away again, so a name that begins with one gets another.
+pub(crate) fn to_cell(name: &str) -> Cow<'_, str> {
+    if is_guarded(name) { Cow::Owned(format!("'{name}")) } else { Cow::Borrowed(name) }
+}
+
+/// The name in a cell: `'=x` is the name `=x`, and so is `=x` itself.
+fn from_cell(cell: &str) -> &str {
+    cell.strip_prefix('\'').filter(|name| is_guarded(name)).unwrap_or(cell)
 }
 
 pub(crate) fn check_name(name: &str) -> Result<(), String> {

@@ -61,7 +61,7 @@ mod system;
 
 pub use params::{Kind, LedgerParams};
 pub use plonk_prover::CircuitProver;
-pub use statement::Statement;
+pub use statement::{STATEMENT_BYTES_MAX, Statement};
 pub use system::{LedgerProofSystem, PROTOCOL_VERSION, shipped_verification_key};
 
 use plonky2::field::goldilocks_field::GoldilocksField;

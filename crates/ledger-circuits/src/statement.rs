@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// Names the format of a statement file.
 const FORMAT: &str = "roundhouse-ledger-statement-2";
-/// A statement file has about 500 bytes.
-const FILE_BYTES_MAX: usize = 4 << 10;
+/// Most bytes of a statement file; one has about 500.
+pub const STATEMENT_BYTES_MAX: usize = 4 << 10;
 
 /// What a final proof proves; see the crate's documentation for its meaning.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,9 +87,9 @@ impl Statement {
     /// # Errors
     /// [`Rejected`] with line and field.
     pub fn from_json(json: &[u8]) -> Result<Self, Rejected> {
-        if json.len() > FILE_BYTES_MAX {
+        if json.len() > STATEMENT_BYTES_MAX {
             return Err(Rejected(format!(
-                "the statement has {} bytes; a statement of a ledger batch has {FILE_BYTES_MAX} at most",
+                "the statement has {} bytes; a statement of a ledger batch has {STATEMENT_BYTES_MAX} at most",
                 json.len()
             )));
         }
@@ -207,7 +207,7 @@ mod tests {
             (json.replace("16,", "1.6e1,"), "a float"),
             (json.replace("\"transfers\"", "\"transf\\u0065rs\""), "an escape"),
             (json.replace("{\n", "{\n  \"transfers\": 16,\n"), "a field twice"),
-            (format!("{}{json}", " ".repeat(FILE_BYTES_MAX)), "padding"),
+            (format!("{}{json}", " ".repeat(STATEMENT_BYTES_MAX)), "padding"),
         ] {
             assert_ne!(forged, json, "{what}");
             assert!(Statement::from_json(forged.as_bytes()).is_err(), "{what} is accepted");

@@ -9,7 +9,7 @@ use crate::circuits::{
 };
 use crate::execution::{BasicInput, Execution, statement_of};
 use crate::final_proof;
-use crate::input::LedgerInput;
+use crate::input::{LedgerInput, to_cell};
 use crate::keys::{CircuitName, KeyError, LedgerKeys};
 use crate::{Builder, Circuit, F, Kind, LedgerParams, Proof, Verifier, Witness};
 use keystore::{Keystore, Manifest};
@@ -596,7 +596,7 @@ impl ProofSystem for LedgerProofSystem {
         let mut after = csv::Writer::from_writer(Vec::new());
         after.write_record(["account", "balance"]).map_err(invalid)?;
         for (name, balance) in input.balances_after(self.keys.params()).map_err(invalid)? {
-            after.write_record([name, balance.to_string()]).map_err(invalid)?;
+            after.write_record([&*to_cell(&name), &balance.to_string()]).map_err(invalid)?;
         }
         Ok(vec![
             OutputFile { name: "statement.json", content: statement.to_json() },

@@ -21,6 +21,7 @@ use crate::{
     BasicCircuit, CircuitSpec, CircuitTable, CircuitType, Control, InputSource, KeyProgress, KeyPurpose,
     OutputFile, PreparedInput, ProofSystem, ProofSystemError, Rejected, WitnessVector,
 };
+use outside::{read_limited, read_text_limited};
 use proving_model::{AggregationRound, ArtifactKind, BatchId, CircuitId, MemoryClass, ProtocolVersion};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -38,6 +39,11 @@ const WORK_SLICE: Duration = Duration::from_millis(20);
 const COUNT_MAX: u32 = 200_000;
 /// Largest mock proof; more would only test the disk.
 const PROOF_BYTES_MAX: usize = 64 << 20;
+/// Largest configuration file and largest input.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+const INPUT_BYTES_MAX: u64 = 64 << 20;
+/// Longest pretended time: a day.
+const PRETENDED_MS_MAX: u64 = 24 * 3_600 * 1_000;
 
 /// What a kind of circuit costs.
 #[derive(Debug, Clone, Deserialize)]
@@ -117,7 +123,7 @@ impl MockConfig {
     /// # Errors
     /// [`Rejected`] names the file, and the line or the field that is wrong.
     pub fn from_file(path: &Path) -> Result<Self, Rejected> {
-        let text = std::fs::read_to_string(path)
+        let text = read_text_limited(path, CONFIG_BYTES_MAX)
             .map_err(|e| Rejected(format!("cannot read the mock's file {}: {e}", path.display())))?;
         let config: Self = toml::from_str(&text).map_err(|e| Rejected(format!("{}: {e}", path.display())))?;
         config.check().map_err(|reason| Rejected(format!("{}: {reason}", path.display())))?;
@@ -131,8 +137,16 @@ impl MockConfig {
         if self.circuit.is_empty() || self.circuit.len() > 64 {
             return Err(format!("there are {} [[circuit]] entries; allowed are 1 to 64", self.circuit.len()));
         }
+        if self.compress_ms > PRETENDED_MS_MAX {
+            return Err(format!("compress_ms is {}; allowed are 0 to {PRETENDED_MS_MAX}", self.compress_ms));
+        }
         for (i, circuit) in self.circuit.iter().chain([&self.aggregation]).enumerate() {
             let place = format!("[[circuit]] entry {}", i + 1);
+            for (name, time) in [("synthesize_ms", circuit.synthesize_ms), ("prove_ms", circuit.prove_ms)] {
+                if time > PRETENDED_MS_MAX {
+                    return Err(format!("{place}: {name} is {time}; allowed are 0 to {PRETENDED_MS_MAX}"));
+                }
+            }
             if circuit.count == 0 || circuit.count > COUNT_MAX {
                 return Err(format!("{place}: count is {}; allowed are 1 to {COUNT_MAX}", circuit.count));
             }
@@ -319,7 +333,7 @@ impl ProofSystem for MockProofSystem {
     }
 
     fn read_input(&self, source: &InputSource) -> Result<PreparedInput, Rejected> {
-        let payload = std::fs::read(&source.path)
+        let payload = read_limited(&source.path, INPUT_BYTES_MAX)
             .map_err(|e| Rejected(format!("cannot read {}: {e}", source.path.display())))?;
         if !payload.starts_with(b"mock") {
             return Err(Rejected(format!(

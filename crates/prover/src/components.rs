@@ -71,19 +71,19 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct PaceArgs {
     /// Seconds that running jobs may take to finish after the signal to stop.
-    #[arg(long, default_value_t = PaceArgs::DEFAULT.drain_timeout_seconds, env = "ROUNDHOUSE_DRAIN_TIMEOUT_SECONDS")]
+    #[arg(long, default_value_t = PaceArgs::DEFAULT.drain_timeout_seconds, value_parser = launch::seconds(0), env = "ROUNDHOUSE_DRAIN_TIMEOUT_SECONDS")]
     drain_timeout_seconds: u64,
     /// Milliseconds between two heartbeats, which prolong leases.
-    #[arg(long, default_value_t = PaceArgs::DEFAULT.heartbeat_interval_ms, env = "ROUNDHOUSE_HEARTBEAT_INTERVAL_MS")]
+    #[arg(long, default_value_t = PaceArgs::DEFAULT.heartbeat_interval_ms, value_parser = launch::milliseconds(1), env = "ROUNDHOUSE_HEARTBEAT_INTERVAL_MS")]
     heartbeat_interval_ms: u64,
     /// Milliseconds that a lease lasts without a heartbeat.
-    #[arg(long, default_value_t = PaceArgs::DEFAULT.lease_duration_ms, env = "ROUNDHOUSE_LEASE_DURATION_MS")]
+    #[arg(long, default_value_t = PaceArgs::DEFAULT.lease_duration_ms, value_parser = launch::milliseconds(1), env = "ROUNDHOUSE_LEASE_DURATION_MS")]
     lease_duration_ms: u64,
     /// Milliseconds after which a picker looks for jobs although nobody announced any.
-    #[arg(long, default_value_t = PaceArgs::DEFAULT.poll_interval_ms, env = "ROUNDHOUSE_POLL_INTERVAL_MS")]
+    #[arg(long, default_value_t = PaceArgs::DEFAULT.poll_interval_ms, value_parser = launch::milliseconds(1), env = "ROUNDHOUSE_POLL_INTERVAL_MS")]
     poll_interval_ms: u64,
     /// Seconds that an attempt may take; a job that passes this twice has failed.
-    #[arg(long, default_value_t = PaceArgs::DEFAULT.job_timeout_seconds, value_parser = positive(), env = "ROUNDHOUSE_JOB_TIMEOUT_SECONDS")]
+    #[arg(long, default_value_t = PaceArgs::DEFAULT.job_timeout_seconds, value_parser = launch::seconds(1), env = "ROUNDHOUSE_JOB_TIMEOUT_SECONDS")]
     job_timeout_seconds: u64,
 }
 
@@ -95,23 +95,23 @@ struct WitnessGeneratorArgs {
     #[arg(long, value_delimiter = ',', default_value = "all-rounds", env = "ROUNDHOUSE_ROUND")]
     round: Vec<String>,
     /// Jobs that it works on at the same time.
-    #[arg(long, default_value_t = 1, value_parser = positive(), env = "ROUNDHOUSE_GENERATOR_COUNT")]
-    generator_count: u64,
+    #[arg(long, default_value_t = 1, value_parser = launch::places(1), env = "ROUNDHOUSE_GENERATOR_COUNT")]
+    generator_count: usize,
 }
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Circuit prover")]
 struct CircuitProverArgs {
     /// Witness-vector generators that take light circuits only.
-    #[arg(short = 'l', long, default_value_t = 1, env = "ROUNDHOUSE_LIGHT_WVG_COUNT")]
+    #[arg(short = 'l', long, default_value_t = 1, value_parser = launch::places(0), env = "ROUNDHOUSE_LIGHT_WVG_COUNT")]
     light_wvg_count: usize,
     /// Witness-vector generators that take heavy circuits first, then light ones.
-    #[arg(short = 'H', long, default_value_t = 1, env = "ROUNDHOUSE_HEAVY_WVG_COUNT")]
+    #[arg(short = 'H', long, default_value_t = 1, value_parser = launch::places(0), env = "ROUNDHOUSE_HEAVY_WVG_COUNT")]
     heavy_wvg_count: usize,
     /// Simple mode: so many threads, each of which synthesises and proves one circuit after the other.
-    #[arg(short = 't', long, value_parser = positive(), env = "ROUNDHOUSE_THREADS",
+    #[arg(short = 't', long, value_parser = launch::places(1), env = "ROUNDHOUSE_THREADS",
           conflicts_with_all = ["light_wvg_count", "heavy_wvg_count"])]
-    threads: Option<u64>,
+    threads: Option<usize>,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -120,37 +120,33 @@ struct CircuitProverArgs {
 #[command(next_help_heading = "Prover job monitor")]
 struct MonitorArgs {
     /// Milliseconds between two looks for expired leases.
-    #[arg(long, default_value_t = milliseconds(MonitorConfig::DEFAULT.rescue_interval), value_parser = positive(),
+    #[arg(long, default_value_t = milliseconds(MonitorConfig::DEFAULT.rescue_interval), value_parser = launch::milliseconds(1),
           env = "ROUNDHOUSE_RESCUE_INTERVAL_MS")]
     rescue_interval_ms: u64,
     /// Milliseconds between two looks for failed jobs whose rest is over.
-    #[arg(long, default_value_t = milliseconds(MonitorConfig::DEFAULT.retry_interval), value_parser = positive(),
+    #[arg(long, default_value_t = milliseconds(MonitorConfig::DEFAULT.retry_interval), value_parser = launch::milliseconds(1),
           env = "ROUNDHOUSE_RETRY_INTERVAL_MS")]
     retry_interval_ms: u64,
     /// Seconds after its end when the jobs of a proven batch go into the archive.
-    #[arg(long, default_value_t = MonitorConfig::DEFAULT.archive_after.as_secs(),
+    #[arg(long, default_value_t = MonitorConfig::DEFAULT.archive_after.as_secs(), value_parser = launch::seconds(0),
           env = "ROUNDHOUSE_ARCHIVE_AFTER_SECONDS")]
     archive_after_seconds: u64,
     /// Days that jobs and their attempts stay in the archive before they are deleted; 0 keeps them for ever. The batch itself,
     /// and where its final proof is, stay.
-    #[arg(long, default_value_t = DELETE_AFTER_DAYS, env = "ROUNDHOUSE_DELETE_AFTER_DAYS")]
+    #[arg(long, default_value_t = DELETE_AFTER_DAYS, value_parser = launch::days(0), env = "ROUNDHOUSE_DELETE_AFTER_DAYS")]
     delete_after_days: u64,
     /// Hours after its end when what was made for a batch is removed from the object store; 0 keeps it for ever. Its input and its
     /// final proof stay, until it is deleted.
-    #[arg(long, default_value_t = COLLECT_AFTER_HOURS, env = "ROUNDHOUSE_COLLECT_AFTER_HOURS")]
+    #[arg(long, default_value_t = COLLECT_AFTER_HOURS, value_parser = launch::hours(0), env = "ROUNDHOUSE_COLLECT_AFTER_HOURS")]
     collect_after_hours: u64,
     /// Milliseconds between two reports of the whole system's metrics.
-    #[arg(long, default_value_t = milliseconds(MonitorConfig::DEFAULT.report_interval), value_parser = positive(),
+    #[arg(long, default_value_t = milliseconds(MonitorConfig::DEFAULT.report_interval), value_parser = launch::milliseconds(1),
           env = "ROUNDHOUSE_REPORT_INTERVAL_MS")]
     report_interval_ms: u64,
 }
 
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn positive() -> clap::builder::RangedU64ValueParser {
-    clap::builder::RangedU64ValueParser::new().range(1..)
 }
 
 impl PaceArgs {
@@ -231,7 +227,7 @@ impl Plan {
         }
         let prover = &args.circuit_prover;
         let layout = match prover.threads {
-            Some(threads) => Layout::Threads(usize::try_from(threads)?),
+            Some(threads) => Layout::Threads(threads),
             None if prover.light_wvg_count + prover.heavy_wvg_count == 0 => {
                 let nothing =
                     "--light-wvg-count and --heavy-wvg-count are both 0: nothing would ever be proven";
@@ -253,7 +249,7 @@ impl Plan {
                 .then(|| Duration::from_secs(args.monitor.collect_after_hours.saturating_mul(3_600))),
             report_interval: Duration::from_millis(args.monitor.report_interval_ms),
         };
-        let workers = usize::try_from(args.witness_generator.generator_count)?;
+        let workers = args.witness_generator.generator_count;
         Ok(Self {
             components: args.component.clone(),
             generator: WitnessGeneratorConfig { rounds, workers },

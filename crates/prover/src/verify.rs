@@ -3,11 +3,12 @@
 use anyhow::ensure;
 use clap::Args;
 use launch::{BadInput, SystemName, VerifierArgs, verifier_in_words};
-use ledger_circuits::final_proof;
+use ledger_circuits::{STATEMENT_BYTES_MAX, final_proof};
+use outside::read_limited;
 use std::path::{Path, PathBuf};
 
-/// Larger files are refused before they are read.
-const FILE_BYTES_MAX: u64 = 4 << 20;
+/// What the mock's files may have; the ledger says its own limits.
+const MOCK_FILE_BYTES_MAX: u64 = 4 << 20;
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
@@ -24,12 +25,8 @@ pub(crate) struct VerifyArgs {
 }
 
 fn read(path: &Path, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
-    let bad = |reason: String| BadInput(format!("cannot read {}: {reason}", path.display()));
-    let size = std::fs::metadata(path).map_err(|e| bad(e.to_string()))?.len();
-    if size > bytes_max {
-        return Err(bad(format!("it has {size} bytes; {bytes_max} are allowed")).into());
-    }
-    Ok(std::fs::read(path).map_err(|e| bad(e.to_string()))?)
+    let bad = |e| BadInput(format!("cannot read {}: {e}", path.display()));
+    Ok(read_limited(path, bytes_max).map_err(bad)?)
 }
 
 /// Reads a verification key from its file, once its circuit is seen to be of the shipped key's shape.
@@ -43,7 +40,12 @@ fn foreign_key(path: &Path, shipped: &[u8]) -> anyhow::Result<Vec<u8>> {
 }
 
 pub(crate) fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
-    let (proof, statement) = (read(&args.proof, FILE_BYTES_MAX)?, read(&args.statement, FILE_BYTES_MAX)?);
+    let [proof_bytes_max, statement_bytes_max] = match args.system.proof_system {
+        SystemName::Ledger => [final_proof::PROOF_BYTES_MAX as u64, STATEMENT_BYTES_MAX as u64],
+        SystemName::Mock => [MOCK_FILE_BYTES_MAX; 2],
+    };
+    let proof = read(&args.proof, proof_bytes_max)?;
+    let statement = read(&args.statement, statement_bytes_max)?;
     let system = args.system.open()?;
     let refused = |e| anyhow::anyhow!("{} is refused: {e}", args.proof.display());
     let verifier = match &args.verification_key {

@@ -11,16 +11,17 @@ use std::{
 /// Every crate of ours, and those of ours that it may depend on, outside tests. The order is that of the layers: each names
 /// only crates above it.
 const LAYERS: &[(&str, &[&str])] = &[
+    ("outside", &[]),
     ("job-runner", &[]),
     ("proving-model", &[]),
     ("private-folder", &[]),
-    ("artifact-store", &["private-folder", "proving-model"]),
-    ("job-store", &["job-runner", "proving-model"]),
-    ("proof-system", &["proving-model"]),
+    ("artifact-store", &["outside", "private-folder", "proving-model"]),
+    ("job-store", &["job-runner", "outside", "proving-model"]),
+    ("proof-system", &["outside", "proving-model"]),
     ("keystore", &["private-folder"]),
     ("plonk-prover", &[]),
     ("gpu-prover", &["plonk-prover"]),
-    ("ledger-circuits", &["keystore", "plonk-prover", "proof-system", "proving-model"]),
+    ("ledger-circuits", &["keystore", "outside", "plonk-prover", "proof-system", "proving-model"]),
     ("proving-component", &["artifact-store", "job-runner", "job-store", "proof-system", "proving-model"]),
     ("witness-generator", COMPONENT),
     ("circuit-prover", COMPONENT),
@@ -33,6 +34,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "artifact-store",
             "job-store",
             "ledger-circuits",
+            "outside",
             "private-folder",
             "proof-system",
             "proving-model",
@@ -50,6 +52,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "job-store",
             "launch",
             "ledger-circuits",
+            "outside",
             "plonk-prover",
             "private-folder",
             "proof-compressor",
@@ -59,7 +62,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "witness-generator",
         ],
     ),
-    ("prover-cli", &["artifact-store", "job-store", "launch", "proof-system", "proving-model"]),
+    ("prover-cli", &["artifact-store", "job-store", "launch", "outside", "proof-system", "proving-model"]),
     ("test-support", &["embedded-postgres", "job-store", "proving-model"]),
 ];
 

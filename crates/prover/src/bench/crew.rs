@@ -338,16 +338,16 @@ pub(crate) async fn input_artifact(artifacts: &ArtifactStore) -> anyhow::Result<
 pub(crate) struct WorkerArgs {
     #[arg(long, env = "ROUNDHOUSE_BENCH_DATABASE_URL")]
     database_url: String,
-    #[arg(long)]
+    #[arg(long, value_parser = launch::places(1))]
     workers: usize,
     #[arg(long)]
     prefetch: usize,
     #[arg(long)]
     artifacts: Option<String>,
     /// How long each job takes; where it is not 0, each start is told.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = launch::milliseconds(0))]
     work_ms: u64,
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, default_value_t = 20_000, value_parser = launch::milliseconds(1))]
     lease_ms: u64,
 }
 

@@ -42,7 +42,7 @@ pub(crate) struct RecoveryArgs {
     #[arg(long, default_value_t = 3)]
     freezes: u32,
     /// The lease of those that are frozen or cut off, milliseconds.
-    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(100..))]
+    #[arg(long, default_value_t = 2_000, value_parser = launch::milliseconds(100))]
     lease_ms: u64,
     /// Registered workers whose watch is measured; more than one figure with commas.
     #[arg(long, value_delimiter = ',', default_value = "10,100,1000")]
