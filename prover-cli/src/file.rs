@@ -2,10 +2,10 @@
 
 use crate::Output;
 use anyhow::Context;
-use artifact_store::{HEADER_LEN, Header, PAYLOAD_BYTES_MAX};
+use artifact_store::{HEADER_LEN, Header};
 use clap::Args;
 use launch::{BadInput, ProofSystemArgs, load_keys};
-use outside::read_limited;
+use outside::{ReadError, read_limited, read_stream_limited};
 use proof_system::{CircuitType, KeyPurpose, ProofSystem, Uncontrolled};
 use proving_model::{AggregationRound, ArtifactKind, CircuitId};
 use schemars::JsonSchema;
@@ -13,6 +13,7 @@ use serde::Serialize;
 use std::{
     collections::BTreeMap,
     fmt::Write,
+    io::Read,
     path::{Path, PathBuf},
 };
 
@@ -56,13 +57,19 @@ pub(crate) struct FileInfo {
     content: BTreeMap<&'static str, String>,
 }
 
-/// A whole artifact of a file: its header and its payload.
+/// A whole artifact of a file: its header and its payload. The header first: what does not begin as an artifact is not read.
 fn read(file: &Path) -> anyhow::Result<(Header, Vec<u8>)> {
-    let most = PAYLOAD_BYTES_MAX + HEADER_LEN as u64;
-    let bytes = read_limited(file, most).with_context(|| format!("cannot read {}", file.display()))?;
-    let (header, payload) = Header::check(&bytes)
-        .map_err(|reason| anyhow::anyhow!("{} is not a whole artifact: {reason}", file.display()))?;
-    let payload = payload.to_vec();
+    let shown = file.display();
+    let mut stream = std::fs::File::open(file).with_context(|| format!("cannot read {shown}"))?;
+    let start = read_stream_limited((&mut stream).take(HEADER_LEN as u64), HEADER_LEN as u64);
+    let start = start.with_context(|| format!("cannot read {shown}"))?;
+    let refused = |reason: String| anyhow::anyhow!("{shown} is not a whole artifact: {reason}");
+    let header = Header::parse(&start).map_err(refused)?;
+    let payload = read_stream_limited(stream, header.size_bytes).map_err(|e| match e {
+        ReadError::Endless { most } => refused(format!("its header says {most} bytes and more follow")),
+        e => anyhow::anyhow!("cannot read {shown}: {e}"),
+    })?;
+    header.check_payload(&payload).map_err(refused)?;
     Ok((header, payload))
 }
 

@@ -7,8 +7,8 @@ use outside::{read_stream_limited, shown};
 use proof_system::{InputSource, PreparedInput, ProofSystem};
 use std::path::PathBuf;
 
-/// Larger inputs are refused before they are kept.
-const INPUT_BYTES_MAX: u64 = 1 << 30;
+/// Larger inputs are refused before they are kept; the same as a file may have.
+const INPUT_BYTES_MAX: u64 = 64 << 20;
 /// Names standard input.
 const STANDARD_INPUT: &str = "-";
 

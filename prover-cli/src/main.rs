@@ -14,8 +14,8 @@ mod watch;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use job_store::StoreError;
-use outside::printable_lines;
 use launch::{BadInput, CommonArgs, Secret, exit_code, with_runtime};
+use outside::printable_lines;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::{io::Write, process::ExitCode};

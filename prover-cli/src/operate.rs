@@ -4,12 +4,12 @@ use crate::{Output, batch::BatchArgs};
 use anyhow::Context;
 use clap::Args;
 use job_store::{Cancelled, DatabaseUrl, Deleted, JobChange, Mode, Pausable, PauseChange, Restarted};
-use outside::printable_lines;
 use launch::BadInput;
+use outside::printable_lines;
 use proving_model::{AggregationRound, Stage};
 use schemars::JsonSchema;
 use serde::Serialize;
-use std::io::{BufRead, IsTerminal, Write, stderr, stdin};
+use std::io::{BufRead, IsTerminal, Read, Write, stderr, stdin};
 
 /// How sure the caller is.
 #[derive(Debug, Clone, Copy, Args)]
@@ -21,6 +21,9 @@ pub(crate) struct ConsentArgs {
     #[arg(short, long)]
     yes: bool,
 }
+
+/// Most bytes of an answer: a batch's number is the longest.
+const ANSWER_BYTES_MAX: u64 = 100;
 
 impl ConsentArgs {
     /// Asks, where it must; `Err` when the answer is not the word that stands for yes.
@@ -34,7 +37,7 @@ impl ConsentArgs {
         }
         write!(stderr(), "{} Type {word} to go on: ", printable_lines(question)).context("cannot ask")?;
         let mut answer = String::new();
-        stdin().lock().read_line(&mut answer).context("cannot hear the answer")?;
+        stdin().lock().take(ANSWER_BYTES_MAX).read_line(&mut answer).context("cannot hear the answer")?;
         if answer.trim() == word {
             return Ok(());
         }

@@ -38,10 +38,14 @@ pub(crate) struct WatchArgs {
 /// On a terminal each look takes the place of the one before; else it is a line, of JSON where that is asked for.
 pub(crate) async fn watch(url: &DatabaseUrl, args: WatchArgs, output: Output) -> anyhow::Result<()> {
     let interval = Duration::try_from_secs_f64(args.interval).ok();
-    let interval = interval.filter(|interval| !interval.is_zero() && *interval <= INTERVAL_MAX).ok_or_else(|| {
-        let longest = INTERVAL_MAX.as_secs();
-        BadInput(format!("--interval is a number of seconds above 0, {longest} at most, not {}", args.interval))
-    })?;
+    let interval =
+        interval.filter(|interval| !interval.is_zero() && *interval <= INTERVAL_MAX).ok_or_else(|| {
+            let longest = INTERVAL_MAX.as_secs();
+            BadInput(format!(
+                "--interval is a number of seconds above 0, {longest} at most, not {}",
+                args.interval
+            ))
+        })?;
     let store = launch::connect(url).await?;
     let is_live = stdout().is_terminal() && !output.is_json;
     let shutdown = launch::shutdown_on_signal(None)?;

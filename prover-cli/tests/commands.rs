@@ -525,3 +525,68 @@ fn the_help_texts() {
         snapshot!(stdout(&output(program("prover_cli").args(command).arg("--help"))));
     }
 }
+
+/// What a worker or whoever else writes into the database chooses, and a terminal would obey.
+#[tokio::test]
+async fn a_terminal_obeys_nothing_that_comes_from_the_database() {
+    const SLY: &str = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}31m\r\u{202e}gone\u{8}";
+    let url = empty_database().await;
+    let scene = Scene::mock_on(&url, POISONOUS, &[]);
+    scene.write("in.mock", "mock one");
+    scene.run_cli(&["insert-batch", "--number=1", "--input=in.mock"]);
+    let mut all = scene.start("all", &["--component=all"]);
+    assert_eq!(scene.until_ended(0, 1, LONG)["status"], "failed");
+    all.terminate();
+    let mut sql = sqlx::PgConnection::connect(url.expose()).await.unwrap();
+    for table in ["workers", "batches", "prover_jobs", "job_attempts"] {
+        // Every text that no rule of the schema binds.
+        let columns: Vec<String> = sqlx::query_scalar(
+            "SELECT column_name::text FROM information_schema.columns
+             WHERE table_name = $1 AND data_type = 'text' AND column_name IN ('host', 'component', 'error', 'last_error')",
+        )
+        .bind(table)
+        .fetch_all(&mut sql)
+        .await
+        .unwrap();
+        for column in columns {
+            let change = format!("UPDATE {table} SET {column} = {column} || $1 WHERE {column} IS NOT NULL");
+            sqlx::query(sqlx::AssertSqlSafe(change)).bind(SLY).execute(&mut sql).await.unwrap();
+        }
+    }
+    sql.close().await.unwrap();
+    let failed = scene.run_cli(&["--json", "status", "batch", "--number=1", "-v"]);
+    let failed: serde_json::Value = serde_json::from_str(&failed).unwrap();
+    let job = failed["stuck_jobs"][0]["job_id"].as_str().unwrap().to_owned();
+    let mut escaped = 0;
+    for arguments in [
+        ["status", "batch", "--number=1"].as_slice(),
+        &["status", "batch", "--number=1", "-v"],
+        &["status", "workers"],
+        &["status", "queue"],
+        &["status", "versions"],
+        &["why", "--number=1"],
+        &["why", &job],
+        &["attempts", &job],
+        &["watch", "--number=1"],
+        &["stats"],
+        &["requeue", "--number=1", "--dry-run"],
+        &["release", &job, "--dry-run"],
+        &["cancel", "--number=1", "--dry-run"],
+        &["proof", "fetch", "--number=1", "--proof-system=mock"],
+    ] {
+        for json in [&[][..], &["--json"]] {
+            let result = output(scene.program("prover_cli").args(json).args(arguments));
+            for text in [stdout(&result), stderr(&result)] {
+                let obeyed = text.chars().find(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}');
+                assert_eq!(obeyed, None, "{arguments:?} {json:?}: {text:?}");
+                escaped += usize::from(text.contains("\\u009b31m"));
+            }
+            if !json.is_empty() && result.status.success() {
+                let lines = stdout(&result);
+                let value: Result<serde_json::Value, _> = serde_json::from_str(lines.trim());
+                assert!(value.is_ok(), "{arguments:?}: {lines}");
+            }
+        }
+    }
+    assert!(escaped >= 8, "only {escaped} of the answers show what was written");
+}

@@ -120,14 +120,14 @@ impl Header {
         bytes
     }
 
-    /// Reads a header and checks the payload behind it.
+    /// Reads a header alone, [`HEADER_LEN`] bytes; the payload behind it is not looked at.
     ///
     /// # Errors
     /// What is wrong, as a sentence.
-    pub fn check(artifact: &[u8]) -> Result<(Self, &[u8]), String> {
-        let Some((header, payload)) = artifact.split_at_checked(HEADER_LEN) else {
-            return Err(format!("it has {} bytes, fewer than a header", artifact.len()));
-        };
+    pub fn parse(header: &[u8]) -> Result<Self, String> {
+        if header.len() != HEADER_LEN {
+            return Err(format!("it has {} bytes, fewer than a header", header.len()));
+        }
         let [m0, m1, m2, m3, m4, version, kind, codec, s0, s1, rest @ ..] = header else {
             return Err("its header is cut short".to_owned());
         };
@@ -150,13 +150,37 @@ impl Header {
         size.copy_from_slice(&rest[..8]);
         checksum.copy_from_slice(&rest[8..]);
         let size_bytes = u64::from_le_bytes(size);
-        if size_bytes != payload.len() as u64 {
-            return Err(format!("its header says {size_bytes} bytes and {} follow", payload.len()));
+        if size_bytes > PAYLOAD_BYTES_MAX {
+            return Err(format!("its header says {size_bytes} bytes; {PAYLOAD_BYTES_MAX} are allowed"));
         }
-        if *blake3::hash(payload).as_bytes() != checksum {
+        Ok(Self { kind, codec: *codec, schema_version, size_bytes, checksum })
+    }
+
+    /// Checks that a payload is the header's.
+    ///
+    /// # Errors
+    /// What is wrong, as a sentence.
+    pub fn check_payload(&self, payload: &[u8]) -> Result<(), String> {
+        if self.size_bytes != payload.len() as u64 {
+            return Err(format!("its header says {} bytes and {} follow", self.size_bytes, payload.len()));
+        }
+        if *blake3::hash(payload).as_bytes() != self.checksum {
             return Err("its checksum does not match".to_owned());
         }
-        Ok((Self { kind, codec: *codec, schema_version, size_bytes, checksum }, payload))
+        Ok(())
+    }
+
+    /// Reads a header and checks the payload behind it.
+    ///
+    /// # Errors
+    /// What is wrong, as a sentence.
+    pub fn check(artifact: &[u8]) -> Result<(Self, &[u8]), String> {
+        let Some((header, payload)) = artifact.split_at_checked(HEADER_LEN) else {
+            return Err(format!("it has {} bytes, fewer than a header", artifact.len()));
+        };
+        let header = Self::parse(header)?;
+        header.check_payload(payload)?;
+        Ok((header, payload))
     }
 }
 

@@ -1,8 +1,8 @@
 //! Stores and objects that a URL names, elsewhere than on this machine.
 
 use crate::{ArtifactError, options};
-use futures::{Stream, TryStreamExt};
 use bytes::Bytes;
+use futures::{Stream, TryStreamExt};
 use object_store::{GetOptions, ObjectStore, parse_url_opts, path::Path};
 use outside::{shown, without_secrets};
 use url::Url;
@@ -83,7 +83,9 @@ pub async fn fetch(url: &str, bytes_max: u64) -> Result<Vec<u8>, ArtifactError> 
         return Err(corrupt(format!("it has {} bytes; {bytes_max} are allowed", found.meta.size)));
     }
     let bytes = read_stream(found.into_stream(), bytes_max).await.map_err(failed)?;
-    bytes.ok_or_else(|| corrupt(format!("it has more than {bytes_max} bytes, which is the most that is allowed")))
+    bytes.ok_or_else(|| {
+        corrupt(format!("it has more than {bytes_max} bytes, which is the most that is allowed"))
+    })
 }
 
 /// A file: URL names what any path names: a device or a pipe too.

@@ -475,7 +475,10 @@ where
 fn say_panic<S>(shared: &Shared<S>, ended: Result<Vec<()>, JoinError>) {
     if let Err(error) = ended {
         shared.metrics.save_errors.inc();
-        tracing::error!(runner = shared.name, "the saver panicked; its jobs wait for their leases' end: {error}");
+        tracing::error!(
+            runner = shared.name,
+            "the saver panicked; its jobs wait for their leases' end: {error}"
+        );
     }
 }
 

@@ -477,3 +477,73 @@ async fn a_chain_pushes_back_and_a_stopped_end_releases_what_lies_in_it() {
     assert_eq!(*shelf.released.lock().unwrap(), [1]);
     assert!(sender.send(Picked::new(Act::Succeed, 3)).await.is_err(), "the other end is gone");
 }
+
+/// Panics whenever it is asked for anything, a set number of times; then it is the queue's.
+struct Clumsy {
+    queue: QueuePicker,
+    panics_left: u32,
+}
+
+impl Clumsy {
+    fn stumble(&mut self, doing: &str) {
+        if self.panics_left > 0 {
+            self.panics_left -= 1;
+            panic!("overflow when adding duration to instant, {doing}");
+        }
+    }
+}
+
+#[async_trait]
+impl JobPicker for Clumsy {
+    type Executor = Actor;
+
+    async fn pick(&mut self, want: usize) -> Result<Vec<Picked<Actor>>, PickError> {
+        if self.panics_left > 3 {
+            self.stumble("picking");
+        }
+        if self.panics_left > 0 { Ok(Vec::new()) } else { self.queue.pick(want).await }
+    }
+
+    async fn wait(&mut self) {
+        self.stumble("waiting");
+    }
+
+    async fn close(&mut self) -> Vec<Picked<Actor>> {
+        panic!("closing");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_picker_that_panics_is_called_again() {
+    let (queue, shelf) = (Queue::closing(vec![Act::Succeed; 3]), Arc::new(Shelf::default()));
+    let clumsy = Clumsy { queue: QueuePicker(queue), panics_left: 6 };
+    let saver = ShelfSaver(shelf.clone());
+    let report = JobRunner::builder("clumsy").picker(clumsy).executor(Actor).saver(saver).build().run().await;
+    assert_eq!((report.successful, saved_ids(&shelf)), (3, vec![0, 1, 2]));
+}
+
+/// Panics while it saves one job.
+struct BadShelf(ShelfSaver);
+
+#[async_trait]
+impl JobSaver for BadShelf {
+    type Executor = Actor;
+
+    async fn save(&self, id: &u64, lease: &Lease, outcome: &mut Outcome<u64>) -> Result<(), SaveError> {
+        assert_ne!(*id, 1, "the saver panics");
+        self.0.save(id, lease, outcome).await
+    }
+
+    async fn release(&self, id: &u64) {
+        self.0.release(id).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_saver_that_panics_over_one_result_saves_the_others() {
+    let (queue, shelf) = (Queue::closing(vec![Act::Succeed; 4]), Arc::new(Shelf::default()));
+    let saver = BadShelf(ShelfSaver(shelf.clone()));
+    let runner = JobRunner::builder("bad shelf").picker(QueuePicker(queue)).executor(Actor).saver(saver);
+    let report = runner.build().run().await;
+    assert_eq!((report.successful, saved_ids(&shelf)), (3, vec![0, 2, 3]));
+}

@@ -71,7 +71,9 @@ impl DatabaseUrl {
             if !is_option && !PARAMETERS.contains(&&*key) {
                 let known = PARAMETERS.join(", ");
                 let key = shown_key(&key);
-                return Err(invalid_url(&format!("it has a parameter {key}, which is none; these are: {known}")));
+                return Err(invalid_url(&format!(
+                    "it has a parameter {key}, which is none; these are: {known}"
+                )));
             }
         }
         Ok(())

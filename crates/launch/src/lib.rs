@@ -13,7 +13,7 @@ pub use settings::{Effective, SETTINGS, Setting, effective_settings, parse, pars
 pub use systems::{ProofSystemArgs, SystemName, VerifierArgs, load_keys, verifier_in_words};
 
 use anyhow::Context;
-use artifact_store::ArtifactStore;
+use artifact_store::{ArtifactError, ArtifactStore};
 use clap::Args;
 use job_store::{DatabaseUrl, JobStore};
 use outside::printable_lines;

@@ -120,7 +120,9 @@ fn a_hostile_payload_is_refused() {
 
 #[test]
 fn names_that_a_spreadsheet_would_run_are_written_with_an_apostrophe_and_read_back() {
-    let names = ["=1+1", "+1", "-1", "@sum", "\tx", "\rx", "\nx", "＝1", "'=1", "''@x", "'plain", "plain", "a=b", "'"];
+    let names = [
+        "=1+1", "+1", "-1", "@sum", "\tx", "\rx", "\nx", "＝1", "'=1", "''@x", "'plain", "plain", "a=b", "'",
+    ];
     let mut cells = std::collections::BTreeSet::new();
     for name in names {
         let cell = to_cell(name);
@@ -132,8 +134,15 @@ fn names_that_a_spreadsheet_would_run_are_written_with_an_apostrophe_and_read_ba
     assert_eq!(to_cell("plain"), "plain");
 
     // Whole files: what was written for one batch is the next batch's.
-    let input = read(b"from,to,amount\n=ada,'@bob,1\n'=ada,@bob,1\n", b"account,balance\n'=ada,100\n@bob,0\n").unwrap();
+    let input =
+        read(b"from,to,amount\n=ada,'@bob,1\n'=ada,@bob,1\n", b"account,balance\n'=ada,100\n@bob,0\n")
+            .unwrap();
     assert_eq!(input.accounts, [("=ada".to_owned(), 100), ("@bob".to_owned(), 0)]);
     assert_eq!(input.balances_after(&LedgerParams::default()).unwrap()[0], ("=ada".to_owned(), 98));
-    refused(b"from,to,amount\nx,y,1\n", b"account,balance\n=ada,1\n'=ada,1\n", "accounts.csv:3", "already on line 2");
+    refused(
+        b"from,to,amount\nx,y,1\n",
+        b"account,balance\n=ada,1\n'=ada,1\n",
+        "accounts.csv:3",
+        "already on line 2",
+    );
 }

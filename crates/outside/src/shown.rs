@@ -54,7 +54,9 @@ pub fn without_secrets(words: &str, url: &str) -> String {
             words = words.replace(&format!("{}@", parsed.username()), "");
         }
     }
-    if let Some(user) = url.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).map(|(user, _)| user) {
+    if let Some(user) =
+        url.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).map(|(user, _)| user)
+    {
         words = words.replace(&format!("{user}@"), "");
     }
     if let Some((_, query)) = url.split_once('?').filter(|(_, query)| !query.is_empty()) {
@@ -98,7 +100,9 @@ mod tests {
     #[test]
     fn what_a_library_quotes_is_hidden() {
         let url = "https://me:sword fish@host/x y?sig=a b";
-        for quoted in [url, "https://me:sword%20fish@host/x%20y?sig=a%20b", "https://me:sword%20fish@host/other"] {
+        for quoted in
+            [url, "https://me:sword%20fish@host/x%20y?sig=a%20b", "https://me:sword%20fish@host/other"]
+        {
             let words = without_secrets(&format!("cannot get {quoted}: refused"), url);
             assert!(!words.contains("fish") && !words.contains("sig="), "{words}");
             assert!(words.contains("host"), "{words}");

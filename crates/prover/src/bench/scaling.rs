@@ -72,10 +72,10 @@ async fn measure(args: &ScalingArgs, ground: &Ground) -> anyhow::Result<Vec<Figu
     let context = crew::register(&store, 64, LEASE_DURATION).await?;
     let mut figures = Vec::new();
     for work_seconds in &args.work {
-        let work = Duration::try_from_secs_f64(*work_seconds)
-            .ok()
-            .filter(|work| *work <= WORK_MAX)
-            .ok_or_else(|| BadInput(format!("--work is a number of seconds from 0 to 3600, not {work_seconds}")))?;
+        let work =
+            Duration::try_from_secs_f64(*work_seconds).ok().filter(|work| *work <= WORK_MAX).ok_or_else(
+                || BadInput(format!("--work is a number of seconds from 0 to 3600, not {work_seconds}")),
+            )?;
         for workers in &args.workers {
             let each = usize::try_from(args.jobs)? * if work.is_zero() { 100 } else { 1 };
             let jobs = workers * each;
