@@ -28,7 +28,7 @@ use object_store::{
     ObjectStore, ObjectStoreExt, PutPayload, local::LocalFileSystem, memory::InMemory, path::Path,
     prefix::PrefixStore,
 };
-use outside::shown;
+use outside::{shown, with_urls_shown};
 use proving_model::{ArtifactKind, ArtifactRef, BatchId, JobKey};
 use std::{
     path::PathBuf,
@@ -415,6 +415,8 @@ impl ArtifactStore {
     }
 
     fn unavailable(&self, action: &'static str, key: &str, reason: String) -> ArtifactError {
+        // An endpoint's URL comes from the environment, and may hold a password.
+        let reason = with_urls_shown(&reason);
         ArtifactError::Unavailable { action, key: key.to_owned(), store: self.name.clone(), reason }
     }
 }

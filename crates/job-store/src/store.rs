@@ -331,7 +331,8 @@ mod tests {
     fn a_database_url_is_refused_without_its_secrets() {
         for (url, named) in [
             ("postgres://me@host/db?pasword=swordfish", "pasword"),
-            ("postgres://me:pass?swordfish@host/db", "hidden"),
+            ("postgres://me:12?swordfish@host/db", "hidden"),
+            ("postgres://me:pass?swordfish@host/db", "not valid"),
             ("postgres://me:pass&swordfish=1@host/db?pass&swordfish=1", "not valid"),
             ("postgres://me:swordfish/1@host/db", "not valid"),
             ("postgres://me@host/db?sslmode=swordfish", "not valid"),

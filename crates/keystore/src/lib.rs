@@ -9,6 +9,7 @@
 //!
 //! Not for: secrets. Setup data and verification keys are public.
 
+use outside::{ReadError, read_limited, read_text_limited};
 use private_folder::{Access, FolderError};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -21,6 +22,8 @@ use thiserror::Error;
 
 /// Name of the manifest within a key folder.
 const MANIFEST_FILE: &str = "manifest.toml";
+/// Largest manifest: a key takes about a hundred bytes of it.
+const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 /// Name of the file whose lock serialises key generation between processes.
 const LOCK_FILE: &str = ".lock";
 
@@ -186,22 +189,23 @@ impl Keystore {
     /// [`KeystoreError::Damaged`] when the file is not what the manifest names.
     pub fn load(&self, name: &str) -> Result<Option<Vec<u8>>, KeystoreError> {
         let path = self.path(name);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(io_error("read key file", &path)(e)),
-        };
         let (manifest, place) = self.manifest()?;
+        let expected = manifest.keys.get(name);
+        let damaged = |found: String| KeystoreError::Damaged {
+            path: path.clone(),
+            manifest: place.clone(),
+            found,
+            expected: expected.map_or_else(|| "no such key".to_owned(), ToString::to_string),
+        };
+        // No more than the manifest names is read: whoever may write into the folder chooses what lies there.
+        let bytes = match read_limited(&path, expected.map_or(0, |entry| entry.size_bytes)) {
+            Ok(bytes) => bytes,
+            Err(ReadError::Io(e)) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(ReadError::Io(e)) => return Err(io_error("read key file", &path)(e)),
+            Err(e) => return Err(damaged(format!("another file: {e}"))),
+        };
         let found = KeyEntry::of(&bytes);
-        match manifest.keys.get(name) {
-            Some(expected) if *expected == found => Ok(Some(bytes)),
-            expected => Err(KeystoreError::Damaged {
-                path,
-                manifest: place,
-                found: found.to_string(),
-                expected: expected.map_or_else(|| "no such key".to_owned(), ToString::to_string),
-            }),
-        }
+        if expected == Some(&found) { Ok(Some(bytes)) } else { Err(damaged(found.to_string())) }
     }
 
     /// Whether a key was stored; does not look into it.
@@ -246,10 +250,11 @@ impl Keystore {
         }
         let path = self.folder.join(MANIFEST_FILE);
         let place = path.display().to_string();
-        match fs::read_to_string(&path) {
+        match read_text_limited(&path, MANIFEST_BYTES_MAX) {
             Ok(text) => Ok((Manifest::parse(&place, &text)?, place)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok((Manifest::default(), place)),
-            Err(e) => Err(io_error("read the key manifest", &path)(e)),
+            Err(ReadError::Io(e)) if e.kind() == io::ErrorKind::NotFound => Ok((Manifest::default(), place)),
+            Err(ReadError::Io(e)) => Err(io_error("read the key manifest", &path)(e)),
+            Err(e) => Err(KeystoreError::BadManifest { place, reason: e.to_string() }),
         }
     }
 
@@ -288,6 +293,18 @@ mod tests {
             assert!(matches!(error, KeystoreError::Damaged { .. }), "{error}");
             assert!(error.to_string().contains("leaf.key") && error.to_string().contains("delete it"));
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_key_without_end_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = store(dir.path(), None);
+        keys.store("leaf", b"the key", &keys.lock_generation().unwrap()).unwrap();
+        fs::remove_file(dir.path().join("leaf.key")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", dir.path().join("leaf.key")).unwrap();
+        let error = keys.load("leaf").unwrap_err();
+        assert!(matches!(error, KeystoreError::Damaged { .. }), "{error}");
     }
 
     #[test]

@@ -111,7 +111,7 @@ pub fn effective_settings(command: &Command, file: Option<&Path>) -> Result<Vec<
     if let Some(path) = file {
         let bad = |reason: String| BadInput(format!("the configuration file {}: {reason}", path.display()));
         text = read_text_limited(path, FILE_BYTES_MAX).map_err(|e| bad(e.to_string()))?;
-        let table = DeTable::parse(&text).map_err(|e| bad(e.to_string()))?;
+        let table = DeTable::parse(&text).map_err(|e| bad(syntax_error(&e, &text)))?;
         given = read_values(table.get_ref()).map_err(|(_, reason)| bad(reason))?;
     }
     let effective = |setting: &Setting| {
@@ -175,7 +175,7 @@ fn config_path(matches: &ArgMatches) -> Option<OsString> {
 fn apply_file(command: Command, given: &ArgMatches, path: &Path) -> Result<Command, BadInput> {
     let bad = |reason: String| BadInput(format!("the configuration file {}: {reason}", path.display()));
     let text = read_text_limited(path, FILE_BYTES_MAX).map_err(|e| bad(e.to_string()))?;
-    let table = DeTable::parse(&text).map_err(|e| bad(e.to_string()))?;
+    let table = DeTable::parse(&text).map_err(|e| bad(syntax_error(&e, &text)))?;
     let values = read_values(table.get_ref()).map_err(|(offset, reason)| {
         let line = text[..offset.min(text.len())].matches('\n').count() + 1;
         bad(format!("line {line}: {reason}"))
@@ -205,6 +205,13 @@ fn is_given(matches: &ArgMatches, id: &str) -> bool {
     let is_here =
         is_known && matches.value_source(id).is_some_and(|source| source != ValueSource::DefaultValue);
     is_here || matches.subcommand().is_some_and(|(_, below)| is_given(below, id))
+}
+
+/// Where the file is no TOML, and why. The parser's own words quote the line, which may hold a password.
+fn syntax_error(error: &toml::de::Error, text: &str) -> String {
+    let offset = error.span().map_or(0, |span| span.start).min(text.len());
+    let line = text.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count() + 1;
+    format!("line {line}: {}", error.message())
 }
 
 struct Value {

@@ -11,4 +11,4 @@ mod shown;
 
 pub use printable::{printable, printable_lines};
 pub use read::{ReadError, read_limited, read_stream_limited, read_text_limited};
-pub use shown::{shown, without_secrets};
+pub use shown::{shown, with_urls_shown, without_secrets};

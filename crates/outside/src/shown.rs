@@ -62,7 +62,27 @@ pub fn without_secrets(words: &str, url: &str) -> String {
     if let Some((_, query)) = url.split_once('?').filter(|(_, query)| !query.is_empty()) {
         words = words.replace(&format!("?{query}"), "");
     }
-    words
+    with_urls_shown(&words)
+}
+
+/// A library's words, in which it may have quoted URLs that we did not give it, such as that of an endpoint: each is shown as [`shown`]
+/// does.
+#[must_use]
+pub fn with_urls_shown(words: &str) -> String {
+    let mut out = String::with_capacity(words.len());
+    let mut rest = words;
+    while let Some(colon) = rest.find("://") {
+        let is_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+        let begin = rest[..colon].trim_end_matches(is_scheme).len();
+        let is_end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '<' | '>' | '(' | ')');
+        let end = rest[colon..].find(is_end).map_or(rest.len(), |length| colon + length);
+        let url = rest[begin..end].trim_end_matches([':', ',', '.', ';']);
+        out.push_str(&rest[..begin]);
+        out.push_str(&shown(url));
+        out.push_str(&rest[begin + url.len()..end]);
+        rest = &rest[end..];
+    }
+    out + rest
 }
 
 #[cfg(test)]
@@ -106,6 +126,16 @@ mod tests {
             let words = without_secrets(&format!("cannot get {quoted}: refused"), url);
             assert!(!words.contains("fish") && !words.contains("sig="), "{words}");
             assert!(words.contains("host"), "{words}");
+        }
+    }
+
+    #[test]
+    fn urls_that_a_library_quotes_of_its_own_are_shown_without_secrets() {
+        let words = "Error performing PUT https://me:swordfish@minio:9000/b/x?sig=swordfish in 1ms (http://a:swordfish@b), s3://c.";
+        let expected = "Error performing PUT https://minio:9000/b/x in 1ms (http://b), s3://c.";
+        assert_eq!(with_urls_shown(words), expected);
+        for plain in ["", "no URL", "a :// b", "é://x", "://"] {
+            assert_eq!(with_urls_shown(plain), plain);
         }
     }
 }

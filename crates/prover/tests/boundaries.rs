@@ -18,7 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("artifact-store", &["outside", "private-folder", "proving-model"]),
     ("job-store", &["job-runner", "outside", "proving-model"]),
     ("proof-system", &["outside", "proving-model"]),
-    ("keystore", &["private-folder"]),
+    ("keystore", &["outside", "private-folder"]),
     ("plonk-prover", &[]),
     ("gpu-prover", &["plonk-prover"]),
     ("ledger-circuits", &["keystore", "outside", "plonk-prover", "proof-system", "proving-model"]),

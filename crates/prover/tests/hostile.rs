@@ -155,7 +155,9 @@ fn a_body_without_end_is_refused_whatever_is_said_of_its_length() {
     ] {
         let folder = prepared();
         let (url, asked) = server(move |stream| {
-            let head = format!("HTTP/1.1 200 OK\r\n{length}\r\nLast-Modified: Mon, 01 Jan 2024 00:00:00 GMT\r\n\r\n");
+            let head = format!(
+                "HTTP/1.1 200 OK\r\n{length}\r\nLast-Modified: Mon, 01 Jan 2024 00:00:00 GMT\r\n\r\n"
+            );
             let chunk = [b"10000\r\n".as_slice(), &[b'x'; 0x1_0000], b"\r\n"].concat();
             let _ = stream.write_all(head.as_bytes());
             while stream.write_all(&chunk).is_ok() {}
@@ -257,6 +259,25 @@ fn urls_are_refused_without_what_they_hold() {
         let result = output(&mut command);
         let words = stderr(&result);
         assert_eq!(result.status.code(), Some(2), "{database} {store}: {words}");
+        assert!(!words.contains("swordfish"), "{words}");
+    }
+}
+
+#[test]
+fn a_mistake_in_the_configuration_file_is_named_without_its_line() {
+    let folder = prepared();
+    fs::write(
+        folder.path().join("c.toml"),
+        "threads = 1\ndatabase_url = \"postgres://me:swordfish@db/x\nkeys = 1\n",
+    )
+    .unwrap();
+    for (name, arguments) in [
+        ("prover", ["run", "--component=all", "--config=c.toml"]),
+        ("prover_cli", ["--json", "--config=c.toml", "config"]),
+    ] {
+        let result = output(&mut bounded(name, folder.path(), &arguments));
+        let words = stderr(&result);
+        assert!(result.status.code() == Some(2) && words.contains("c.toml: line 2: "), "{words}");
         assert!(!words.contains("swordfish"), "{words}");
     }
 }
