@@ -292,7 +292,7 @@ impl ArtifactStore {
         let path = Path::from(key.as_str());
         let failed = |action: &'static str| {
             let key = key.clone();
-            move |e: object_store::Error| self.unavailable(action, &key, e.to_string())
+            move |e: object_store::Error| self.unavailable(action, &key, &e.to_string())
         };
         self.store.put(&path, PutPayload::from_static(b"check")).await.map_err(failed("write"))?;
         let found = self.store.get(&path).await.map_err(failed("read"))?;
@@ -326,7 +326,7 @@ impl ArtifactStore {
         let size_bytes = payload.len() as u64;
         if size_bytes > PAYLOAD_BYTES_MAX {
             let reason = format!("it has {size_bytes} bytes; {PAYLOAD_BYTES_MAX} are allowed");
-            return Err(self.unavailable("write", &key, reason));
+            return Err(self.unavailable("write", &key, &reason));
         }
         let header = Header { kind, codec: CODEC, schema_version: SCHEMA_VERSION, size_bytes, checksum };
         let whole = Bytes::from([header.to_bytes().as_slice(), payload].concat());
@@ -334,7 +334,7 @@ impl ArtifactStore {
         self.store
             .put(&Path::from(key.as_str()), PutPayload::from_bytes(whole))
             .await
-            .map_err(|e| self.unavailable("write", &key, e.to_string()))?;
+            .map_err(|e| self.unavailable("write", &key, &e.to_string()))?;
         Ok(ArtifactRef { key, checksum, size_bytes })
     }
 
@@ -358,7 +358,7 @@ impl ArtifactStore {
         let found = match self.store.get(&Path::from(key.as_str())).await {
             Ok(found) => found,
             Err(object_store::Error::NotFound { .. }) => return Err(missing()),
-            Err(e) => return Err(self.unavailable("read", key, e.to_string())),
+            Err(e) => return Err(self.unavailable("read", key, &e.to_string())),
         };
         // The size first: nothing of an unexpected size is read into memory.
         let expected = artifact.size_bytes + HEADER_LEN as u64;
@@ -367,7 +367,7 @@ impl ArtifactStore {
         }
         // A server that says one size and sends another is not believed either.
         let bytes = remote::read_stream(found.into_stream(), expected).await;
-        let bytes = bytes.map_err(|e| self.unavailable("read", key, e.to_string()))?;
+        let bytes = bytes.map_err(|e| self.unavailable("read", key, &e.to_string()))?;
         let bytes = bytes.ok_or_else(|| corrupt(format!("it has more than {expected} bytes")))?;
         let (header, payload) = Header::check(&bytes).map_err(corrupt)?;
         if header.kind != kind {
@@ -395,7 +395,7 @@ impl ArtifactStore {
         });
         for kind in kinds {
             let prefix = format!("{kind}/{}/{}", batch.chain_id, batch.number);
-            let failed = |e: object_store::Error| self.unavailable("remove", &prefix, e.to_string());
+            let failed = |e: object_store::Error| self.unavailable("remove", &prefix, &e.to_string());
             let mut found = self.store.list(Some(&Path::from(prefix.as_str())));
             while let Some(object) = found.try_next().await.map_err(failed)? {
                 if older_than.is_some_and(|time| SystemTime::from(object.last_modified) >= time) {
@@ -414,9 +414,9 @@ impl ArtifactStore {
         Ok(removed)
     }
 
-    fn unavailable(&self, action: &'static str, key: &str, reason: String) -> ArtifactError {
+    fn unavailable(&self, action: &'static str, key: &str, reason: &str) -> ArtifactError {
         // An endpoint's URL comes from the environment, and may hold a password.
-        let reason = with_urls_shown(&reason);
+        let reason = with_urls_shown(reason);
         ArtifactError::Unavailable { action, key: key.to_owned(), store: self.name.clone(), reason }
     }
 }

@@ -471,14 +471,11 @@ where
     }
 }
 
-/// A save that panicked leaves its jobs to their leases' end; other saves go on.
+/// A release that panicked leaves its job to its lease's end; other saves go on.
 fn say_panic<S>(shared: &Shared<S>, ended: Result<Vec<()>, JoinError>) {
     if let Err(error) = ended {
         shared.metrics.save_errors.inc();
-        tracing::error!(
-            runner = shared.name,
-            "the saver panicked; its jobs wait for their leases' end: {error}"
-        );
+        tracing::error!(runner = shared.name, "the saver panicked; its jobs keep their leases: {error}");
     }
 }
 
@@ -490,8 +487,16 @@ where
 {
     match left {
         Left::Finished(finished) => {
-            let span = finished.span.clone();
-            save(shared, finished).instrument(span).await;
+            let (span, metadata) = (finished.span.clone(), finished.metadata.clone());
+            let saved =
+                AssertUnwindSafe(save(shared.clone(), finished)).catch_unwind().instrument(span).await;
+            if let Err(panic) = saved {
+                // Other results are saved beside it, and its lease would live as long as this process.
+                shared.metrics.save_errors.inc();
+                let reason = panic_message(&*panic);
+                tracing::error!(runner = shared.name, "the saver panicked, the job is released: {reason}");
+                release(&shared, &metadata).await;
+            }
         }
         Left::Unfinished(metadata) => release(&shared, &metadata).await,
     }

@@ -546,4 +546,5 @@ async fn a_saver_that_panics_over_one_result_saves_the_others() {
     let runner = JobRunner::builder("bad shelf").picker(QueuePicker(queue)).executor(Actor).saver(saver);
     let report = runner.build().run().await;
     assert_eq!((report.successful, saved_ids(&shelf)), (3, vec![0, 2, 3]));
+    assert_eq!((report.released, &*shelf.released.lock().unwrap()), (1, &vec![1]));
 }
