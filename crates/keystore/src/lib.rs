@@ -14,7 +14,7 @@ use private_folder::{Access, FolderError};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::File,
     io::{self, Write},
     path::{Path, PathBuf},
 };
@@ -274,6 +274,7 @@ impl Keystore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn store(folder: &Path, shipped: Option<Manifest>) -> Keystore {
         Keystore::new(folder.to_owned(), shipped)

@@ -6,14 +6,14 @@ mod outputs;
 mod settings;
 mod systems;
 
-pub use outputs::{check_output_folder, default_output_folder, write_outputs};
 pub use limits::{days, hours, milliseconds, places, seconds};
+pub use outputs::{check_output_folder, default_output_folder, write_outputs};
 pub use private_folder::keep_files_private;
 pub use settings::{Effective, SETTINGS, Setting, effective_settings, parse, parse_from};
 pub use systems::{ProofSystemArgs, SystemName, VerifierArgs, load_keys, verifier_in_words};
 
 use anyhow::Context;
-use artifact_store::{ArtifactError, ArtifactStore};
+use artifact_store::ArtifactStore;
 use clap::Args;
 use job_store::{DatabaseUrl, JobStore};
 use outside::printable_lines;
