@@ -388,13 +388,7 @@ async fn a_role_that_may_only_read_reads_and_is_told_why_it_cannot_write() {
     let scene = Scene::mock_on(&url, "[[circuit]]\ncount = 1\n", &[]);
     scene.write("in.mock", "mock one");
     scene.run_cli(&["insert-batch", "--number=1", "--input=in.mock"]);
-    let mut sql = sqlx::PgConnection::connect(url.expose()).await.unwrap();
-    // Roles are the whole server's.
-    let role = format!("reader_{}", std::process::id());
-    let grants = format!("CREATE ROLE {role} LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}");
-    sqlx::raw_sql(sqlx::AssertSqlSafe(grants)).execute(&mut sql).await.unwrap();
-    let (_, rest) = url.expose().split_once('@').unwrap();
-    let reader = format!("postgres://{role}@{rest}");
+    let reader = url_of_a_member(&scene, &url, "looking", "reader").await;
     let call = |arguments: &[&str]| output(scene.program("prover_cli").arg(&reader).args(arguments));
     let job = (1_i64 << 37).to_string();
     for arguments in [
@@ -425,10 +419,85 @@ async fn a_role_that_may_only_read_reads_and_is_told_why_it_cannot_write() {
         assert!(words.contains("may not do this") && words.contains("permission denied for"), "{words}");
     }
     assert!(scene.run_cli(&["status", "batch", "-n1"]).starts_with("batch 1 of chain 0: queued"));
-    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("DROP OWNED BY {role}; DROP ROLE {role}")))
-        .execute(&mut sql)
-        .await
-        .unwrap();
+    // What goes on looking: it shows the batch.
+    for arguments in [["watch"].as_slice(), &["watch", "-n1"]] {
+        let name = arguments.join("");
+        let mut command = scene.program("prover_cli");
+        let watch = Running::start(command.arg(&reader).args(arguments), scene.path(&format!("{name}.log")));
+        until("it shows something", LONG, || watch.log().contains("batch").then_some(()));
+        assert!(!watch.log().contains("permission"), "{}", watch.log());
+    }
+    let fetched = call(&["proof", "fetch", "-n1"]);
+    assert!(!stderr(&fetched).contains("permission"), "{}", stderr(&fetched));
+}
+
+/// The roles, applied by the program to a database that it migrated; the URL of a new member of one of them.
+async fn url_of_a_member(scene: &Scene, url: &DatabaseUrl, prefix: &str, role: &str) -> String {
+    // Roles are the whole server's.
+    let prefix = format!("{prefix}_{}", std::process::id());
+    let applied = output(scene.program("prover").args(["database", "roles", "--apply", "--prefix", &prefix]));
+    assert!(applied.status.success(), "{}", stderr(&applied));
+    let user = format!("{prefix}_user");
+    let create = format!("CREATE ROLE {user} LOGIN IN ROLE {prefix}_{role}");
+    let mut sql = url.connect().await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(create)).execute(&mut sql).await.unwrap();
+    url.with_user(&user).unwrap().expose().to_owned()
+}
+
+/// All components, insertion and the operators' commands, by a role that may work and does not own anything.
+#[tokio::test]
+async fn a_role_that_may_work_proves_a_batch_and_does_what_operators_do() {
+    let url = empty_database().await;
+    let scene = Scene::mock_on(&url, "[[circuit]]\ncount = 3\n", &[]);
+    scene.write("in.mock", "mock one");
+    let component = url_of_a_member(&scene, &url, "working", "component").await;
+    let call = |arguments: &[&str]| {
+        let done = output(scene.program("prover_cli").arg(&component).args(arguments));
+        assert_eq!(done.status.code(), Some(0), "{arguments:?}: {}", stderr(&done));
+        stdout(&done)
+    };
+    call(&["insert-version"]);
+    call(&["insert-batch", "--number=1", "--input=in.mock"]);
+    call(&["insert-batch", "--number=2", "--input=in.mock"]);
+    let job = (1_i64 << 37).to_string();
+    for arguments in [
+        ["pause", "-c0"].as_slice(),
+        &["resume", "-c0"],
+        &["pause", "-scompression"],
+        &["resume", "-scompression"],
+        &["set-chain", "-c0", "--share=2"],
+        &["quarantine", &job],
+        &["release", &job],
+        &["requeue", "-n1"],
+        &["cancel", "-n2", "--yes"],
+        &["delete", "-n2", "--yes"],
+    ] {
+        call(arguments);
+    }
+    let all = "--component=witness-generator,circuit-prover,compressor,prover-job-monitor";
+    let running = scene.start_with("all", &[all, "-l1", "-H1"], &[("DATABASE_URL", component.clone())]);
+    let status = scene.until_ended(0, 1, LONG);
+    assert_eq!(status["status"], "successful", "{}", running.log());
+    assert!(!running.log().contains("permission denied"), "{}", running.log());
+    call(&["proof", "fetch", "-n1"]);
+    call(&["restart", "-n1", "--from=scheduler", "--yes"]);
+}
+
+/// What is printed can be applied by hand; a name that is none is refused before anything is done.
+#[tokio::test]
+async fn the_roles_are_printed_as_sql_that_needs_no_database() {
+    let printed = output(program("prover").args(["database", "roles"]));
+    assert!(printed.status.success(), "{}", stderr(&printed));
+    let text = stdout(&printed);
+    assert!(text.contains("GRANT SELECT ON ALL TABLES IN SCHEMA roundhouse TO roundhouse_reader;"), "{text}");
+    let url = empty_database().await;
+    let mut sql = url.connect().await.unwrap();
+    for _ in 0..2 {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(text.clone())).execute(&mut sql).await.unwrap();
+    }
+    let refused = output(program("prover").args(["database", "roles", "--prefix=a;b"]));
+    assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("is no prefix for roles"), "{}", stderr(&refused));
 }
 
 /// A look that finds no database says so, and the next is taken as if nothing had been.
@@ -460,7 +529,7 @@ async fn another_schema_is_named_and_left_alone() {
     assert_eq!(none.status.code(), Some(1));
     assert!(stderr(&none).contains("has no schema yet: run `prover database migrate`"), "{}", stderr(&none));
     let scene = Scene::mock_on(&url, "[[circuit]]\ncount = 1\n", &[]);
-    let mut sql = sqlx::PgConnection::connect(url.expose()).await.unwrap();
+    let mut sql = url.connect().await.unwrap();
     for (change, words) in [
         (
             "INSERT INTO _sqlx_migrations SELECT 99990101000001, description, installed_on, success, checksum, execution_time

@@ -40,7 +40,8 @@ impl Floor {
                 .max_connections(1)
                 .connect_lazy_with(options(url, Durability::Relaxed)?),
         };
-        let schema = "DROP TABLE IF EXISTS floor_jobs;
+        let schema = "CREATE SCHEMA IF NOT EXISTS roundhouse;
+            DROP TABLE IF EXISTS floor_jobs;
             CREATE TABLE floor_jobs (
                 id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, status smallint NOT NULL DEFAULT 0, token uuid);
             CREATE INDEX floor_jobs_queued ON floor_jobs (id) WHERE status = 0";

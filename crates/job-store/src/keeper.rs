@@ -4,6 +4,10 @@
 //! The connection is also the process's sign of life. It holds a session-level advisory lock from before the first
 //! pick on; when the process dies, however it does, the server drops the lock at once, and [`crate::DeathWatch`]
 //! sees that. A process that hangs or is cut off keeps the lock, and loses its leases by their expiry.
+//!
+//! **A lock is nobody else's.** Whoever may connect may take any advisory lock, and holding one of ours would let him say when we
+//! die. So each connection has a lock of its own, named by 64 random bits, and its worker's row in `signs_of_life` says which
+//! process of the server holds it: while that process is there, the worker is not dead.
 
 use crate::connections::LIVELINESS;
 use crate::metrics::{QueryTimer, STORE_METRICS};
@@ -25,8 +29,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// The first half of the advisory locks' names; the second is the worker's number.
-pub(crate) const ALIVE_LOCKS: i32 = 0x726f_756e;
+/// How many random keys are tried before something must be wrong: one in 2^64 is taken by chance.
+const KEYS_TRIED: u32 = 3;
 
 /// The leases of this process. Clones share them; the thread ends when the last clone is dropped.
 #[derive(Debug, Clone)]
@@ -103,7 +107,6 @@ struct Connected {
     options: PgConnectOptions,
     connection: Option<PgConnection>,
     worker: Uuid,
-    number: i32,
     duration: Duration,
     waker: Waker,
 }
@@ -265,27 +268,48 @@ impl Connected {
         waker: Waker,
     ) -> Result<Self, StoreError> {
         let mut connection = options.connect().await.map_err(StoreError::database("heartbeat: connect"))?;
-        let (worker, number) = register(&mut connection, worker, duration).await?;
-        let mut pulse = Self { options, connection: None, worker, number, duration, waker };
+        let worker = register(&mut connection, worker, duration).await?;
+        let mut pulse = Self { options, connection: None, worker, duration, waker };
         pulse.show_life(&mut connection).await?;
         pulse.connection = Some(connection);
         Ok(pulse)
     }
 
-    /// Takes the lock. A connection that broke without the server's notice may still have it, and then stands for us.
+    /// Takes a lock that nobody can have foreseen, and writes down which one, and who holds it. The one of an earlier connection
+    /// goes when the server notices that one's end.
     async fn show_life(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
-        sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock($1, $2) AS "is_taken!""#, ALIVE_LOCKS, self.number)
-            .fetch_one(connection)
+        for _ in 0..KEYS_TRIED {
+            let (lock_key, watch_key) = (random_key(), random_key());
+            let is_taken = sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock($1) AS "is_taken!""#, lock_key)
+                .fetch_one(&mut *connection)
+                .await
+                .map_err(StoreError::database("heartbeat: lock"))?;
+            if !is_taken {
+                tracing::warn!(
+                    "another session holds this worker's lock, which nobody can know yet: trying another"
+                );
+                continue;
+            }
+            return sqlx::query!(
+                "INSERT INTO signs_of_life (worker_id, lock_key, watch_key, backend_pid, backend_started_at)
+                 SELECT w.id, $2, $3, a.pid, a.backend_start
+                 FROM workers w, pg_stat_get_activity(pg_backend_pid()) a
+                 WHERE w.id = $1
+                 ON CONFLICT (worker_id) DO UPDATE SET lock_key = EXCLUDED.lock_key, watch_key = EXCLUDED.watch_key,
+                     backend_pid = EXCLUDED.backend_pid, backend_started_at = EXCLUDED.backend_started_at",
+                self.worker,
+                lock_key,
+                watch_key
+            )
+            .execute(connection)
             .await
-            .map(|is_taken| {
-                if !is_taken {
-                    tracing::warn!(
-                        "an earlier connection of this process still holds its lock; until the server notices its end, \
-                         this worker's death would be noticed by expiry alone"
-                    );
-                }
-            })
-            .map_err(StoreError::database("heartbeat: lock"))
+            .map(drop)
+            .map_err(StoreError::database("heartbeat: sign of life"));
+        }
+        Err(StoreError::Invalid(format!(
+            "other sessions hold {KEYS_TRIED} random advisory locks that this worker asked for: somebody takes all locks of \
+             this database; find them in pg_locks and revoke their CONNECT (`prover database roles`)"
+        )))
     }
 
     /// The connection, out of its place: what fails, or is given up half way, takes it along.
@@ -298,6 +322,12 @@ impl Connected {
         self.show_life(&mut fresh).await?;
         Ok(fresh)
     }
+}
+
+/// 64 bits of the operating system's randomness: of a UUID's two halves one has its version and the other its variant, at other places.
+fn random_key() -> i64 {
+    let (high, low) = Uuid::new_v4().as_u64_pair();
+    (high ^ low).cast_signed()
 }
 
 #[async_trait]

@@ -1,18 +1,16 @@
-//! Connecting, migrating, and checking that the schema is ours.
+//! Connecting.
 
 use crate::commit::Committer;
 use crate::connections::{Connections, Durability, LIVELINESS};
 use crate::learn::Knowledge;
 use crate::metrics::QueryTimer;
+use crate::schema::{NAMES, SEARCH_PATH};
 use crate::wake::Waker;
 use crate::{RetryPolicy, StoreError};
 use outside::without_secrets;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use std::{fmt, str::FromStr, time::Duration};
-
-/// The migrations, embedded from `migrations/` at the repository's root.
-pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
 
 /// Connections of a process, opened when needed: few beat many, since each statement is short. Writes that wait for the disk;
 /// claims and notifications, which do not; reports.
@@ -79,15 +77,37 @@ impl DatabaseUrl {
         Ok(())
     }
 
+    /// How every connection is opened: what looks up a name, looks in our schema.
     pub(crate) fn options(&self) -> Result<PgConnectOptions, StoreError> {
-        PgConnectOptions::from_str(&self.0).map_err(|e| match e {
+        let options = PgConnectOptions::from_str(&self.0).map_err(|e| match e {
             // A parser quotes what it cannot read, and that may be a password.
             sqlx::Error::Configuration(_) => invalid_url(
                 "a part of it cannot be read; it should be postgres://USER:PASSWORD@HOST:PORT/DATABASE, with / ? # @ and % in the \
                  password written as %2F %3F %23 %40 %25",
             ),
             e => invalid_url(&without_secrets(&e.to_string(), &self.0)),
-        })
+        })?;
+        Ok(options.options(NAMES))
+    }
+
+    /// A connection of the caller's own, as the store's are: for tests, which look into the tables.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`], [`StoreError::Database`].
+    pub async fn connect(&self) -> Result<PgConnection, StoreError> {
+        self.options()?.connect().await.map_err(StoreError::database("connect"))
+    }
+
+    /// The same database for another user, who has no password.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`].
+    pub fn with_user(&self, name: &str) -> Result<Self, StoreError> {
+        let mut url = self.parse()?;
+        if url.set_username(name).is_err() || url.set_password(None).is_err() {
+            return Err(StoreError::Invalid(format!("{name:?} is no user of a database")));
+        }
+        Ok(Self(url.into()))
     }
 
     /// The same server's database of this name.
@@ -169,11 +189,19 @@ impl JobStore {
         // The pool would try until its timeout and then say no more than that; one connection says why at once.
         let first = tokio::time::timeout(ACQUIRE_TIMEOUT, options.connect()).await;
         let first = first.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())));
-        first
-            .map_err(StoreError::database("connect"))?
-            .close()
+        let mut first = first.map_err(StoreError::database("connect"))?;
+        let found: String = sqlx::query_scalar("SELECT current_setting('search_path')")
+            .fetch_one(&mut first)
             .await
             .map_err(StoreError::database("connect"))?;
+        first.close().await.map_err(StoreError::database("connect"))?;
+        if found != SEARCH_PATH {
+            // A pooler between that ignores what a connection asks for: names would be looked up where other roles may create things.
+            return Err(StoreError::Invalid(format!(
+                "the search path of the connection is {found:?} and not {SEARCH_PATH:?}: let the pooler before the server pass the \
+                 startup parameter `options`, or connect to the server itself"
+            )));
+        }
         let reports = Connections::for_reports(url, REPORT_CONNECTIONS_MAX)?;
         let hot = Connections::new(url, Durability::Durable, HOT_CONNECTIONS_MAX)?;
         let relaxed = Connections::new(url, Durability::Relaxed, RELAXED_CONNECTIONS_MAX)?;
@@ -196,57 +224,6 @@ impl JobStore {
     pub fn with_retry_policy(mut self, policy: RetryPolicy) -> Self {
         self.policy = policy;
         self
-    }
-
-    /// Brings the schema up to date. Several processes may do so at once.
-    ///
-    /// # Errors
-    /// [`StoreError::Schema`] when the database holds a newer or another schema.
-    pub async fn migrate(&self) -> Result<(), StoreError> {
-        self.reports
-            .run("migrate", async |connection: &mut PgConnection| {
-                MIGRATOR
-                    .run(connection)
-                    .await
-                    .map_err(|e| StoreError::Schema(format!("the database cannot be migrated: {e}")))
-            })
-            .await
-    }
-
-    /// Checks that the schema is exactly this program's.
-    ///
-    /// # Errors
-    /// [`StoreError::Schema`] says whether it is missing, older or newer, and what to do.
-    pub async fn check_schema(&self) -> Result<(), StoreError> {
-        let _timer = QueryTimer::start("check_schema");
-        let found = self
-            .reports
-            .run("check_schema", async |connection: &mut PgConnection| {
-                let found: Result<Option<i64>, sqlx::Error> =
-                    sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
-                        .fetch_one(connection)
-                        .await;
-                match found {
-                    Ok(found) => Ok(found),
-                    // 42P01: the table does not exist.
-                    Err(sqlx::Error::Database(e)) if e.code().as_deref() == Some("42P01") => Ok(None),
-                    Err(e) => Err(StoreError::database("check_schema")(e)),
-                }
-            })
-            .await?;
-        let ours = MIGRATOR.iter().map(|migration| migration.version).max();
-        match (found, ours) {
-            (found, ours) if found == ours => Ok(()),
-            (None, _) => Err(StoreError::Schema(
-                "the database has no schema yet: run `prover database migrate`".to_owned(),
-            )),
-            (Some(found), Some(ours)) if found > ours => Err(StoreError::Schema(format!(
-                "the database's schema ({found}) is newer than this program's ({ours}): update the program"
-            ))),
-            (Some(found), _) => Err(StoreError::Schema(format!(
-                "the database's schema ({found}) is older than this program's: run `prover database migrate`"
-            ))),
-        }
     }
 
     /// Asks the database for a sign of life.

@@ -64,7 +64,7 @@ impl JobStore {
         let registered = self.hot.run("register_worker", async |connection: &mut PgConnection| {
             register(connection, worker, lease).await
         });
-        Ok(registered.await?.0)
+        registered.await
     }
 
     /// Notes that a worker stopped in order. One that left leases behind stays on the books until they are rescued.
@@ -91,19 +91,23 @@ impl JobStore {
     }
 
     /// Ends the lease of a worker whose process was seen to die; [`JobStore::rescue_expired`] then puts its jobs back.
-    /// Returns whether it was not known yet.
+    /// Returns whether it was not known yet. A worker whose connection the server still serves is not given up.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn give_up_worker(&self, number: i32) -> Result<bool, StoreError> {
+    pub async fn give_up_worker(&self, worker: Uuid) -> Result<bool, StoreError> {
         let _timer = QueryTimer::start("give_up_worker");
         let given_up = self
             .hot
             .run("give_up_worker", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     "UPDATE workers SET expires_at = now()
-                     WHERE number = $1 AND stopped_at IS NULL AND expires_at > now()",
-                    number
+                     WHERE id = $1 AND stopped_at IS NULL AND expires_at > now()
+                       AND NOT EXISTS (
+                         SELECT FROM signs_of_life s, pg_stat_get_activity(s.backend_pid) a
+                         WHERE s.worker_id = $1
+                           AND (a.backend_start IS NULL OR a.backend_start = s.backend_started_at))",
+                    worker
                 )
                 .execute(&mut *connection)
                 .await
@@ -171,18 +175,18 @@ impl JobStore {
     }
 }
 
-/// Writes a worker's row; returns its id and its number, which names its advisory lock.
+/// Writes a worker's row; returns its id.
 pub(crate) async fn register(
     connection: &mut PgConnection,
     worker: &NewWorker,
     lease: Duration,
-) -> Result<(Uuid, i32), StoreError> {
+) -> Result<Uuid, StoreError> {
     let _timer = QueryTimer::start("register_worker");
-    let row = sqlx::query!(
+    sqlx::query_scalar!(
         "INSERT INTO workers (id, component, host, pid, capacity, protocol_minor, protocol_patch,
                               expires_at, memory_budget_bytes)
          VALUES (gen_random_uuid(), $1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7), $8)
-         RETURNING id, number",
+         RETURNING id",
         &*stored_name(&worker.component),
         &*stored_name(&worker.host),
         i32::try_from(std::process::id()).unwrap_or(i32::MAX),
@@ -194,6 +198,5 @@ pub(crate) async fn register(
     )
     .fetch_one(connection)
     .await
-    .map_err(StoreError::database("register_worker"))?;
-    Ok((row.id, row.number))
+    .map_err(StoreError::database("register_worker"))
 }

@@ -68,7 +68,7 @@ async fn a_batchs_report_is_of_one_moment() {
     store.insert_protocol_version(VERSION, "mock", "digest").await.unwrap();
     insert(&store, 1).await;
     // The batch and its job fail together, after the report has read the batch and before it can read the job.
-    let mut failing = PgConnection::connect(url.expose()).await.unwrap();
+    let mut failing = url.connect().await.unwrap();
     sqlx::raw_sql(
         "BEGIN; LOCK TABLE prover_jobs;
          UPDATE prover_jobs SET status = 'failed', error = 'broken';
@@ -81,7 +81,7 @@ async fn a_batchs_report_is_of_one_moment() {
         let store = store.clone();
         async move { store.batch_report(BATCH).await.unwrap() }
     });
-    let mut looking = PgConnection::connect(url.expose()).await.unwrap();
+    let mut looking = url.connect().await.unwrap();
     let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'prover_jobs'::regclass";
     while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut looking).await.unwrap() == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -171,7 +171,7 @@ async fn a_pause_reaches_jobs_that_are_being_inserted() {
     insert(&store, 1).await;
     let generator = pick(&store, by).await.unwrap();
     // As `extend_batch` does it, stopped before its commit.
-    let mut connection = PgConnection::connect(url.expose()).await.unwrap();
+    let mut connection = url.connect().await.unwrap();
     let mut inserting = connection.begin().await.unwrap();
     sqlx::query(
         "INSERT INTO prover_jobs

@@ -4,7 +4,7 @@
 
 use job_store::{JobStore, MIGRATOR, StoreError};
 use proving_model::{AggregationRound, BatchStatus, HeadOfChain, JobStatus, MemoryClass, Stage};
-use sqlx::{Connection, PgConnection};
+use sqlx::Connection;
 use std::collections::BTreeSet;
 use test_support::empty_database;
 
@@ -21,7 +21,7 @@ fn words<T: Copy>(all: &[T], word: fn(T) -> &'static str) -> BTreeSet<&'static s
 async fn the_checks_allow_the_words_of_the_model_and_no_others() {
     let url = empty_database().await;
     JobStore::connect(&url).await.unwrap().migrate().await.unwrap();
-    let mut connection = PgConnection::connect(url.expose()).await.unwrap();
+    let mut connection = url.connect().await.unwrap();
     // A column's own CHECK, or that of its domain.
     let checks: Vec<(String, String, String)> = sqlx::query_as(
         "SELECT a.attrelid::regclass::text, a.attname::text, pg_get_constraintdef(c.oid)
@@ -62,18 +62,18 @@ async fn every_table_and_nothing_else_goes_when_the_migrations_are_undone() {
         store.check_schema().await.unwrap();
         // Once more changes nothing.
         store.migrate().await.unwrap();
-        let mut connection = PgConnection::connect(url.expose()).await.unwrap();
+        let mut connection = url.connect().await.unwrap();
         MIGRATOR.undo(&mut connection, 0).await.unwrap();
         let left: Vec<String> = sqlx::query_scalar(
             "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE n.nspname = 'public' AND c.relname NOT LIKE '\\_sqlx%' ORDER BY 1",
+             WHERE n.nspname IN ('public', 'roundhouse') AND c.relname NOT LIKE '\\_sqlx%' ORDER BY 1",
         )
         .fetch_all(&mut connection)
         .await
         .unwrap();
         assert!(left.is_empty(), "{left:?}");
         let domains: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM pg_type WHERE typtype = 'd' AND typnamespace = 'public'::regnamespace",
+            "SELECT count(*) FROM pg_type WHERE typtype = 'd' AND typnamespace = 'roundhouse'::regnamespace",
         )
         .fetch_one(&mut connection)
         .await
@@ -87,7 +87,7 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     let url = empty_database().await;
     let store = JobStore::connect(&url).await.unwrap();
     store.migrate().await.unwrap();
-    let mut connection = PgConnection::connect(url.expose()).await.unwrap();
+    let mut connection = url.connect().await.unwrap();
     sqlx::query(
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
          VALUES (99991231000000, 'from the future', true, '\\x00', 0)",
@@ -114,7 +114,8 @@ fn migrations_are_in_order_and_each_can_be_undone() {
 #[tokio::test]
 async fn a_database_in_use_is_migrated_with_its_jobs_and_their_links() {
     let url = empty_database().await;
-    let mut connection = PgConnection::connect(url.expose()).await.unwrap();
+    let mut connection = url.connect().await.unwrap();
+    sqlx::raw_sql("CREATE SCHEMA roundhouse").execute(&mut connection).await.unwrap();
     let mut ups = MIGRATOR.iter().filter(|m| m.migration_type.is_up_migration());
     sqlx::raw_sql(ups.next().unwrap().sql.clone()).execute(&mut connection).await.unwrap();
     // A batch in the middle of its way: one proof is there, one is being made, the leaf waits for both.
@@ -168,7 +169,7 @@ async fn a_database_in_use_is_migrated_with_its_jobs_and_their_links() {
 async fn the_archive_has_the_columns_of_the_hot_table_in_the_same_order() {
     let url = empty_database().await;
     JobStore::connect(&url).await.unwrap().migrate().await.unwrap();
-    let mut connection = PgConnection::connect(url.expose()).await.unwrap();
+    let mut connection = url.connect().await.unwrap();
     // Batches move by `SELECT *`.
     let mut columns = async |table: &str| -> Vec<(String, String)> {
         sqlx::query_as(

@@ -64,7 +64,7 @@ async fn settled_reads(store: JobStore, connection: &mut PgConnection) -> (i64, 
 #[tokio::test]
 async fn no_statement_of_a_job_reads_more_than_its_rows_at_any_size_or_limit() {
     let url = empty_database().await;
-    let mut connection = PgConnection::connect(url.expose()).await.unwrap();
+    let mut connection = url.connect().await.unwrap();
     let first = migrated(&url).await;
     first.close().await;
     for (rows, analyzed) in [(100, false), (5_000, false), (50_000, true), (100_000, false)] {
@@ -117,7 +117,7 @@ async fn no_statement_of_a_job_reads_more_than_its_rows_at_any_size_or_limit() {
 #[tokio::test]
 async fn a_plan_made_for_an_empty_table_is_gone_when_the_table_has_grown() {
     let url = empty_database().await;
-    let mut connection = PgConnection::connect(url.expose()).await.unwrap();
+    let mut connection = url.connect().await.unwrap();
     let store = migrated(&url).await;
     let worker = worker(&store).await;
     let complete = async |jobs: Vec<LeasedJob>| {
@@ -155,7 +155,7 @@ async fn migrated(url: &DatabaseUrl) -> JobStore {
 async fn fresh() -> (JobStore, PgConnection) {
     let url = empty_database().await;
     let store = migrated(&url).await;
-    (store, PgConnection::connect(url.expose()).await.unwrap())
+    (store, url.connect().await.unwrap())
 }
 
 async fn hot_jobs(connection: &mut PgConnection) -> i64 {

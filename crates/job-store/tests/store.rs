@@ -421,7 +421,9 @@ async fn a_worker_that_was_given_up_gets_no_jobs_until_its_next_heartbeat_and_he
     let store = store().await;
     insert(&store).await;
     let (keeper, lease, job) = kept_job(&store, Duration::from_millis(700), Duration::from_secs(10)).await;
-    assert!(store.give_up_worker(1).await.unwrap());
+    // Somebody says so; the server says that its connection is there.
+    assert!(!store.give_up_worker(keeper.worker()).await.unwrap(), "a worker that lives was given up");
+    store.stop_worker(keeper.worker()).await.unwrap();
     assert_eq!(store.rescue_expired().await.unwrap().len(), 1);
     let all = filter(Stage::WitnessGeneration, &[MemoryClass::Light]);
     assert!(store.pick(&all, 1, keeper.worker()).await.unwrap().is_empty(), "picked by the dead");

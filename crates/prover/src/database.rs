@@ -3,8 +3,8 @@
 use crate::local::cluster_error;
 use clap::Subcommand;
 use embedded_postgres::{EmbeddedPostgres, Options};
-use job_store::{DatabaseUrl, JobStore};
-use launch::DatabaseArgs;
+use job_store::{DatabaseUrl, JobStore, RoleNames};
+use launch::{BadInput, DatabaseArgs};
 use std::{io::Write, path::PathBuf};
 
 #[derive(Debug, Subcommand)]
@@ -17,12 +17,37 @@ pub(crate) enum DatabaseCommand {
     },
     /// Bring a database's schema up to date.
     Migrate(DatabaseArgs),
+    /// Print the roles that share a database, and their grants, as SQL; or apply them.
+    Roles {
+        #[command(flatten)]
+        database: DatabaseArgs,
+        /// Apply them to the database, as its owner, instead of printing them. Once more changes nothing.
+        #[arg(long)]
+        apply: bool,
+        /// The roles are PREFIX_owner, PREFIX_component and PREFIX_reader.
+        #[arg(long, default_value = "roundhouse", value_name = "PREFIX")]
+        prefix: String,
+        /// Other applications use this database: everybody keeps the right to connect to it.
+        #[arg(long)]
+        shared: bool,
+    },
 }
 
 pub(crate) async fn run(command: DatabaseCommand) -> anyhow::Result<()> {
     match command {
         DatabaseCommand::Serve { data } => serve(data).await,
         DatabaseCommand::Migrate(database) => migrate(&database.url()?).await,
+        DatabaseCommand::Roles { database, apply, prefix, shared } => {
+            let names = RoleNames::new(&prefix, shared).map_err(|e| BadInput(e.to_string()))?;
+            if apply {
+                let store = JobStore::connect(&database.url()?).await?;
+                store.apply_roles(&names).await?;
+                store.close().await;
+            } else {
+                std::io::stdout().write_all(names.sql().as_bytes())?;
+            }
+            Ok(())
+        }
     }
 }
 

@@ -72,7 +72,7 @@ async fn every_command_tells_what_the_tables_hold() {
     );
     let scene = Scene::mock_on(&url, &mock, &[]);
     JobStore::connect(&url).await.unwrap().add_ballast(VERSION, archived(), Ballast::Archived).await.unwrap();
-    let sql = PgConnection::connect(url.expose()).await.unwrap();
+    let sql = url.connect().await.unwrap();
     let mut drill = Drill { scene, sql };
     let input = drill.scene.write("in.mock", "mock one");
     for chain in 0..chains {

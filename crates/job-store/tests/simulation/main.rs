@@ -55,7 +55,7 @@ struct Simulation {
     store: JobStore,
     connection: PgConnection,
     model: Model,
-    /// Row numbers of the workers, for giving them up.
+    /// The workers, numbered as they began.
     numbers: BTreeMap<Uuid, i32>,
     held: Vec<Held>,
     /// Basic circuits of each batch.
@@ -189,7 +189,7 @@ impl Simulation {
     async fn end_worker(&mut self) {
         if let Some(worker) = self.any_worker() {
             let was_alive = self.model.workers.insert(worker, false).unwrap();
-            assert_eq!(self.store.give_up_worker(self.numbers[&worker]).await.unwrap(), was_alive);
+            assert_eq!(self.store.give_up_worker(worker).await.unwrap(), was_alive);
         }
     }
 
@@ -465,7 +465,7 @@ impl Simulation {
         }
         for worker in self.model.workers.keys().copied().collect::<Vec<_>>() {
             self.model.workers.insert(worker, false);
-            self.store.give_up_worker(self.numbers[&worker]).await.unwrap();
+            self.store.give_up_worker(worker).await.unwrap();
         }
         self.rescue().await;
         let me = NewWorker { component: "last".into(), ..new_worker() };
@@ -583,7 +583,7 @@ async fn the_store_does_what_the_model_does_whatever_happens() {
     store.insert_protocol_version(VERSION, "mock", "digest").await.unwrap();
     for seed in seeds("1-50") {
         let _named = Named(seed);
-        let mut connection = PgConnection::connect(url.expose()).await.unwrap();
+        let mut connection = url.connect().await.unwrap();
         sqlx::raw_sql("TRUNCATE paused_stages, prover_jobs, prover_jobs_archive, job_attempts, worker_filters, workers, batches, chains RESTART IDENTITY")
             .execute(&mut connection)
             .await

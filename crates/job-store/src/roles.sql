@@ -1,0 +1,93 @@
+-- Roundhouse's roles in this database. Run it as the database's owner, with the right to create roles, once before the first
+-- `prover database migrate` and again after each upgrade; what is so already stays so.
+--
+--   {owner}      owns schema roundhouse and everything in it; migrates
+--   {component}  runs the components, inserts batches, and does what operators do
+--   {reader}     runs every command that only reads
+--
+-- None of them logs in. Grant them to the users that do:
+--   CREATE ROLE prover1 LOGIN PASSWORD '...' IN ROLE {component};
+BEGIN;
+SET LOCAL search_path = pg_catalog, pg_temp;
+
+DO $$
+DECLARE role_name text;
+BEGIN
+    FOREACH role_name IN ARRAY ARRAY['{owner}', '{component}', '{reader}'] LOOP
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
+            EXECUTE format('CREATE ROLE %I NOLOGIN', role_name);
+        END IF;
+    END LOOP;
+    -- Who makes another role the owner of something must be its member, and who migrates too.
+    IF NOT EXISTS (SELECT FROM pg_auth_members WHERE roleid = '{owner}'::regrole AND member = current_user::regrole) THEN
+        EXECUTE format('GRANT %I TO %I', '{owner}', current_user);
+    END IF;
+END $$;
+
+-- A schema of this name that another role made, or something in it that another role made, is not taken over: its functions would run
+-- with the rights of all who use the schema.
+DO $$
+DECLARE found record;
+BEGIN
+    FOR found IN
+        SELECT 'schema' AS kind, nspname::text AS name, nspowner AS owner FROM pg_namespace WHERE nspname = 'roundhouse'
+        UNION ALL SELECT 'relation', relname, relowner FROM pg_class WHERE relnamespace = to_regnamespace('roundhouse')
+        UNION ALL SELECT 'function', proname, proowner FROM pg_proc WHERE pronamespace = to_regnamespace('roundhouse')
+        UNION ALL SELECT 'operator', oprname, oprowner FROM pg_operator WHERE oprnamespace = to_regnamespace('roundhouse')
+        UNION ALL SELECT 'type', typname, typowner FROM pg_type WHERE typnamespace = to_regnamespace('roundhouse')
+    LOOP
+        IF found.owner NOT IN ('{owner}'::regrole, current_user::regrole) THEN
+            RAISE EXCEPTION '% % belongs to role %: drop it, or run this as that role where it is yours',
+                found.kind, found.name, found.owner::regrole;
+        END IF;
+    END LOOP;
+END $$;
+
+DO $$
+DECLARE object record;
+BEGIN
+    IF to_regnamespace('roundhouse') IS NULL THEN
+        CREATE SCHEMA roundhouse;
+    END IF;
+    IF (SELECT nspowner FROM pg_namespace WHERE nspname = 'roundhouse') <> '{owner}'::regrole THEN
+        ALTER SCHEMA roundhouse OWNER TO {owner};
+    END IF;
+    -- What was migrated before there was an owner.
+    FOR object IN
+        SELECT CASE relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END AS kind, relname::text AS name FROM pg_class
+        WHERE relnamespace = 'roundhouse'::regnamespace AND relkind IN ('r', 'p', 'v') AND relowner <> '{owner}'::regrole
+        UNION ALL
+        SELECT 'DOMAIN', typname FROM pg_type
+        WHERE typnamespace = 'roundhouse'::regnamespace AND typtype = 'd' AND typowner <> '{owner}'::regrole
+    LOOP
+        EXECUTE format('ALTER %s roundhouse.%I OWNER TO {owner}', object.kind, object.name);
+    END LOOP;
+END $$;
+
+REVOKE ALL ON SCHEMA roundhouse FROM PUBLIC, {component}, {reader};
+GRANT USAGE ON SCHEMA roundhouse TO {component}, {reader};
+REVOKE ALL ON ALL TABLES IN SCHEMA roundhouse FROM PUBLIC, {component}, {reader};
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA roundhouse TO {component};
+GRANT SELECT ON ALL TABLES IN SCHEMA roundhouse TO {reader};
+-- The same for the tables of later versions.
+ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA roundhouse GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {component};
+ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA roundhouse GRANT SELECT ON TABLES TO {reader};
+DO $$
+BEGIN
+    -- The books of the migrations are the owner's, and a version, once there, stays as it is.
+    IF to_regclass('roundhouse._sqlx_migrations') IS NOT NULL THEN
+        REVOKE INSERT, UPDATE, DELETE ON roundhouse._sqlx_migrations FROM {component};
+    END IF;
+    IF to_regclass('roundhouse.protocol_versions') IS NOT NULL THEN
+        REVOKE UPDATE, DELETE ON roundhouse.protocol_versions FROM {component};
+    END IF;
+    -- The keys of the workers' locks.
+    IF to_regclass('roundhouse.signs_of_life') IS NOT NULL THEN
+        REVOKE ALL ON roundhouse.signs_of_life FROM {reader};
+    END IF;
+    EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO {owner}', current_database());
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO {component}, {reader}', current_database());
+END $$;
+
+-- {private}
+COMMIT;

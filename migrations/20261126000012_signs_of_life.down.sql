@@ -1,0 +1,2 @@
+DROP TABLE signs_of_life;
+ALTER TABLE workers ADD number integer GENERATED ALWAYS AS IDENTITY UNIQUE;
