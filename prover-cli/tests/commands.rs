@@ -3,9 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use insta::{assert_snapshot, with_settings};
+use job_store::DatabaseUrl;
 use rustix::process::Signal;
-use sqlx::Connection;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::Stdio;
 use std::time::Duration;
 use test_support::programs::{Running, Scene, jobs, output, program, stderr, stdout, until};
 use test_support::proxy::{Network, Proxy};
@@ -419,15 +420,17 @@ async fn a_role_that_may_only_read_reads_and_is_told_why_it_cannot_write() {
         assert!(words.contains("may not do this") && words.contains("permission denied for"), "{words}");
     }
     assert!(scene.run_cli(&["status", "batch", "-n1"]).starts_with("batch 1 of chain 0: queued"));
-    // What goes on looking: it shows the batch.
+    // What goes on looking.
     for arguments in [["watch"].as_slice(), &["watch", "-n1"]] {
-        let name = arguments.join("");
         let mut command = scene.program("prover_cli");
-        let watch = Running::start(command.arg(&reader).args(arguments), scene.path(&format!("{name}.log")));
-        until("it shows something", LONG, || watch.log().contains("batch").then_some(()));
-        assert!(!watch.log().contains("permission"), "{}", watch.log());
+        let mut watch = command.arg(&reader).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(watch.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        watch.kill().unwrap();
+        watch.wait().unwrap();
+        assert!(line.contains("batch"), "{arguments:?}: {line}");
     }
-    let fetched = call(&["proof", "fetch", "-n1"]);
+    let fetched = call(&["proof", "fetch", "-n1", "--proof-system=mock"]);
     assert!(!stderr(&fetched).contains("permission"), "{}", stderr(&fetched));
 }
 
@@ -479,7 +482,7 @@ async fn a_role_that_may_work_proves_a_batch_and_does_what_operators_do() {
     let status = scene.until_ended(0, 1, LONG);
     assert_eq!(status["status"], "successful", "{}", running.log());
     assert!(!running.log().contains("permission denied"), "{}", running.log());
-    call(&["proof", "fetch", "-n1"]);
+    call(&["proof", "fetch", "-n1", "--proof-system=mock"]);
     call(&["restart", "-n1", "--from=scheduler", "--yes"]);
 }
 
