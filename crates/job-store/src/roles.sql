@@ -69,9 +69,12 @@ GRANT USAGE ON SCHEMA roundhouse TO {component}, {reader};
 REVOKE ALL ON ALL TABLES IN SCHEMA roundhouse FROM PUBLIC, {component}, {reader};
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA roundhouse TO {component};
 GRANT SELECT ON ALL TABLES IN SCHEMA roundhouse TO {reader};
+-- How many positions are used up; taking one needs no grant but that on its table.
+GRANT SELECT ON ALL SEQUENCES IN SCHEMA roundhouse TO {component}, {reader};
 -- The same for the tables of later versions.
 ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA roundhouse GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {component};
 ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA roundhouse GRANT SELECT ON TABLES TO {reader};
+ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA roundhouse GRANT SELECT ON SEQUENCES TO {component}, {reader};
 DO $$
 BEGIN
     -- The books of the migrations are the owner's, and a version, once there, stays as it is.

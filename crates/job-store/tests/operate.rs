@@ -8,7 +8,7 @@ use job_store::{
     PickFilter, StoreError, WakeListener, Why,
 };
 use proving_model::{AggregationRound, BatchId, BatchStatus, HeadOfChain, MemoryClass, Stage};
-use sqlx::{Connection, PgConnection};
+use sqlx::Connection;
 use std::time::{Duration, Instant};
 use test_support::{VERSION, artifact, empty_database, new_worker, store};
 

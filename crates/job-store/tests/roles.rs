@@ -256,6 +256,13 @@ async fn a_component_works_and_changes_neither_the_schema_nor_its_books() {
     drop(keeper);
     tokio::time::sleep(WATCHED).await;
     assert_eq!(state(&store).await, "expired", "a component sees another's death");
+    // A monitor's duties.
+    store.vitals().await.unwrap();
+    store.archive_batch(Duration::ZERO).await.unwrap();
+    store.delete_archived_batch(Duration::ZERO).await.unwrap();
+    store.delete_stopped_workers(Duration::ZERO).await.unwrap();
+    store.learn_from_batch().await.unwrap();
+    store.next_collectable(Duration::ZERO).await.unwrap();
     let mut sql = theirs.connect().await.unwrap();
     for statement in [
         "CREATE TABLE roundhouse.planted ()",
@@ -270,6 +277,7 @@ async fn a_component_works_and_changes_neither_the_schema_nor_its_books() {
         "DELETE FROM _sqlx_migrations",
         "UPDATE protocol_versions SET verification_keys_digest = 'mine'",
         "DELETE FROM protocol_versions",
+        "SELECT nextval('batches_position_seq')",
         "SET ROLE working_owner",
         "GRANT working_component TO working_reader",
     ] {
@@ -301,7 +309,9 @@ async fn a_reader_reads_everything_but_the_lock_keys_and_writes_nothing() {
     .unwrap();
     assert!(tables.len() > 12, "{tables:?}");
     let theirs = member(&url, "reading", "reader").await;
-    JobStore::connect(&theirs).await.unwrap().check_schema().await.unwrap();
+    let store = JobStore::connect(&theirs).await.unwrap();
+    store.check_schema().await.unwrap();
+    store.vitals().await.unwrap();
     let mut reader = theirs.connect().await.unwrap();
     for (table, is_view) in &tables {
         if table == "signs_of_life" {
@@ -331,6 +341,8 @@ async fn a_reader_reads_everything_but_the_lock_keys_and_writes_nothing() {
         sqlx::query_scalar("SELECT lock_key FROM signs_of_life").fetch_all(&mut reader).await.unwrap();
     assert!(keys.is_empty(), "a reader reads the keys");
     for statement in [
+        "SELECT nextval('batches_position_seq')",
+        "SELECT setval('batches_position_seq', 1)",
         "CREATE TABLE roundhouse.planted ()",
         "CREATE TEMPORARY TABLE planted ()",
         "SET ROLE reading_component",

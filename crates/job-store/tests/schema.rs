@@ -4,7 +4,7 @@
 
 use job_store::{JobStore, MIGRATOR, StoreError};
 use proving_model::{AggregationRound, BatchStatus, HeadOfChain, JobStatus, MemoryClass, Stage};
-use sqlx::Connection;
+use sqlx::{Connection, PgConnection};
 use std::collections::BTreeSet;
 use test_support::empty_database;
 
@@ -185,4 +185,36 @@ async fn the_archive_has_the_columns_of_the_hot_table_in_the_same_order() {
         (columns("prover_jobs").await, columns("prover_jobs_archive").await, columns("jobs").await);
     assert_eq!(archive, hot);
     assert_eq!(both, hot, "the view over both");
+}
+
+#[tokio::test]
+async fn a_database_from_before_there_was_a_schema_is_refused_and_moved_as_the_docs_say() {
+    let url = empty_database().await;
+    let store = JobStore::connect(&url).await.unwrap();
+    let mut plain = PgConnection::connect(url.expose()).await.unwrap();
+    MIGRATOR.run_to(20_261_121_000_010, &mut plain).await.unwrap();
+    sqlx::raw_sql("INSERT INTO protocol_versions (minor, patch, proof_system, verification_keys_digest) VALUES (0, 1, 'mock', 'x')")
+        .execute(&mut plain)
+        .await
+        .unwrap();
+    let refused = store.migrate().await.unwrap_err().to_string();
+    assert!(refused.contains("docs/database.md"), "{refused}");
+    let schemas: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_namespace WHERE nspname = 'roundhouse'")
+        .fetch_one(&mut plain)
+        .await
+        .unwrap();
+    assert_eq!(schemas, 0, "nothing was changed");
+    let docs = include_str!("../../../docs/database.md");
+    let (_, sql) = docs.rsplit_once("```sql").unwrap();
+    let (sql, _) = sql.split_once("```").unwrap();
+    sqlx::raw_sql(sql).execute(&mut plain).await.unwrap();
+    store.migrate().await.unwrap();
+    store.check_schema().await.unwrap();
+    assert_eq!(store.versions().await.unwrap().len(), 1);
+    let left: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace")
+            .fetch_one(&mut plain)
+            .await
+            .unwrap();
+    assert_eq!(left, 0);
 }

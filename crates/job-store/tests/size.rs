@@ -7,7 +7,7 @@ use job_store::{
     PickFilter, StoreError,
 };
 use proving_model::{AggregationRound, BatchId, BatchStatus, MemoryClass, Stage};
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 use std::time::{Duration, Instant};
 use test_support::{VERSION, artifact, empty_database, new_worker, store};
 use uuid::Uuid;

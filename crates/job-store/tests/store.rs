@@ -11,7 +11,7 @@ use proving_model::{
     AggregationRound, ArtifactRef, BatchId, BatchStatus, CircuitId, HeadOfChain, JobKey, JobStatus,
     MemoryClass, ProtocolVersion, Stage,
 };
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 use std::time::{Duration, Instant};
 use test_support::{VERSION, artifact, new_worker, store, store_and_url};
 use tokio::sync::mpsc;
@@ -110,7 +110,7 @@ async fn positions(connection: &mut PgConnection) -> i64 {
 #[tokio::test]
 async fn an_insertion_that_changes_nothing_uses_up_no_position() {
     let (store, url) = store_and_url().await;
-    let mut connection = PgConnection::connect(url.expose()).await.unwrap();
+    let mut connection = url.connect().await.unwrap();
     for _ in 0..3 {
         insert(&store).await;
     }
@@ -134,7 +134,7 @@ async fn an_insertion_that_changes_nothing_uses_up_no_position() {
 #[tokio::test]
 async fn a_database_without_a_position_left_refuses_batches_for_good() {
     let (store, url) = store_and_url().await;
-    let mut connection = PgConnection::connect(url.expose()).await.unwrap();
+    let mut connection = url.connect().await.unwrap();
     let last = (1_i64 << 26) - 1;
     let restart = format!("ALTER TABLE batches ALTER position RESTART WITH {last}");
     sqlx::raw_sql(sqlx::AssertSqlSafe(restart)).execute(&mut connection).await.unwrap();
