@@ -7,7 +7,7 @@
 
 use job_store::{Ballast, DatabaseUrl, JobStore};
 use serde_json::Value;
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 use std::time::{Duration, Instant};
 use test_support::programs::{Running, Scene, output, stderr, stdout};
 use test_support::{VERSION, empty_database};
