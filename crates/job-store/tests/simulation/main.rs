@@ -584,7 +584,7 @@ async fn the_store_does_what_the_model_does_whatever_happens() {
     for seed in seeds("1-50") {
         let _named = Named(seed);
         let mut connection = url.connect().await.unwrap();
-        sqlx::raw_sql("TRUNCATE paused_stages, prover_jobs, prover_jobs_archive, job_attempts, worker_filters, workers, batches, chains RESTART IDENTITY")
+        sqlx::raw_sql("TRUNCATE signs_of_life, paused_stages, prover_jobs, prover_jobs_archive, job_attempts, worker_filters, workers, batches, chains RESTART IDENTITY")
             .execute(&mut connection)
             .await
             .unwrap();
