@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+use job_runner::Lease;
 use job_store::{
     DatabaseUrl, DeathWatch, JobStore, LeaseKeeper, NewBatch, PickFilter, RoleNames, StoreError,
 };
@@ -110,7 +111,14 @@ async fn a_stranger_who_reads_a_key_from_pg_locks_and_waits_for_it_kills_no_work
     let store = JobStore::connect(&url).await.unwrap();
     store.migrate().await.unwrap();
     let (interval, lease) = (Duration::from_millis(300), Duration::from_secs(3_000));
-    let _keeper = LeaseKeeper::start(&store, &new_worker(), interval, lease).await.unwrap();
+    let keeper = LeaseKeeper::start(&store, &new_worker(), interval, lease).await.unwrap();
+    store.insert_protocol_version(VERSION, "mock", "digest").await.unwrap();
+    let id = BatchId { chain_id: 0, number: 1 };
+    store.insert_batch(&NewBatch::new(id, VERSION, artifact("input"))).await.unwrap();
+    let asked = Instant::now();
+    let job = store.pick(&filter(), 1, keeper.worker()).await.unwrap().remove(0);
+    let lease = Lease::new();
+    keeper.hold(&job, &lease, asked);
     let mut admin = url.connect().await.unwrap();
     let sign = "SELECT lock_key, backend_pid FROM signs_of_life";
     let (key, backend): (i64, i32) = sqlx::query_as(sign).fetch_one(&mut admin).await.unwrap();
@@ -127,6 +135,11 @@ async fn a_stranger_who_reads_a_key_from_pg_locks_and_waits_for_it_kills_no_work
         sqlx::query("SELECT pg_advisory_lock($1)").bind(seen).execute(&mut stranger).await.unwrap();
         stranger
     });
+    // He is first in the queue, and gets the lock before the watch does.
+    let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid::bigint = $1 & 4294967295";
+    while sqlx::query_scalar::<_, i64>(waits).bind(key).fetch_one(&mut admin).await.unwrap() == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let _watching = watch(&store);
     tokio::time::sleep(WATCHED).await;
     // The worker's connection breaks, and it makes another.
@@ -144,7 +157,8 @@ async fn a_stranger_who_reads_a_key_from_pg_locks_and_waits_for_it_kills_no_work
     tokio::time::sleep(WATCHED).await;
     stranger.close().await.unwrap();
     tokio::time::sleep(WATCHED).await;
-    assert_eq!(state(&store).await, "live", "a live worker was declared dead");
+    assert!(!lease.is_lost(), "a live worker was declared dead, and its job given away");
+    assert_eq!(state(&store).await, "live");
     let (last, _): (i64, i32) = sqlx::query_as(sign).fetch_one(&mut admin).await.unwrap();
     assert_eq!(last, fresh);
 }
