@@ -159,7 +159,7 @@ async fn a_database_without_a_position_left_refuses_batches_for_good() {
 #[tokio::test]
 async fn any_error_text_can_be_booked() {
     let (store, url) = store_and_url().await;
-    let mut connection = PgConnection::connect(url.expose()).await.unwrap();
+    let mut connection = url.connect().await.unwrap();
     let generator = extended(&store, 9).await;
     store.complete(&generator, None).await.unwrap();
     let hostile = [
@@ -197,7 +197,7 @@ async fn any_error_text_can_be_booked() {
 #[tokio::test]
 async fn a_row_that_makes_no_sense_is_skipped_counted_and_harms_no_other() {
     let (store, url) = store_and_url().await;
-    let mut connection = PgConnection::connect(url.expose()).await.unwrap();
+    let mut connection = url.connect().await.unwrap();
     extended(&store, 6).await;
     let (died, failed) = {
         let mut jobs = pick(&store, Stage::CircuitProof, 2).await;
