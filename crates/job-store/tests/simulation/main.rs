@@ -21,7 +21,7 @@ use model::{GENERATOR, Heal, Lost, Model, Place};
 use proving_model::{
     AggregationRound, BatchId, BatchStatus, CircuitId, HeadOfChain, JobKey, JobStatus, MemoryClass, Stage,
 };
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{PgConnection, Row};
 use std::{collections::BTreeMap, time::Duration};
 use test_support::{VERSION, artifact, empty_database, new_worker};
 use uuid::Uuid;
