@@ -609,7 +609,7 @@ async fn a_terminal_obeys_nothing_that_comes_from_the_database() {
     let mut all = scene.start("all", &["--component=all"]);
     assert_eq!(scene.until_ended(0, 1, LONG)["status"], "failed");
     all.terminate();
-    let mut sql = sqlx::PgConnection::connect(url.expose()).await.unwrap();
+    let mut sql = url.connect().await.unwrap();
     for table in ["workers", "batches", "prover_jobs", "job_attempts"] {
         // Every text that no rule of the schema binds.
         let columns: Vec<String> = sqlx::query_scalar(
@@ -625,7 +625,7 @@ async fn a_terminal_obeys_nothing_that_comes_from_the_database() {
             sqlx::query(sqlx::AssertSqlSafe(change)).bind(SLY).execute(&mut sql).await.unwrap();
         }
     }
-    sql.close().await.unwrap();
+    sqlx::Connection::close(sql).await.unwrap();
     let failed = scene.run_cli(&["--json", "status", "batch", "--number=1", "-v"]);
     let failed: serde_json::Value = serde_json::from_str(&failed).unwrap();
     let job = failed["stuck_jobs"][0]["job_id"].as_str().unwrap().to_owned();

@@ -27,12 +27,14 @@ pub(crate) enum Phase {
     Draining,
 }
 
+/// When the database was last asked for a sign of life, and whether it gave one.
+type Ping = (Instant, Result<(), &'static str>);
+
 #[derive(Clone)]
 struct Shown {
     store: JobStore,
     phase: watch::Receiver<Phase>,
-    /// When the database was last asked for a sign of life, and whether it gave one.
-    ping: Arc<Mutex<Option<(Instant, Result<(), &'static str>)>>>,
+    ping: Arc<Mutex<Option<Ping>>>,
 }
 
 impl Shown {
