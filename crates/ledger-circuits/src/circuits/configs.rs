@@ -17,7 +17,9 @@ use plonky2::fri::{FriConfig, FriReductionStrategy};
 use plonky2::plonk::circuit_data::CircuitConfig;
 
 /// Runs of the permutation argument and of the constraints' combination, each with challenges of its own. They are elements
-/// of the base field, so that two runs are worth 87 bits for a circuit of 2^14 rows, and three 131.
+/// of the base field, so that two runs are worth 87 bits for a circuit of 2^14 rows, and three 131. The third costs a proof 8 %
+/// (`prover bench circuit --log-size 14` of programs built with two and with three, in turn: 2.30 s and 2.49 s on 2 cores, medians of
+/// three).
 const CHALLENGES: usize = 3;
 
 /// Configuration of basic circuits, leaves, nodes and the recursion tip.
