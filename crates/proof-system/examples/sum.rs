@@ -172,6 +172,7 @@ impl ProofSystem for Sum {
 }
 
 fn main() {
+    use AggregationRound::{BasicCircuits, LeafAggregation, NodeAggregation, RecursionTip, Scheduler};
     let circuit = |round, id| CircuitSpec {
         circuit: CircuitType { round, id: CircuitId(id) },
         name: "sum",
@@ -179,7 +180,6 @@ fn main() {
         expected_cost: Duration::from_millis(1),
         peak_memory_bytes: 1 << 20,
     };
-    use AggregationRound::{BasicCircuits, LeafAggregation, NodeAggregation, RecursionTip, Scheduler};
     let circuits =
         [(BasicCircuits, 1), (LeafAggregation, 1), (NodeAggregation, 1), (RecursionTip, 2), (Scheduler, 3)];
     let circuits = circuits.map(|(round, id)| circuit(round, id)).to_vec();

@@ -9,6 +9,14 @@
 //! - [`bare`] runs a whole batch in one thread of control, without queue or store: the reference for speed;
 //! - [`conformance`] is the suite that every implementation passes;
 //! - [`mock`] is an implementation with costs, sizes, memory and failures set in a file.
+//!
+//! # A proof system of your own
+//!
+//! The whole of one, with the suite at its end (`crates/proof-system/examples/sum.rs`):
+//!
+//! ```
+#![doc = include_str!("../examples/sum.rs")]
+//! ```
 
 pub mod bare;
 pub mod conformance;
@@ -233,6 +241,23 @@ pub enum KeyPurpose {
 pub type KeyProgress<'a> = &'a (dyn Fn(usize, usize, &str) + Sync);
 
 /// A proof system: everything that the pipeline does not know about proving.
+///
+/// | method | called by | keys that are loaded | must refuse |
+/// |---|---|---|---|
+/// | [`read_input`](Self::read_input) | `prove`, `insert-batch` | none | a wrong file, with its place |
+/// | [`generate_circuits`](Self::generate_circuits) | witness generator, once a batch | [`Aggregate`](KeyPurpose::Aggregate) | a payload that is no witness input |
+/// | [`aggregate`](Self::aggregate) | witness generator, for each leaf, node, tip and scheduler | [`Aggregate`](KeyPurpose::Aggregate) | proofs that do not verify, and all that [`CircuitTable::check_children`] refuses |
+/// | [`synthesize`](Self::synthesize) | witness-vector generators, many threads at once | [`Prove`](KeyPurpose::Prove) | a payload of another circuit, or one that its circuit does not satisfy |
+/// | [`prove`](Self::prove) | circuit prover | [`Prove`](KeyPurpose::Prove) | a vector of another circuit |
+/// | [`compress`](Self::compress) | compressor | [`Compress`](KeyPurpose::Compress) | a proof that is not the scheduler's |
+/// | [`verify_final`](Self::verify_final), [`outputs`](Self::outputs) | compressor, `verify`, `proof fetch` | none | a proof of any other statement |
+/// | [`verify`](Self::verify), [`describe`](Self::describe), [`public_inputs`](Self::public_inputs) | `file-info`, `debug-proof` | none or [`Aggregate`](KeyPurpose::Aggregate) | bytes that are no proof of that circuit |
+///
+/// - **Ids.** A leaf and a node have the id of the basic circuit whose proofs they cover. A proof's bytes say of which circuit it is.
+/// - **Limits.** Ids are 0 to 255, depths 0 to 31; a batch has at most 2^20 circuits of a kind and a depth, and an artifact at most 1 GiB.
+/// - **Again.** After a crash any call may be made again with the same arguments, on another machine. The two results need not be the same
+///   bytes, but each must do wherever the other does.
+/// - **Threads.** All methods may be called from many threads at once.
 pub trait ProofSystem: std::fmt::Debug + Send + Sync + 'static {
     /// Name of the implementation, as in configuration and in labels.
     fn name(&self) -> &'static str;
