@@ -1,5 +1,6 @@
 //! The system's vital signs, in a few numbers: what the job monitor reports.
 
+use crate::batches::find_batch;
 use crate::estimate::circuit_progress;
 use crate::metrics::QueryTimer;
 use crate::model::{POSITION_MAX, batch_id};
@@ -122,11 +123,14 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn time_left(&self, id: BatchId) -> Result<Option<f64>, StoreError> {
-        let Some(batch) = self.batch(id).await? else { return Ok(None) };
-        let progress = self.reports.run("time_left", async |connection: &mut PgConnection| {
-            circuit_progress(connection, &batch).await
-        });
-        Ok(estimate_seconds(&progress.await?))
+        let progress =
+            self.reports.run("time_left", async |connection: &mut PgConnection| {
+                match find_batch(connection, id).await? {
+                    Some(batch) => circuit_progress(connection, &batch).await.map(Some),
+                    None => Ok(None),
+                }
+            });
+        Ok(progress.await?.and_then(|circuits| estimate_seconds(&circuits)))
     }
 
     /// The batches that are being proven, the oldest ten.

@@ -143,6 +143,21 @@ fn the_tests_that_the_docs_name_exist() {
     }
 }
 
+/// Every file and folder that ARCHITECTURE.md names.
+#[test]
+fn the_files_that_the_architecture_names_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let text = std::fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    let sources = sources(&root);
+    for quoted in text.split('`').skip(1).step_by(2) {
+        let is_path = quoted.ends_with(".rs") || quoted.contains('/') && !quoted.contains([' ', '\n']);
+        let names_a_source = || sources.iter().any(|(path, _)| path.ends_with(&format!("/{quoted}")));
+        let exists =
+            root.join(quoted).exists() || root.join("crates").join(quoted).exists() || names_a_source();
+        assert!(!is_path || exists, "ARCHITECTURE.md names {quoted}, which is not there");
+    }
+}
+
 /// Every Rust file of ours, by its path.
 fn sources(root: &Path) -> Vec<(String, String)> {
     let mut sources = Vec::new();
