@@ -2,7 +2,7 @@
 
 use crate::{Output, batch::BatchArgs};
 use anyhow::Context;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use job_store::{Cancelled, DatabaseUrl, Deleted, JobChange, Mode, Pausable, PauseChange, Restarted};
 use launch::BadInput;
 use outside::printable_lines;
@@ -119,9 +119,10 @@ pub(crate) async fn restart(url: &DatabaseUrl, args: RestartArgs, output: Output
 }
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).args(["chain_id", "stage"]))]
 pub(crate) struct PauseArgs {
     /// The chain's id.
-    #[arg(short, long, required_unless_present = "stage", conflicts_with = "stage")]
+    #[arg(short, long)]
     chain_id: Option<u32>,
     /// Or a stage, of all chains: witness-generation, circuit-proof or compression.
     #[arg(short, long, value_parser = parse_stage)]

@@ -18,7 +18,7 @@ use thiserror::Error;
 
 /// A word that is not one of those allowed in its place.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{found:?} is not a {what}; expected one of: {expected}")]
+#[error("{found:?} is no {what}; expected one of: {expected}")]
 pub struct UnknownWord {
     /// What was being read, for example "aggregation round".
     pub what: &'static str,
