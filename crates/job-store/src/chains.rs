@@ -10,7 +10,7 @@
 //! chain is `strict`, a batch's first job waits until all earlier batches that the store knows are proven, as for proofs that
 //! it consumes; a failed batch holds its chain until it is requeued.
 
-use crate::commit::Transaction;
+use crate::connections::Transaction;
 use crate::metrics::QueryTimer;
 use crate::model::PLACE_BITS;
 use crate::{JobStore, StoreError};

@@ -6,6 +6,7 @@
 
 use crate::chains::release_next;
 use crate::connections::Connections;
+use crate::connections::Transaction;
 use crate::metrics::{QueryTimer, STORE_METRICS};
 use crate::model::{GENERATOR, ids_of_batch, position_of, size};
 use crate::pick::begin_batches;
@@ -25,8 +26,6 @@ const INBOX_CAPACITY: usize = 2 * COMMIT_MAX;
 
 /// Transactions at once: while one waits for the disk, the server works on the other.
 const COMMITS_AT_ONCE: usize = 2;
-
-pub(crate) type Transaction<'a> = sqlx::Transaction<'a, sqlx::Postgres>;
 
 struct Completion {
     attempt: Attempt,

@@ -28,6 +28,9 @@ const PLANS_LAST: Duration = Duration::from_secs(1);
 /// An operation that takes more than this part of its limit is told.
 const SLOW_SHARE: u32 = 10;
 
+/// A transaction on one of the connections.
+pub(crate) type Transaction<'a> = sqlx::Transaction<'a, sqlx::Postgres>;
+
 /// What a connection's commits wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Durability {

@@ -1,5 +1,6 @@
 //! Growing a batch while its witness generator runs: new jobs, and who consumes whose output.
 
+use crate::connections::Transaction;
 use crate::learn::Learned;
 use crate::metrics::QueryTimer;
 use crate::model::{job_id, position_of, queue, size, turn};
@@ -34,8 +35,6 @@ pub struct Extension {
     /// Pairs of a job and the job that consumes its output.
     pub links: Vec<(JobKey, JobKey)>,
 }
-
-type Transaction<'a> = sqlx::Transaction<'a, sqlx::Postgres>;
 
 impl JobStore {
     /// Adds jobs and links to the batch of a witness generator's job, under its lease. Idempotent: a second attempt

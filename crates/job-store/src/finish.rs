@@ -1,6 +1,7 @@
 //! The ends of an attempt other than success (`commit.rs`): fail, release, give back for a lost input. Each shows the lease's token and
 //! changes exactly one row, or is [`StoreError::LeaseLost`].
 
+use crate::connections::Transaction;
 use crate::metrics::{QueryTimer, STORE_METRICS};
 use crate::model::{generator_id, position_of};
 use crate::text::stored;
@@ -28,8 +29,6 @@ pub struct AttemptFailure {
     /// The error's whole text.
     pub error: String,
 }
-
-type Transaction<'a> = sqlx::Transaction<'a, sqlx::Postgres>;
 
 impl JobStore {
     /// Ends an attempt that failed: back to the queue after a rest, or failed for good, with its batch.

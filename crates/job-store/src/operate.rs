@@ -1,6 +1,7 @@
 //! What operators do to batches, jobs and workers. Each is one transaction that says exactly what it changed, or would change.
 
 use crate::chains::{lock_chain, release_next};
+use crate::connections::Transaction;
 use crate::metrics::QueryTimer;
 use crate::model::{GENERATOR, batch_id, ids_of_batch, job_key, position_of};
 use crate::text::stored;
@@ -425,10 +426,7 @@ impl JobStore {
 }
 
 /// The chain of a job's batch.
-async fn chain_of(
-    transaction: &mut sqlx::Transaction<'_, sqlx::Postgres>,
-    job_id: i64,
-) -> Result<Option<u32>, StoreError> {
+async fn chain_of(transaction: &mut Transaction<'_>, job_id: i64) -> Result<Option<u32>, StoreError> {
     let chain_id = sqlx::query_scalar!("SELECT chain_id FROM prover_jobs WHERE id = $1", job_id)
         .fetch_optional(&mut **transaction)
         .await
@@ -438,7 +436,7 @@ async fn chain_of(
 
 /// Ends an operation's transaction as its mode says.
 pub(crate) async fn end(
-    transaction: sqlx::Transaction<'_, sqlx::Postgres>,
+    transaction: Transaction<'_>,
     mode: Mode,
     action: &'static str,
 ) -> Result<(), StoreError> {

@@ -4,6 +4,7 @@
 //! its jobs stand in queues that no picker looks at ([`held_queue`]), and what comes later is put there too.
 
 use crate::chains::lock_chain;
+use crate::connections::Transaction;
 use crate::metrics::QueryTimer;
 use crate::model::PLACE_BITS;
 use crate::operate::{Mode, end};
@@ -96,8 +97,6 @@ impl JobStore {
             .await
     }
 }
-
-type Transaction<'a> = sqlx::Transaction<'a, sqlx::Postgres>;
 
 async fn pause_chain(
     transaction: &mut Transaction<'_>,

@@ -5,9 +5,9 @@
 
 use crate::circuits::recursion::{AGGREGATE_LEN, read_aggregate};
 use crate::circuits::{STATE_LEN, wrap};
+use crate::decode::refusing_panics;
 use crate::input::LedgerInput;
 use crate::keys::{CircuitName, LedgerKeys};
-use crate::system::refusing_panics;
 use crate::{C, D, F, Kind, LedgerParams, LedgerProofSystem, Proof, Verifier, Witness};
 use keystore::Keystore;
 use plonky2::field::types::{Field, PrimeField64};

@@ -1,123 +1,20 @@
 //! The ledger, executed natively: what the circuits prove, computed the ordinary way.
 //!
-//! [`Balances`] is the rule book alone, cheap enough to check a file line by line. [`Execution`] also keeps the state
-//! tree and emits what each circuit needs, in a stream.
+//! [`Execution`] keeps the state tree and emits what each circuit needs, in a stream. The rules are those of
+//! [`crate::balances`].
 
 use crate::circuits::public_data::{LogEntry, PublicDataInput};
 use crate::circuits::storage_application::{StorageApplicationInput, StorageQuery};
 use crate::circuits::transfer_execution::{Transfer, TransferExecutionInput};
 use crate::circuits::{ChainState, STATE_LEN};
 use crate::digest::{self, Digest, account_key};
-use crate::input::{self, AMOUNT_MAX, BALANCE_END, LedgerInput};
+use crate::input::LedgerInput;
 use crate::state_tree::StateTree;
 use crate::{Kind, LedgerParams, Statement};
 use proving_model::BatchId;
 use serde::Serialize;
-use std::collections::HashMap;
 
 const _: () = assert!(STATE_LEN == 9, "a chain state is two digests and a counter");
-
-/// Account balances under the rules of the ledger.
-#[derive(Debug)]
-pub(crate) struct Balances {
-    tree_depth: usize,
-    balances: HashMap<String, u64>,
-    /// Who has which path of the state tree: two names of one path cannot both have an account.
-    paths: HashMap<u64, String>,
-}
-
-impl Balances {
-    pub(crate) fn new(tree_depth: usize) -> Self {
-        Self { tree_depth, balances: HashMap::new(), paths: HashMap::new() }
-    }
-
-    /// Opens an account.
-    pub(crate) fn open(&mut self, name: &str, balance: u64) -> Result<(), String> {
-        input::check_name(name)?;
-        if balance >= BALANCE_END {
-            return Err(format!("the balance {balance} of {name:?} is above {}", BALANCE_END - 1));
-        }
-        if self.balances.contains_key(name) {
-            return Err(format!("account {name:?} is there twice"));
-        }
-        let path = input::account_path(name, self.tree_depth);
-        if let Some(other) = self.paths.get(&path) {
-            return Err(format!(
-                "account {name:?} has the place of account {other:?} in the state tree; choose another name"
-            ));
-        }
-        self.paths.insert(path, name.to_owned());
-        self.balances.insert(name.to_owned(), balance);
-        Ok(())
-    }
-
-    /// Checks a transfer and carries it out; opens the receiver's account where there is none.
-    pub(crate) fn transfer(&mut self, from: &str, to: &str, amount: u64) -> Result<(), Refused> {
-        let refuse = |field, reason: String| Err(Refused { field, reason });
-        if !(1..=AMOUNT_MAX).contains(&amount) {
-            return refuse(Field::Amount, format!("the amount {amount} is not from 1 to {AMOUNT_MAX}"));
-        }
-        if from == to {
-            return refuse(Field::To, format!("account {from:?} sends to itself"));
-        }
-        let Some(&sender) = self.balances.get(from) else {
-            return refuse(
-                Field::From,
-                format!("unknown account {from:?} cannot send; it is in no earlier line"),
-            );
-        };
-        let Some(left) = sender.checked_sub(amount) else {
-            return refuse(
-                Field::Amount,
-                format!("overdraft: account {from:?} has {sender} and sends {amount}"),
-            );
-        };
-        let receiver = self.balances.get(to).copied().unwrap_or_default();
-        let sum = receiver + amount;
-        if sum >= BALANCE_END {
-            let most = BALANCE_END - 1;
-            return refuse(
-                Field::Amount,
-                format!(
-                    "overflow: account {to:?} has {receiver}, receives {amount}, and may have {most} at most"
-                ),
-            );
-        }
-        if !self.balances.contains_key(to) {
-            self.open(to, 0).map_err(|reason| Refused { field: Field::To, reason })?;
-        }
-        self.balances.insert(from.to_owned(), left);
-        self.balances.insert(to.to_owned(), sum);
-        Ok(())
-    }
-
-    pub(crate) fn into_sorted(self) -> Vec<(String, u64)> {
-        let mut sorted: Vec<_> = self.balances.into_iter().collect();
-        sorted.sort();
-        sorted
-    }
-}
-
-/// A field of a transfer, in the order of the file's columns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Field {
-    From,
-    To,
-    Amount,
-}
-
-/// Why a transfer is not carried out, and the field that is to blame.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refused {
-    pub(crate) field: Field,
-    pub(crate) reason: String,
-}
-
-impl std::fmt::Display for Refused {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.reason)
-    }
-}
 
 /// A basic circuit's input, ready to be encoded.
 #[derive(Debug, Clone, Serialize)]

@@ -10,7 +10,7 @@
 //! A proof has one encoding: whatever else the library's reader would take (other query indices, padded Merkle paths) is
 //! refused, because the proof is compressed and written again and must give the same bytes. So does a key.
 
-use crate::system::refusing_panics;
+use crate::decode::refusing_panics;
 use crate::{C, D, F, Proof, Statement, Verifier};
 use plonky2::plonk::proof::CompressedProofWithPublicInputs;
 use plonky2::util::serialization::DefaultGateSerializer;

@@ -7,8 +7,7 @@
 //! `'=x`, with an apostrophe before it, and read back as `=x`; in an input both forms mean the same account.
 
 use crate::LedgerParams;
-use crate::digest::account_key;
-use crate::execution::Balances;
+use crate::balances::{AMOUNT_MAX, BALANCE_END, Balances, check_name};
 use outside::{ReadError, read_limited};
 use proof_system::Rejected;
 use serde::{Deserialize, Serialize};
@@ -22,12 +21,6 @@ pub const FILE_BYTES_MAX: u64 = 64 << 20;
 pub const TRANSFERS_MAX: usize = 100_000;
 /// Most opening accounts: the state tree takes about 3 kB of memory for each.
 pub const ACCOUNTS_MAX: usize = 100_000;
-/// Longest account name.
-pub const NAME_BYTES_MAX: usize = 256;
-/// Largest amount.
-pub const AMOUNT_MAX: u64 = 1 << 62;
-/// Balances stay below this.
-pub const BALANCE_END: u64 = 1 << 63;
 
 /// A ledger's witness input: opening balances and transfers, in the order of the files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -228,14 +221,6 @@ fn from_cell(cell: &str) -> &str {
     cell.strip_prefix('\'').filter(|name| is_guarded(name)).unwrap_or(cell)
 }
 
-pub(crate) fn check_name(name: &str) -> Result<(), String> {
-    match name.len() {
-        0 => Err("an account name cannot be empty".to_owned()),
-        1..=NAME_BYTES_MAX => Ok(()),
-        length => Err(format!("the account name has {length} bytes; {NAME_BYTES_MAX} are allowed")),
-    }
-}
-
 fn read_accounts(path: &Path, balances: &mut Balances) -> Result<Vec<(String, u64)>, Rejected> {
     let mut table = Table::open(path, &["account", "balance"])?;
     let mut accounts = Vec::new();
@@ -275,11 +260,6 @@ fn read_transfers(mut table: Table, balances: &mut Balances) -> Result<Vec<(Stri
         return Err(Rejected(format!("{}: there are no transfers after the header", table.file)));
     }
     Ok(transfers)
-}
-
-/// The path in the state tree that a name's account takes.
-pub(crate) fn account_path(name: &str, depth: usize) -> u64 {
-    account_key(name).numbers()[0] & ((1 << depth) - 1)
 }
 
 #[cfg(test)]

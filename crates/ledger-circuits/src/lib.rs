@@ -46,7 +46,9 @@
 //! | scheduler | scheduler | both sides of the queue and of the log agree; exposes the statement |
 //! | two wraps | compression | the scheduler's proof, ever smaller |
 
+pub mod balances;
 mod circuits;
+mod decode;
 pub mod digest;
 mod execution;
 pub mod final_proof;

@@ -7,6 +7,7 @@ use crate::circuits::recursion::{
 use crate::circuits::{
     ChainState, STATE_LEN, configs, public_data, storage_application, transfer_execution, wrap,
 };
+use crate::decode::{decode, encode, invalid, refusing_panics};
 use crate::execution::{BasicInput, Execution, statement_of};
 use crate::final_proof;
 use crate::input::{LedgerInput, to_cell};
@@ -20,8 +21,7 @@ use proof_system::{
     OutputFile, PreparedInput, ProofSystem, ProofSystemError, Rejected, WitnessVector,
 };
 use proving_model::{AggregationRound, ArtifactKind, BatchId, CircuitId, MemoryClass, ProtocolVersion};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,8 +31,6 @@ const TIP: CircuitId = CircuitId(4);
 const SCHEDULER: CircuitId = CircuitId(5);
 /// The version of statement and circuits that this build proves.
 pub const PROTOCOL_VERSION: ProtocolVersion = ProtocolVersion { minor: 2, patch: 0 };
-/// Largest payload of a circuit: a tip with its three proofs of about 150 kB has room to spare.
-const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 /// How many accounts or transfers are executed between two looks at the cancellation flag.
 const CONTROL_INTERVAL: usize = 64;
 
@@ -61,36 +59,9 @@ struct LedgerVector {
     values: Vec<Option<F>>,
 }
 
-fn invalid(reason: impl std::fmt::Display) -> ProofSystemError {
-    ProofSystemError::Invalid(reason.to_string())
-}
-
 impl From<KeyError> for ProofSystemError {
     fn from(error: KeyError) -> Self {
         Self::Unavailable(error.to_string())
-    }
-}
-
-fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, ProofSystemError> {
-    bincode::serde::encode_to_vec(value, bincode::config::standard()).map_err(invalid)
-}
-
-fn decode<T: DeserializeOwned>(bytes: &[u8], what: impl std::fmt::Display) -> Result<T, ProofSystemError> {
-    let config = bincode::config::standard().with_limit::<PAYLOAD_BYTES_MAX>();
-    match bincode::serde::decode_from_slice(bytes, config) {
-        Ok((value, read)) if read == bytes.len() => Ok(value),
-        Ok((_, read)) => {
-            Err(invalid(format!("the payload of {what} ends at byte {read} of {}", bytes.len())))
-        }
-        Err(e) => Err(invalid(format!("not a payload of {what}: {e}"))),
-    }
-}
-
-/// plonky2 panics on some malformed data that its readers let pass; to a caller that is one more refusal.
-pub(crate) fn refusing_panics<T>(what: &str, run: impl FnOnce() -> anyhow::Result<T>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(result) => result.map_err(|e| format!("{what}: {e:#}")),
-        Err(_) => Err(format!("{what}: it is malformed")),
     }
 }
 

@@ -8,7 +8,7 @@
 
 use super::{PARAMS, build, builder, honest};
 use crate::circuits::{public_data, storage_application, transfer_execution};
-use crate::system::refusing_panics;
+use crate::decode::refusing_panics;
 use crate::{Circuit, F, Witness};
 use plonk_prover::{prove, witness_of};
 use plonky2::field::types::Field;
