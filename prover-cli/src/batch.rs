@@ -4,8 +4,10 @@ use crate::{Output, version::VersionArgs};
 use anyhow::{Context, ensure};
 use artifact_store::witness_input_key;
 use clap::Args;
-use job_store::{ChainSettings, DatabaseUrl, InsertedBatch, JobStore, NewBatch};
-use launch::{BadInput, ObjectStoreArgs, ProofSystemArgs};
+use cli_support::{BadInput, ObjectStoreArgs, ProofSystemArgs, ProofSystems};
+use job_store::batches::chains::ChainSettings;
+use job_store::batches::insert::{InsertedBatch, NewBatch};
+use job_store::{DatabaseUrl, JobStore};
 use proving_model::{ArtifactKind, BatchId, HeadOfChain, ProtocolVersion};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -70,13 +72,18 @@ pub(crate) struct Inserted {
     capacity: Option<i64>,
 }
 
-pub(crate) async fn insert(url: &DatabaseUrl, args: InsertBatchArgs, output: Output) -> anyhow::Result<()> {
-    let system = args.system.open()?;
+pub(crate) async fn insert(
+    url: &DatabaseUrl,
+    args: InsertBatchArgs,
+    systems: &ProofSystems,
+    output: Output,
+) -> anyhow::Result<()> {
+    let system = args.system.open(systems)?;
     let version = args.version.check(&*system)?;
     let input = crate::input::read(&*system, &args.input, args.accounts.as_deref()).await?;
     let id = args.batch.id();
     let artifacts = args.object_store.open()?;
-    let store = launch::connect(url).await?;
+    let store = cli_support::connect(url).await?;
     store.check_protocol_version(version, system.name(), &system.verification_keys_digest()).await?;
     let capacity = match args.compute_capacity {
         Some(asked) => Some(check_capacity(&store, version, asked, args.minimal_compute_capacity).await?),
@@ -151,7 +158,7 @@ pub(crate) async fn set_chain(url: &DatabaseUrl, args: SetChainArgs, output: Out
     if head_of_chain.is_none() && share.is_none() {
         return Err(BadInput("nothing to set: give --head-of-chain, --share, or both".to_owned()).into());
     }
-    let store = launch::connect(url).await?;
+    let store = cli_support::connect(url).await?;
     let settings = ChainSettings { head_of_chain, share };
     store.set_chain(chain_id, settings).await?;
     store.close().await;

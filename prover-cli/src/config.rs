@@ -1,7 +1,7 @@
 //! `config`: what holds, and who says so.
 
 use crate::Output;
-use launch::{Effective, effective_settings};
+use cli_support::{Effective, effective_settings};
 use std::{fmt::Write, path::Path};
 
 pub(crate) fn show(

@@ -4,7 +4,7 @@ use crate::Output;
 use anyhow::Context;
 use artifact_store::{HEADER_LEN, Header};
 use clap::Args;
-use launch::{BadInput, ProofSystemArgs, load_keys};
+use cli_support::{BadInput, ProofSystemArgs, ProofSystems, load_keys};
 use outside::{ReadError, read_limited, read_stream_limited};
 use proof_system::{CircuitType, KeyPurpose, ProofSystem, Uncontrolled};
 use proving_model::{AggregationRound, ArtifactKind, CircuitId};
@@ -73,9 +73,9 @@ fn read(file: &Path) -> anyhow::Result<(Header, Vec<u8>)> {
     Ok((header, payload))
 }
 
-pub(crate) fn info(args: &FileInfoArgs, output: Output) -> anyhow::Result<()> {
+pub(crate) fn info(args: &FileInfoArgs, systems: &ProofSystems, output: Output) -> anyhow::Result<()> {
     let (header, payload) = read(&args.file)?;
-    let system = args.system.open()?;
+    let system = args.system.open(systems)?;
     let content = system.describe(header.kind, &payload).with_context(|| {
         format!(
             "{} is whole, and no {} of {}; is it another proof system's?",
@@ -119,9 +119,13 @@ pub(crate) struct Verdict {
 }
 
 /// Checks a proof, or whether a circuit can be satisfied; the exit status is 1 where not.
-pub(crate) fn debug_proof(args: &DebugProofArgs, output: Output) -> anyhow::Result<()> {
+pub(crate) fn debug_proof(
+    args: &DebugProofArgs,
+    systems: &ProofSystems,
+    output: Output,
+) -> anyhow::Result<()> {
     let (header, payload) = read(&args.file)?;
-    let system = args.system.open()?;
+    let system = args.system.open(systems)?;
     let mut verdict = Verdict {
         kind: header.kind.as_str(),
         circuit: None,

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use artifact_store::ArtifactError;
-use launch::BadInput;
+use cli_support::BadInput;
 use outside::{read_stream_limited, shown};
 use proof_system::{InputSource, PreparedInput, ProofSystem};
 use std::path::PathBuf;

@@ -2,8 +2,10 @@
 
 use crate::Output;
 use clap::Args;
-use job_store::{AttemptReport, DatabaseUrl, Explanation, JobStore, StoreError, Takers, Why};
-use launch::BadInput;
+use cli_support::BadInput;
+use job_store::reports::attempts::AttemptReport;
+use job_store::reports::why::{Explanation, Takers, Why};
+use job_store::{DatabaseUrl, JobStore, StoreError};
 use proving_model::{BatchId, BatchStatus};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -61,7 +63,7 @@ pub(crate) struct BatchAnswer<'a> {
 }
 
 pub(crate) async fn why(url: &DatabaseUrl, args: WhyArgs, output: Output) -> anyhow::Result<()> {
-    let store = launch::connect(url).await?;
+    let store = cli_support::connect(url).await?;
     let result = match (args.job, args.number) {
         (Some(job), _) => {
             let explanation = store.why(job).await?;
@@ -101,7 +103,7 @@ async fn why_batch(store: &JobStore, id: BatchId, output: Output) -> anyhow::Res
 }
 
 pub(crate) async fn attempts(url: &DatabaseUrl, args: AttemptsArgs, output: Output) -> anyhow::Result<()> {
-    let store = launch::connect(url).await?;
+    let store = cli_support::connect(url).await?;
     let explanation = store.why(args.job).await?;
     let attempts = store.attempts_of(args.job).await?;
     store.close().await;

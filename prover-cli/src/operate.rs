@@ -3,8 +3,14 @@
 use crate::{Output, batch::BatchArgs};
 use anyhow::Context;
 use clap::{ArgGroup, Args};
-use job_store::{Cancelled, DatabaseUrl, Deleted, JobChange, Mode, Pausable, PauseChange, Restarted};
-use launch::BadInput;
+use cli_support::BadInput;
+use job_store::DatabaseUrl;
+use job_store::operator::cancel::Cancelled;
+use job_store::operator::delete::Deleted;
+use job_store::operator::mode::Mode;
+use job_store::operator::pause::{Pausable, PauseChange};
+use job_store::operator::quarantine::JobChange;
+use job_store::operator::restart::Restarted;
 use outside::printable_lines;
 use proving_model::{AggregationRound, Stage};
 use schemars::JsonSchema;
@@ -72,7 +78,7 @@ pub(crate) struct RequeueArgs {
 
 /// Destroys nothing, so it does not ask.
 pub(crate) async fn requeue(url: &DatabaseUrl, args: RequeueArgs, output: Output) -> anyhow::Result<()> {
-    let store = launch::connect(url).await?;
+    let store = cli_support::connect(url).await?;
     let id = args.batch.id();
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Apply };
     let changed = store.requeue_failed(id, mode).await?;
@@ -95,7 +101,7 @@ pub(crate) struct RestartArgs {
 
 /// Throws work away, so it asks.
 pub(crate) async fn restart(url: &DatabaseUrl, args: RestartArgs, output: Output) -> anyhow::Result<()> {
-    let store = launch::connect(url).await?;
+    let store = cli_support::connect(url).await?;
     let RestartArgs { batch, from, consent } = args;
     let id = batch.id();
     let in_words = |changed: &Restarted| {
@@ -149,7 +155,7 @@ pub(crate) async fn set_paused(
         (None, Some(stage)) => (Pausable::Stage(stage), format!("stage {stage}")),
         (None, None) => return Err(BadInput("name a chain or a stage".to_owned()).into()),
     };
-    let store = launch::connect(url).await?;
+    let store = cli_support::connect(url).await?;
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Apply };
     let changed = store.set_paused(what, is_paused, mode).await;
     store.close().await;
@@ -191,7 +197,7 @@ pub(crate) async fn quarantine(
     args: QuarantineArgs,
     output: Output,
 ) -> anyhow::Result<()> {
-    let store = launch::connect(url).await?;
+    let store = cli_support::connect(url).await?;
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Apply };
     let changed = store.quarantine_job(args.job, &args.reason, mode).await;
     store.close().await;
@@ -199,7 +205,7 @@ pub(crate) async fn quarantine(
 }
 
 pub(crate) async fn release(url: &DatabaseUrl, args: ReleaseArgs, output: Output) -> anyhow::Result<()> {
-    let store = launch::connect(url).await?;
+    let store = cli_support::connect(url).await?;
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Apply };
     let changed = store.release_job(args.job, mode).await;
     store.close().await;
@@ -223,7 +229,7 @@ pub(crate) struct DrainArgs {
 
 /// Destroys nothing: what the worker does not finish, another does.
 pub(crate) async fn drain(url: &DatabaseUrl, args: DrainArgs, output: Output) -> anyhow::Result<()> {
-    let store = launch::connect(url).await?;
+    let store = cli_support::connect(url).await?;
     let known = store.workers(false).await?;
     let named: Vec<_> =
         known.iter().filter(|worker| worker.id.to_string().starts_with(&args.worker)).collect();
@@ -251,7 +257,7 @@ pub(crate) async fn drain(url: &DatabaseUrl, args: DrainArgs, output: Output) ->
 }
 
 pub(crate) async fn cancel(url: &DatabaseUrl, args: CancelArgs, output: Output) -> anyhow::Result<()> {
-    let store = launch::connect(url).await?;
+    let store = cli_support::connect(url).await?;
     let id = args.batch.id();
     let would = store.cancel_batch(id, Mode::DryRun).await?;
     let in_words = |changed: &Cancelled| {
@@ -286,7 +292,7 @@ pub(crate) struct DeleteArgs {
 }
 
 pub(crate) async fn delete(url: &DatabaseUrl, args: DeleteArgs, output: Output) -> anyhow::Result<()> {
-    let store = launch::connect(url).await?;
+    let store = cli_support::connect(url).await?;
     let id = args.batch.id();
     let in_words = |changed: &Deleted| {
         let next = if changed.starts_next { ", the next batch of its chain starts" } else { "" };

@@ -5,8 +5,8 @@ use crate::batch::BatchArgs;
 use anyhow::Context;
 use artifact_store::ArtifactStore;
 use clap::{Args, Subcommand};
+use cli_support::{ObjectStoreArgs, ProofSystems, VerifierArgs, verifier_in_words};
 use job_store::{DatabaseUrl, StoreError};
-use launch::{ObjectStoreArgs, VerifierArgs, verifier_in_words};
 use proving_model::{ArtifactKind, BatchId};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -63,7 +63,7 @@ pub(crate) struct Fetched {
 
 /// A batch's final proof, and its input.
 async fn read(url: &DatabaseUrl, id: BatchId, artifacts: &ArtifactStore) -> anyhow::Result<[Vec<u8>; 2]> {
-    let store = launch::connect(url).await?;
+    let store = cli_support::connect(url).await?;
     let batch = store.batch(id).await?.ok_or(StoreError::NoSuchBatch(id))?;
     store.close().await;
     let proof = batch.final_proof.as_ref().with_context(|| {
@@ -73,18 +73,28 @@ async fn read(url: &DatabaseUrl, id: BatchId, artifacts: &ArtifactStore) -> anyh
     Ok([proof, artifacts.get(ArtifactKind::WitnessInput, &batch.input).await?])
 }
 
-pub(crate) async fn fetch(url: &DatabaseUrl, args: FetchArgs, output: Output) -> anyhow::Result<()> {
-    let system = args.system.open()?;
+pub(crate) async fn fetch(
+    url: &DatabaseUrl,
+    args: FetchArgs,
+    systems: &ProofSystems,
+    output: Output,
+) -> anyhow::Result<()> {
+    let system = args.system.open(systems)?;
     let id = args.batch.id();
     let [proof, input] = read(url, id, &args.object_store.open()?).await?;
-    let folder = args.out.unwrap_or_else(|| launch::default_output_folder(id));
-    launch::write_outputs(&proof, &*system, id, &input, &folder)?;
+    let folder = args.out.unwrap_or_else(|| cli_support::default_output_folder(id));
+    cli_support::write_outputs(&proof, &*system, id, &input, &folder)?;
     let text = format!("{}\n", folder.display());
     output.print(&Fetched { folder, proof_bytes: proof.len() }, &text)
 }
 
-pub(crate) async fn verify(url: &DatabaseUrl, args: VerifyArgs, output: Output) -> anyhow::Result<()> {
-    let system = args.system.open()?;
+pub(crate) async fn verify(
+    url: &DatabaseUrl,
+    args: VerifyArgs,
+    systems: &ProofSystems,
+    output: Output,
+) -> anyhow::Result<()> {
+    let system = args.system.open(systems)?;
     let id = args.batch.id();
     let [proof, input] = read(url, id, &args.object_store.open()?).await?;
     let files = proof_system::verify_outputs(&*system, id, &input, &proof)?;

@@ -2,7 +2,8 @@
 
 use crate::Output;
 use clap::{Args, ValueEnum};
-use job_store::{DatabaseUrl, Period, Statistics};
+use job_store::DatabaseUrl;
+use job_store::reports::history::{Period, Statistics};
 use proving_model::AggregationRound;
 use std::{fmt::Write, time::Duration};
 
@@ -23,7 +24,7 @@ enum By {
 }
 
 pub(crate) async fn show(url: &DatabaseUrl, args: StatsArgs, output: Output) -> anyhow::Result<()> {
-    let store = launch::connect(url).await?;
+    let store = cli_support::connect(url).await?;
     let period = match args.by {
         By::Day => Period::Day,
         By::Week => Period::Week,

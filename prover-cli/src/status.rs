@@ -2,10 +2,14 @@
 
 use crate::{Output, batch::BatchArgs};
 use clap::{Args, Subcommand};
-use job_store::{
-    AttemptReport, BatchReport, CircuitProgress, DatabaseUrl, Demand, JobCount, StuckJob, VersionReport,
-    WorkerReport, job_id_as_text,
-};
+use job_store::DatabaseUrl;
+use job_store::model::ids::job_id_as_text;
+use job_store::reports::attempts::AttemptReport;
+use job_store::reports::backlog::Demand;
+use job_store::reports::batch::{BatchReport, JobCount, StuckJob};
+use job_store::reports::time_left::CircuitProgress;
+use job_store::reports::versions::VersionReport;
+use job_store::reports::workers::WorkerReport;
 use proving_model::{AggregationRound, JobStatus, Stage};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -40,7 +44,7 @@ pub(crate) struct WorkersArgs {
 }
 
 pub(crate) async fn show(url: &DatabaseUrl, command: StatusCommand, output: Output) -> anyhow::Result<()> {
-    let store = launch::connect(url).await?;
+    let store = cli_support::connect(url).await?;
     match command {
         StatusCommand::Batch(BatchStatusArgs { batch, verbose }) => {
             let report = store.batch_report(batch.id()).await?;

@@ -2,8 +2,8 @@
 
 use crate::Output;
 use clap::Args;
+use cli_support::{BadInput, ProofSystemArgs, ProofSystems};
 use job_store::DatabaseUrl;
-use launch::{BadInput, ProofSystemArgs};
 use proof_system::ProofSystem;
 use proving_model::ProtocolVersion;
 use schemars::JsonSchema;
@@ -54,10 +54,15 @@ pub(crate) struct InsertedVersion {
     verification_keys_digest: String,
 }
 
-pub(crate) async fn insert(url: &DatabaseUrl, args: InsertVersionArgs, output: Output) -> anyhow::Result<()> {
-    let system = args.system.open()?;
+pub(crate) async fn insert(
+    url: &DatabaseUrl,
+    args: InsertVersionArgs,
+    systems: &ProofSystems,
+    output: Output,
+) -> anyhow::Result<()> {
+    let system = args.system.open(systems)?;
     let version = args.version.check(&*system)?;
-    let store = launch::connect(url).await?;
+    let store = cli_support::connect(url).await?;
     let digest = system.verification_keys_digest();
     store.insert_protocol_version(version, system.name(), &digest).await?;
     store.close().await;

@@ -3,8 +3,10 @@
 use crate::status::{BatchView, batch_text, duration};
 use crate::{Output, print};
 use clap::Args;
-use job_store::{BatchOverview, DatabaseUrl, JobStore, Overview, ROUND_NAMES, StateCounts, StoreError};
-use launch::BadInput;
+use cli_support::BadInput;
+use job_store::reports::counts::StateCounts;
+use job_store::reports::dashboard::{BatchOverview, Overview, ROUND_NAMES};
+use job_store::{DatabaseUrl, JobStore, StoreError};
 use outside::{printable, printable_lines};
 use proving_model::{BatchId, BatchStatus};
 use std::{
@@ -46,9 +48,9 @@ pub(crate) async fn watch(url: &DatabaseUrl, args: WatchArgs, output: Output) ->
                 args.interval
             ))
         })?;
-    let store = launch::connect(url).await?;
+    let store = cli_support::connect(url).await?;
     let is_live = stdout().is_terminal() && !output.is_json;
-    let shutdown = launch::shutdown_on_signal(None)?;
+    let shutdown = cli_support::shutdown_on_signal(None)?;
     let batch = args.number.map(|number| BatchId { chain_id: args.chain_id, number });
     let result = loop {
         let begun = Instant::now();

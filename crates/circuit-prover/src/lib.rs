@@ -15,7 +15,10 @@ use job_runner::{
     ChainSender, ExecuteError, Executor, JobContext, JobRunner, JobSaver, Lease, Outcome, Picked,
     RunnerReport, SaveError, chain,
 };
-use job_store::{LeasedJob, LoadError, Loader, PickFilter, QueuePicker, WorkerContext};
+use job_store::leases::pick::PickFilter;
+use job_store::model::rows::LeasedJob;
+use job_store::runner::context::{LoadError, WorkerContext};
+use job_store::runner::picker::{Loader, QueuePicker};
 use proof_system::{CircuitTable, ProofSystem, WitnessVector};
 use proving_component::{
     ArtifactReader, ArtifactSaver, ComponentContext, Produced, StageControl, circuit_of, execute_error,

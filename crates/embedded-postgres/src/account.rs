@@ -49,10 +49,19 @@ impl Account {
         if self.ids.is_some() { Access::Passage } else { Access::Owner }
     }
 
-    /// A command that this account runs, in the root folder.
+    /// A command that this account runs, in the root folder and in a session of its own.
+    ///
+    /// Root's session has root's terminal: a process of another account in it could read what root types there, and type itself. And
+    /// Ctrl-C, which the terminal sends to its session, is for us: we stop the server after our last write to it.
+    #[expect(
+        unsafe_code,
+        reason = "between fork and exec the child makes one system call, and touches no memory"
+    )]
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = bare_command(program);
         command.current_dir("/");
+        // SAFETY: `setsid` may be called between `fork` and `exec`: it is async-signal-safe, and allocates nothing.
+        unsafe { command.pre_exec(|| Ok(rustix::process::setsid().map(drop)?)) };
         if let Some((uid, gid)) = self.ids {
             command.uid(uid).gid(gid);
         }

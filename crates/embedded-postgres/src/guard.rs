@@ -1,6 +1,6 @@
 //! The processes beside the server that end it, and clear up, however ours ends.
 
-use crate::{Options, PostgresError, USER, account::Account, home::Home, io_error, programs::bare_command};
+use crate::{Options, PostgresError, account::Account, home::Home, io_error, programs::bare_command};
 use std::{
     fs::File,
     io::PipeWriter,
@@ -88,8 +88,7 @@ impl Guard {
         for (name, value) in &options.settings {
             command.arg("-c").arg(format!("{name}={value}"));
         }
-        // A group of its own: Ctrl-C is for us, and we stop the server after our last write to it.
-        command.process_group(0).stdin(input).stdout(output).stderr(log.try_clone().map_err(failed())?);
+        command.stdin(input).stdout(output).stderr(log.try_clone().map_err(failed())?);
         let guard = command.spawn().map_err(failed())?;
         Ok(Self { guard, cleaner, pipe: Some(pipe) })
     }
@@ -109,20 +108,4 @@ impl Guard {
             }
         }
     }
-}
-
-/// Makes a cluster in the empty data folder.
-pub(crate) fn make_cluster(home: &Home, account: &Account, programs: &Path) -> Result<(), PostgresError> {
-    let output = account
-        .command(programs.join("initdb"))
-        .args(["--username", USER, "--auth=trust", "--encoding=UTF8", "--no-locale", "--pgdata"])
-        .arg(home.data())
-        .stdin(Stdio::null())
-        .output()
-        .map_err(io_error("run initdb in", home.path()))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let reason = String::from_utf8_lossy(&output.stderr).trim().replace('\n', " | ");
-    Err(PostgresError::Program { program: "initdb", folder: home.path().to_owned(), reason })
 }

@@ -4,8 +4,7 @@
 //! server's own folders is opened by their descriptors, and through no link.
 
 use crate::{
-    POLL_INTERVAL, PostgresError, STOP_TIMEOUT, account::Account, guard::make_cluster, io_error,
-    programs::is_postgres,
+    POLL_INTERVAL, PostgresError, STOP_TIMEOUT, USER, account::Account, io_error, programs::is_postgres,
 };
 use private_folder::{PrivateFolder, Subfolder, create_parents};
 use std::{
@@ -195,4 +194,20 @@ pub(crate) fn last_lines(log: &File) -> String {
     let text = String::from_utf8_lossy(&bytes[..read]).into_owned();
     let lines: Vec<&str> = text.lines().rev().take(5).collect();
     lines.into_iter().rev().collect::<Vec<_>>().join(" | ")
+}
+
+/// Makes a cluster in the empty data folder.
+fn make_cluster(home: &Home, account: &Account, programs: &Path) -> Result<(), PostgresError> {
+    let output = account
+        .command(programs.join("initdb"))
+        .args(["--username", USER, "--auth=trust", "--encoding=UTF8", "--no-locale", "--pgdata"])
+        .arg(home.data())
+        .stdin(Stdio::null())
+        .output()
+        .map_err(io_error("run initdb in", home.path()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let reason = String::from_utf8_lossy(&output.stderr).trim().replace('\n', " | ");
+    Err(PostgresError::Program { program: "initdb", folder: home.path().to_owned(), reason })
 }

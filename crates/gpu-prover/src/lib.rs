@@ -19,6 +19,7 @@ mod metrics;
 mod nvml;
 pub mod pool;
 mod service;
+mod settings;
 mod upload;
 
 pub use error::DeviceError;

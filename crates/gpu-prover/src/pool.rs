@@ -12,6 +12,7 @@ use crate::circuit::device_bytes;
 use crate::metrics::{self, CircuitOutcome, DEVICE_METRICS, DeviceLabels, OutcomeLabels};
 use crate::nvml::Watch;
 use crate::service::{Answer, Job, Order, serve};
+use crate::settings::PLACES;
 use crate::upload::Shelf;
 use crate::{DeviceError, F};
 use plonk_prover::{Circuit, CircuitProver, OnCpu, Proof, Unproven, public_inputs, verified, witness_of};
@@ -21,28 +22,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use crate::service::{SelfTest, self_test};
+pub use crate::settings::PoolSettings;
 
-/// A device that says nothing for so long hangs: the largest circuits take seconds.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// Circuits that a device has at a time: one that it proves, and one whose witness is uploaded meanwhile.
-pub(crate) const PLACES: usize = 2;
 /// How often whoever waits for a device looks whether it is still in service.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
-
-/// How devices are used.
-#[derive(Debug, Clone, Copy)]
-pub struct PoolSettings {
-    /// Bytes of each device's memory that are taken at the start; all but what the driver needs where there is no bound.
-    pub max_allocation: Option<usize>,
-    /// How long an answer may take.
-    pub patience: Duration,
-}
-
-impl Default for PoolSettings {
-    fn default() -> Self {
-        Self { max_allocation: None, patience: PATIENCE }
-    }
-}
 
 /// Devices that prove.
 #[derive(Debug)]

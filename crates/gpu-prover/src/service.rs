@@ -4,7 +4,7 @@ use crate::circuit::{DeviceCircuit, device_bytes};
 use crate::device::{ArenaUse, Device};
 use crate::driver::DriverError;
 use crate::metrics::{DEVICE_METRICS, DeviceLabels, observe};
-use crate::pool::{PLACES, PoolSettings};
+use crate::settings::{PLACES, PoolSettings};
 use crate::upload::{Shelf, Staged, Wires};
 use crate::{DeviceError, F};
 use plonk_prover::sample::{Sample, standard_config};

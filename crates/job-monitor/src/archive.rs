@@ -1,7 +1,8 @@
 //! Archive: moves the jobs of proven batches out of the pickers' way, and deletes them when they are old.
 
 use crate::{DutyError, MonitorConfig};
-use job_store::{JobStore, Moved};
+use job_store::JobStore;
+use job_store::duties::archive::Moved;
 
 /// Archives and deletes until nothing is due.
 ///

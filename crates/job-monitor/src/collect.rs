@@ -4,7 +4,8 @@
 use crate::metrics::MONITOR_METRICS;
 use crate::{DutyError, MonitorConfig};
 use artifact_store::ArtifactStore;
-use job_store::{Collectable, JobStore};
+use job_store::JobStore;
+use job_store::duties::collect::Collectable;
 use std::time::{Duration, SystemTime};
 
 /// Collects until nothing is due.

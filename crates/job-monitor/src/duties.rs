@@ -2,7 +2,8 @@
 
 use crate::metrics::MONITOR_METRICS;
 use artifact_store::ArtifactError;
-use job_store::{JobStore, Leader, StoreError};
+use job_store::duties::leadership::Leader;
+use job_store::{JobStore, StoreError};
 use std::{
     collections::BTreeSet,
     time::{Duration, Instant},

@@ -19,7 +19,8 @@ pub use web::routes;
 
 use artifact_store::ArtifactStore;
 use duties::{Led, repeat, repeat_led};
-use job_store::{JobStore, Leader};
+use job_store::JobStore;
+use job_store::duties::leadership::Leader;
 use std::time::Duration;
 use tokio::sync::watch::channel as watch_channel;
 use tokio_util::sync::CancellationToken;

@@ -4,7 +4,8 @@
 //! `queued` and `in_progress`); beside them the rest of each kind's numbers, and under `demand` the same by stage, round, memory class
 //! and chain. A version that has nothing to do is there with zeros: machines of it may stop.
 
-use job_store::{Demand, JobStore, StoreError};
+use job_store::reports::backlog::Demand;
+use job_store::{JobStore, StoreError};
 use proving_model::{AggregationRound, Stage};
 use serde::Serialize;
 use std::collections::BTreeMap;

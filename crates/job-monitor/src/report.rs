@@ -4,7 +4,9 @@ use crate::metrics::{BatchState, KindLabels, MONITOR_METRICS, StateLabels, Table
 use crate::queue_report::JobCounts;
 use crate::{DutyError, LOOK_SHARE};
 use artifact_store::ArtifactStore;
-use job_store::{Demand, JobStore, Vitals};
+use job_store::JobStore;
+use job_store::reports::backlog::Demand;
+use job_store::reports::gauges::Vitals;
 use proving_model::AggregationRound;
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -2,7 +2,8 @@
 
 use crate::DutyError;
 use crate::metrics::MONITOR_METRICS;
-use job_store::{JobStore, Rescued};
+use job_store::JobStore;
+use job_store::duties::rescue::Rescued;
 use proving_model::JobStatus;
 use std::time::Duration;
 

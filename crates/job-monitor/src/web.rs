@@ -14,7 +14,8 @@ use axum::{
     routing::get,
 };
 use futures::stream::{self, Stream};
-use job_store::{JobStore, Overview, StoreError, Throughput};
+use job_store::reports::dashboard::{Overview, Throughput};
+use job_store::{JobStore, StoreError};
 use serde::Serialize;
 use std::{
     collections::BTreeMap,

@@ -4,7 +4,11 @@
 
 use artifact_store::{ArtifactStore, job_artifact_key, witness_input_key};
 use job_monitor::{MonitorConfig, collect, queue_report};
-use job_store::{JobStore, Leader, Mode, NewBatch, Pausable};
+use job_store::JobStore;
+use job_store::batches::insert::NewBatch;
+use job_store::duties::leadership::Leader;
+use job_store::operator::mode::Mode;
+use job_store::operator::pause::Pausable;
 use proving_model::{AggregationRound, ArtifactKind, ArtifactRef, BatchId, CircuitId, JobKey, Stage};
 use std::time::Duration;
 use test_support::{VERSION, store};

@@ -32,6 +32,7 @@ mod metrics;
 mod pool;
 mod queue;
 mod runner;
+mod shared;
 
 pub use chain::{ChainPicker, ChainSender, Closed, chain};
 pub use job::{

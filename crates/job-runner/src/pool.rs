@@ -9,7 +9,7 @@
 use crate::job::JobContext;
 use crate::metrics::JobOutcome;
 use crate::queue::Queue;
-use crate::runner::Shared;
+use crate::shared::Shared;
 use crate::{ExecuteError, Executor, JobMetadata, JobSaver, Lease, Outcome, Picked};
 use std::{
     any::Any,

@@ -1,9 +1,10 @@
 //! The runner: the picker's task, a pool of threads, and the saver's task, with a bounded channel before and after the
 //! threads.
 
-use crate::metrics::{JobOutcome, RUNNER_METRICS, RunnerLabels, RunnerMetrics};
+use crate::metrics::{JobOutcome, RUNNER_METRICS, RunnerLabels};
 use crate::pool::{Finished, Left, Pace, Pool, Queued, panic_message};
 use crate::queue::{QueueSender, queue};
+use crate::shared::Shared;
 use crate::{ExecuteError, Executor, JobContext, JobPicker, JobSaver, Outcome, PickError, Picked, SaveError};
 use futures::{FutureExt, future::join_all};
 use std::{
@@ -195,31 +196,6 @@ where
     pub fn build(self) -> JobRunner<P, S> {
         let Self { settings, picker, executor, saver } = self;
         JobRunner { settings, picker, executor, saver: Arc::new(saver), pace: None }
-    }
-}
-
-/// What all parts of a runner share.
-pub(crate) struct Shared<S> {
-    pub(crate) name: String,
-    pub(crate) metrics: &'static RunnerMetrics,
-    pub(crate) holds_slots_until_saved: bool,
-    saver: Arc<S>,
-    counts: [AtomicU64; 4],
-    pub(crate) execute_cpu_nanoseconds: AtomicU64,
-    /// Pick nothing more, and hand back what was prefetched. Not set when the source of jobs closes: what it gave is
-    /// worked on then.
-    pub(crate) stop: CancellationToken,
-    /// The drain timeout is over: whatever still runs is released.
-    pub(crate) give_up: CancellationToken,
-    /// Tells workers that are tasks that there is a job, or that there will be none.
-    pub(crate) queued: Notify,
-}
-
-impl<S> Shared<S> {
-    pub(crate) fn count(&self, outcome: JobOutcome) {
-        self.counts[outcome as usize].fetch_add(1, Ordering::Relaxed);
-        self.metrics.jobs[&outcome].inc();
-        self.metrics.in_flight.dec_by(1);
     }
 }
 

@@ -9,10 +9,16 @@ use embedded_postgres::{EmbeddedPostgres, Options};
 use job_runner::{
     ExecuteError, Executor, JobContext, JobRunner, JobSaver, Lease, MemoryBudget, Outcome, SaveError,
 };
-use job_store::{
-    DatabaseUrl, Extension, JobStore, LeaseKeeper, LeasedJob, LoadError, Loader, NewBatch, NewJob, NewWorker,
-    PickFilter, QueuePicker, WakeListener, WorkerContext,
-};
+use job_store::batches::add_jobs::{Extension, NewJob};
+use job_store::batches::insert::NewBatch;
+use job_store::database::listen::WakeListener;
+use job_store::leases::keeper::LeaseKeeper;
+use job_store::leases::pick::PickFilter;
+use job_store::leases::workers::NewWorker;
+use job_store::model::rows::LeasedJob;
+use job_store::runner::context::{LoadError, WorkerContext};
+use job_store::runner::picker::{Loader, QueuePicker};
+use job_store::{DatabaseUrl, JobStore};
 use proving_model::{
     AggregationRound, ArtifactRef, BatchId, CircuitId, JobKey, MemoryClass, ProtocolVersion, Stage,
 };

@@ -12,80 +12,22 @@
 //!   covers a lost announcement. Nothing depends on one.
 //! - **Time is the database's.** No clock of a worker is compared with another's.
 //!
+//! Layers, each of which names only those before it: [`model`], [`database`], [`batches`], [`leases`], and side by side [`runner`],
+//! [`duties`], [`operator`], [`reports`].
+//!
 //! A job runs at least once. Its executor is idempotent, its artifacts have attempt-safe names, its row decides.
 
-mod archive;
-mod ballast;
-mod batches;
-mod chains;
-mod collect;
-mod commit;
-mod connections;
-mod demand;
-mod error;
-mod estimate;
-mod explain;
-mod extend;
-mod finish;
-mod floor;
-mod keeper;
-mod leadership;
-mod learn;
-mod maintenance;
-mod metrics;
-mod model;
-mod operate;
-mod overview;
-mod pause;
-mod pick;
-mod queue;
-mod reports;
-mod restart;
-mod roles;
-mod schema;
-mod statistics;
-mod store;
-mod text;
-mod unreadable;
-mod vitals;
-mod wake;
-mod watch;
-mod worker_store;
-mod workers;
+pub mod batches;
+mod connect;
+pub mod database;
+pub mod duties;
+pub mod leases;
+pub mod measure;
+pub mod model;
+pub mod operator;
+pub mod reports;
+pub mod runner;
 
-pub use archive::Moved;
-pub use ballast::Ballast;
-pub use batches::{Batch, InsertedBatch, NewBatch};
-pub use chains::ChainSettings;
-pub use collect::Collectable;
-pub use demand::Demand;
-pub use error::StoreError;
-pub use estimate::{CircuitProgress, estimate_seconds};
-pub use explain::{Explanation, Missing, Takers, Why};
-pub use extend::{Extension, NewJob};
-pub use finish::{AttemptFailure, FailureKind};
-pub use floor::Floor;
-pub use keeper::{LeaseKeeper, Prolonged, Pulse};
-pub use leadership::Leader;
-pub use maintenance::Rescued;
-pub use metrics::{STORE_METRICS, StoreMetrics};
-pub use model::{LeasedJob, Predecessor, RetryPolicy, job_id_as_text};
-pub use operate::{Cancelled, Deleted, Drained, JobChange, Mode, Requeued};
-pub use overview::{
-    BatchOverview, Overview, ROUND_NAMES, RunningJob, StageOverview, StateCounts, Throughput, Trouble,
-    WorkerOverview,
-};
-pub use pause::{Pausable, PauseChange, Paused};
-pub use pick::{PickFilter, Room};
-pub use queue::{FinishError, LoadError, Loader, QueuePicker, WorkerContext};
-pub use reports::{AttemptReport, BatchReport, JobCount, StuckJob, VersionReport};
-pub use restart::Restarted;
-pub use roles::RoleNames;
-pub use schema::MIGRATOR;
-pub use statistics::{CircuitStatistics, Period, PeriodStatistics, Statistics};
-pub use store::{DatabaseUrl, JobStore};
-pub use vitals::{TableSize, Vitals};
-pub use wake::{Announcements, WakeListener};
-pub use watch::DeathWatch;
-pub use worker_store::WorkerStore;
-pub use workers::{NewWorker, WorkerReport};
+pub use database::store::JobStore;
+pub use database::url::DatabaseUrl;
+pub use model::error::StoreError;

@@ -4,10 +4,16 @@
 
 use async_trait::async_trait;
 use job_runner::{ExecuteError, Executor, JobContext, JobPicker, MemoryBudget, Picked};
-use job_store::{
-    Extension, JobStore, LeaseKeeper, LeasedJob, LoadError, Loader, NewBatch, NewJob, NewWorker, PickFilter,
-    QueuePicker, Room, WakeListener, WorkerContext,
-};
+use job_store::JobStore;
+use job_store::batches::add_jobs::{Extension, NewJob};
+use job_store::batches::insert::NewBatch;
+use job_store::database::listen::WakeListener;
+use job_store::leases::keeper::LeaseKeeper;
+use job_store::leases::pick::{PickFilter, Room};
+use job_store::leases::workers::NewWorker;
+use job_store::model::rows::LeasedJob;
+use job_store::runner::context::{LoadError, WorkerContext};
+use job_store::runner::picker::{Loader, QueuePicker};
 use proving_model::{AggregationRound, BatchId, CircuitId, JobKey, MemoryClass, Stage};
 use std::{sync::Arc, time::Duration};
 use test_support::{VERSION, artifact, new_worker, store};

@@ -3,10 +3,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use job_runner::Lease;
-use job_store::{
-    Cancelled, ChainSettings, Deleted, JobStore, LeaseKeeper, LeasedJob, Mode, NewBatch, Pausable,
-    PickFilter, StoreError, WakeListener, Why,
-};
+use job_store::batches::chains::ChainSettings;
+use job_store::batches::insert::NewBatch;
+use job_store::database::listen::WakeListener;
+use job_store::leases::keeper::LeaseKeeper;
+use job_store::leases::pick::PickFilter;
+use job_store::model::rows::LeasedJob;
+use job_store::operator::cancel::Cancelled;
+use job_store::operator::delete::Deleted;
+use job_store::operator::mode::Mode;
+use job_store::operator::pause::Pausable;
+use job_store::reports::why::Why;
+use job_store::{JobStore, StoreError};
 use proving_model::{AggregationRound, BatchId, BatchStatus, HeadOfChain, MemoryClass, Stage};
 use sqlx::Connection;
 use std::time::{Duration, Instant};

@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use job_runner::Lease;
-use job_store::{
-    DatabaseUrl, DeathWatch, JobStore, LeaseKeeper, NewBatch, PickFilter, RoleNames, StoreError,
-};
+use job_store::batches::insert::NewBatch;
+use job_store::database::roles::RoleNames;
+use job_store::duties::death_watch::DeathWatch;
+use job_store::leases::keeper::LeaseKeeper;
+use job_store::leases::pick::PickFilter;
+use job_store::{DatabaseUrl, JobStore, StoreError};
 use proving_model::{AggregationRound, BatchId, MemoryClass, Stage};
 use sqlx::{Connection, PgConnection};
 use std::time::{Duration, Instant};

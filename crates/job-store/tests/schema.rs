@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use job_store::{JobStore, MIGRATOR, StoreError};
+use job_store::database::schema::MIGRATOR;
+use job_store::{JobStore, StoreError};
 use proving_model::{AggregationRound, BatchStatus, HeadOfChain, JobStatus, MemoryClass, Stage};
 use sqlx::{Connection, PgConnection};
 use std::collections::BTreeSet;

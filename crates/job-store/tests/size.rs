@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use job_store::{
-    AttemptFailure, Ballast, DatabaseUrl, FailureKind, JobStore, LeasedJob, Mode, Moved, NewBatch,
-    PickFilter, StoreError,
-};
+use job_store::batches::insert::NewBatch;
+use job_store::duties::archive::Moved;
+use job_store::leases::fail::{AttemptFailure, FailureKind};
+use job_store::leases::pick::PickFilter;
+use job_store::measure::ballast::Ballast;
+use job_store::model::rows::LeasedJob;
+use job_store::operator::mode::Mode;
+use job_store::{DatabaseUrl, JobStore, StoreError};
 use proving_model::{AggregationRound, BatchId, BatchStatus, MemoryClass, Stage};
 use sqlx::PgConnection;
 use std::time::{Duration, Instant};
@@ -166,7 +170,7 @@ const BATCH: BatchId = BatchId { chain_id: 1, number: 1 };
 
 /// A batch of one circuit and a compression, worked on to its end.
 async fn proven(store: &JobStore) -> Vec<LeasedJob> {
-    use job_store::{Extension, NewJob};
+    use job_store::batches::add_jobs::{Extension, NewJob};
     use proving_model::{CircuitId, JobKey};
     let by = worker(store).await;
     store.insert_batch(&NewBatch::new(BATCH, VERSION, artifact("input"))).await.unwrap();

@@ -3,10 +3,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use job_runner::Lease;
-use job_store::{
-    AttemptFailure, ChainSettings, DeathWatch, Extension, FailureKind, InsertedBatch, JobStore, LeaseKeeper,
-    LeasedJob, Mode, NewBatch, NewJob, NewWorker, PickFilter, RetryPolicy, StoreError,
-};
+use job_store::batches::add_jobs::{Extension, NewJob};
+use job_store::batches::chains::ChainSettings;
+use job_store::batches::insert::{InsertedBatch, NewBatch};
+use job_store::duties::death_watch::DeathWatch;
+use job_store::leases::fail::{AttemptFailure, FailureKind};
+use job_store::leases::keeper::LeaseKeeper;
+use job_store::leases::pick::PickFilter;
+use job_store::leases::workers::NewWorker;
+use job_store::model::retry_policy::RetryPolicy;
+use job_store::model::rows::LeasedJob;
+use job_store::operator::mode::Mode;
+use job_store::{JobStore, StoreError};
 use proving_model::{
     AggregationRound, ArtifactRef, BatchId, BatchStatus, CircuitId, HeadOfChain, JobKey, JobStatus,
     MemoryClass, ProtocolVersion, Stage,
@@ -375,7 +383,7 @@ fn watch(store: &JobStore) -> (mpsc::UnboundedReceiver<i64>, DropGuard) {
     let (watch, end) = (DeathWatch::new(store).unwrap(), CancellationToken::new());
     let shutdown = end.clone();
     tokio::spawn(async move {
-        let tell = |jobs: &[job_store::Rescued]| {
+        let tell = |jobs: &[job_store::duties::rescue::Rescued]| {
             for job in jobs {
                 let _ = told.send(job.job_id);
             }

@@ -2,10 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use job_store::{
-    AttemptFailure, ChainSettings, Extension, FailureKind, JobStore, LeasedJob, Mode, NewBatch, NewJob,
-    NewWorker, Pausable, PickFilter, StoreError, Why,
-};
+use job_store::batches::add_jobs::{Extension, NewJob};
+use job_store::batches::chains::ChainSettings;
+use job_store::batches::insert::NewBatch;
+use job_store::leases::fail::{AttemptFailure, FailureKind};
+use job_store::leases::pick::PickFilter;
+use job_store::leases::workers::NewWorker;
+use job_store::model::rows::LeasedJob;
+use job_store::operator::mode::Mode;
+use job_store::operator::pause::Pausable;
+use job_store::reports::why::Why;
+use job_store::{JobStore, StoreError};
 use proving_model::{
     AggregationRound, BatchId, BatchStatus, CircuitId, HeadOfChain, JobKey, MemoryClass, ProtocolVersion,
     Stage,

@@ -10,7 +10,28 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 #[derive(Debug)]
-struct Sum(CircuitTable);
+pub(crate) struct Sum(CircuitTable);
+
+impl Sum {
+    pub(crate) fn new() -> Self {
+        use AggregationRound::{BasicCircuits, LeafAggregation, NodeAggregation, RecursionTip, Scheduler};
+        let rounds = [
+            (BasicCircuits, 1),
+            (LeafAggregation, 1),
+            (NodeAggregation, 1),
+            (RecursionTip, 2),
+            (Scheduler, 3),
+        ];
+        let circuits = rounds.map(|(round, id)| CircuitSpec {
+            circuit: CircuitType { round, id: CircuitId(id) },
+            name: "sum",
+            memory_class: MemoryClass::Light,
+            expected_cost: Duration::from_millis(1),
+            peak_memory_bytes: 1 << 20,
+        });
+        Self(CircuitTable { circuits: circuits.to_vec(), leaf_fan_in: 4, node_fan_in: 3 })
+    }
+}
 
 /// What a circuit proves: so much is the sum of these numbers of that input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -171,19 +192,7 @@ impl ProofSystem for Sum {
     }
 }
 
-fn main() {
-    use AggregationRound::{BasicCircuits, LeafAggregation, NodeAggregation, RecursionTip, Scheduler};
-    let circuit = |round, id| CircuitSpec {
-        circuit: CircuitType { round, id: CircuitId(id) },
-        name: "sum",
-        memory_class: MemoryClass::Light,
-        expected_cost: Duration::from_millis(1),
-        peak_memory_bytes: 1 << 20,
-    };
-    let circuits =
-        [(BasicCircuits, 1), (LeafAggregation, 1), (NodeAggregation, 1), (RecursionTip, 2), (Scheduler, 3)];
-    let circuits = circuits.map(|(round, id)| circuit(round, id)).to_vec();
-    let system = Sum(CircuitTable { circuits, leaf_fan_in: 4, node_fan_in: 3 });
+pub(crate) fn main() {
     let many: String = (0..100).map(|number| format!("{number}\n")).collect();
-    proof_system::conformance::check(&system, many.as_bytes(), b"1\n2\n3");
+    proof_system::conformance::check(&Sum::new(), many.as_bytes(), b"1\n2\n3");
 }

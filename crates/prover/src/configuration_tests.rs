@@ -1,8 +1,8 @@
 //! `docs/configuration.md` against the flags and the keys that there are.
 
 use crate::Cli;
-use clap::{Arg, Command, CommandFactory};
-use launch::SETTINGS;
+use clap::{Arg, Command};
+use cli_support::{ProofSystems, SETTINGS};
 use std::{fmt::Write, fs, path::PathBuf};
 
 const BEGIN: &str = "<!-- settings: begin -->\n";
@@ -24,7 +24,7 @@ fn settable(command: &Command, found: &mut Vec<Arg>) {
 
 fn flags() -> Vec<Arg> {
     let mut found = Vec::new();
-    settable(&Cli::command(), &mut found);
+    settable(&cli_support::command::<Cli>(&ProofSystems::shipped()), &mut found);
     found
 }
 
@@ -69,7 +69,7 @@ fn the_configuration_table_is_what_help_says() {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         fs::write(docs(), format!("{before}{BEGIN}{expected}{END}{after}")).unwrap();
     } else {
-        assert_eq!(found, expected, "UPDATE_DOCS=1 cargo test -p prover configuration");
+        assert_eq!(found, expected, "UPDATE_DOCS=1 cargo test -p prover --lib configuration");
     }
 }
 
@@ -77,7 +77,7 @@ fn the_configuration_table_is_what_help_says() {
 fn every_flag_of_the_environment_is_a_key_of_the_configuration_file_and_names_itself() {
     for arg in flags().iter().filter(|arg| arg.get_id() != "config") {
         let id = arg.get_id().as_str();
-        assert!(SETTINGS.iter().any(|setting| setting.key == id), "{id} is not in launch::SETTINGS");
+        assert!(SETTINGS.iter().any(|setting| setting.key == id), "{id} is not in cli_support::SETTINGS");
         assert_eq!(arg.get_long(), Some(id.replace('_', "-").as_str()), "the key is the flag's name");
         let environment = arg.get_env().unwrap().to_string_lossy().into_owned();
         let expected = format!("ROUNDHOUSE_{}", id.to_uppercase());
@@ -93,7 +93,7 @@ fn the_sample_configuration_is_one_that_the_program_takes() {
     let path = folder.path().join("sample.toml");
     fs::write(&path, sample).unwrap();
     let arguments = ["prover", "run", "--config", path.to_str().unwrap(), "--listen=127.0.0.1:1"];
-    let cli: Cli = launch::parse_from(&arguments.map(Into::into)).unwrap();
+    let cli: Cli = cli_support::parse_from(&arguments.map(Into::into), &ProofSystems::shipped()).unwrap();
     let crate::Command::Run(run) = cli.command else { panic!("run") };
     let shown = format!("{run:?}");
     // The flag goes before the file, the file before the default, and no secret is shown.
@@ -116,7 +116,7 @@ fn a_flag_goes_before_what_it_excludes_in_the_file() {
     let run = |flags: &[&str]| {
         let arguments = [&["prover", "run", "--config", path.to_str().unwrap()], flags].concat();
         let arguments: Vec<_> = arguments.into_iter().map(Into::into).collect();
-        format!("{:?}", launch::parse_from::<Cli>(&arguments).unwrap().command)
+        format!("{:?}", cli_support::parse_from::<Cli>(&arguments, &ProofSystems::shipped()).unwrap().command)
     };
     assert!(run(&[]).contains("threads: Some(4)"));
     let generators = run(&["-l", "3"]);
@@ -142,7 +142,8 @@ fn mistakes_in_the_configuration_file_are_refused_with_their_line() {
     ] {
         fs::write(&path, content).unwrap();
         let arguments = ["prover", "run", "--config", path.to_str().unwrap()];
-        let error = launch::parse_from::<Cli>(&arguments.map(Into::into)).unwrap_err();
+        let error =
+            cli_support::parse_from::<Cli>(&arguments.map(Into::into), &ProofSystems::shipped()).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         let text = error.to_string();
         assert!(words.iter().all(|word| text.contains(word)), "{words:?} are not in: {text}");

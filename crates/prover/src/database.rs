@@ -1,10 +1,11 @@
 //! `prover database`: a private PostgreSQL, and the schema of any.
 
-use crate::local::cluster_error;
 use clap::Subcommand;
+use cli_support::{BadInput, DatabaseArgs};
 use embedded_postgres::{EmbeddedPostgres, Options};
-use job_store::{DatabaseUrl, JobStore, RoleNames};
-use launch::{BadInput, DatabaseArgs};
+use job_store::database::roles::RoleNames;
+use job_store::{DatabaseUrl, JobStore};
+use pipeline::local::cluster_error;
 use std::{io::Write, path::PathBuf};
 
 #[derive(Debug, Subcommand)]
@@ -52,7 +53,7 @@ pub(crate) async fn run(command: DatabaseCommand) -> anyhow::Result<()> {
 }
 
 async fn serve(data: PathBuf) -> anyhow::Result<()> {
-    let shutdown = launch::shutdown_on_signal(Some(launch::DRAINING))?;
+    let shutdown = cli_support::shutdown_on_signal(Some(cli_support::DRAINING))?;
     let server = tokio::task::spawn_blocking(move || EmbeddedPostgres::start(&data, &Options::default()))
         .await?
         .map_err(cluster_error)?;

@@ -1,7 +1,7 @@
 //! NVIDIA devices: what proves on them, and `prover gpu`, which looks after them.
 
 use clap::{Args, Subcommand};
-use launch::BadInput;
+use cli_support::BadInput;
 use ledger_circuits::CircuitProver;
 use std::str::FromStr;
 use std::sync::Arc;

@@ -22,7 +22,7 @@ fn all() -> BTreeMap<String, (String, String)> {
 #[test]
 fn the_table_in_the_docs_is_that_of_the_code() {
     let mut text = "# Metrics\n\nWhat `/metrics` of each process shows, in the OpenMetrics text format; a process has those of what it \
-                    runs. Made from the code: `UPDATE_DOCS=1 cargo test -p prover --bin prover metrics`.\n\nNo label grows with chains, \
+                    runs. Made from the code: `UPDATE_DOCS=1 cargo test -p prover --lib metrics`.\n\nNo label grows with chains, \
                     batches, jobs or workers. `job_monitor_*` gauges tell of the whole system, and every monitor tells the same: take \
                     the maximum over monitors, not the sum.\n\n| metric | type | what it says |\n|---|---|---|\n"
         .to_owned();
@@ -36,6 +36,6 @@ fn the_table_in_the_docs_is_that_of_the_code() {
     let found = std::fs::read_to_string(path).unwrap_or_default();
     assert!(
         found == text,
-        "docs/metrics.md is out of date: UPDATE_DOCS=1 cargo test -p prover --bin prover metrics"
+        "docs/metrics.md is out of date: UPDATE_DOCS=1 cargo test -p prover --lib metrics"
     );
 }

@@ -1,18 +1,18 @@
 //! `prover prove`: one input to its verified proof, on this machine.
 
 use crate::devices::DeviceArgs;
-use crate::local::{LocalStack, Proven, data_folder, folder_error};
-use crate::progress::count_jobs;
 use anyhow::Context;
 use clap::Args;
-use launch::{BadInput, ProofSystemArgs};
-use proof_system::{InputSource, ProofSystem};
+use cli_support::{BadInput, ProofSystemArgs, ProofSystems};
+use pipeline::local::{LocalStack, Proven, data_folder, folder_error, work_folder};
+use pipeline::progress::count_jobs;
+use proof_system::InputSource;
 use proving_model::{AggregationRound, BatchId, Stage};
 use std::{
     fmt::Write as _,
     fs,
     io::Write as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -41,36 +41,27 @@ pub(crate) struct ProveArgs {
     device: DeviceArgs,
 }
 
-/// One folder an input: two runs of different inputs share nothing, and the same input again resumes.
-pub(crate) fn work_folder(data: &Path, system: &dyn ProofSystem, batch: BatchId, payload: &[u8]) -> PathBuf {
-    let mut hasher = blake3::Hasher::new();
-    // Other keys prove something else: their work is not to be gone on with.
-    hasher.update(system.name().as_bytes()).update(system.verification_keys_digest().as_bytes());
-    let digest = hasher.update(payload).finalize().to_hex();
-    data.join(format!("{}-{}-{}", batch.chain_id, batch.number, &digest.as_str()[..16]))
-}
-
-pub(crate) async fn prove(args: ProveArgs) -> anyhow::Result<()> {
+pub(crate) async fn prove(args: ProveArgs, systems: &ProofSystems) -> anyhow::Result<()> {
     let begun = Instant::now();
     let devices = args.device.open()?;
     let provers = devices.as_ref().map_or(1, |devices| devices.count);
-    let system = args.system.open_proven_by(devices.map(|devices| devices.prover))?;
+    let system = args.system.open_proven_by(systems, devices.map(|devices| devices.prover))?;
     let source = InputSource { path: args.input, state_path: args.accounts };
     let input = system.read_input(&source).map_err(|e| BadInput(e.to_string()))?;
     let batch = BatchId { chain_id: args.chain_id, number: args.number };
     tracing::info!("{batch}: {}", input.summary);
 
-    let shutdown = launch::shutdown_on_signal(Some(launch::DRAINING))?;
+    let shutdown = cli_support::shutdown_on_signal(Some(cli_support::DRAINING))?;
     let folder = work_folder(&data_folder(args.data), &*system, batch, &input.payload);
-    let out = args.out.unwrap_or_else(|| launch::default_output_folder(batch));
+    let out = args.out.unwrap_or_else(|| cli_support::default_output_folder(batch));
     // An interrupted run may have written some, or all, of its files.
     if !folder.exists() {
-        launch::check_output_folder(&out)?;
+        cli_support::check_output_folder(&out)?;
     }
     let stack = LocalStack::start(&folder, system.clone(), provers).await?;
     let result = async {
         let proven = stack.prove(batch, &input.payload, &shutdown).await?;
-        launch::write_outputs(&proven.final_proof, &*system, batch, &input.payload, &out)?;
+        cli_support::write_outputs(&proven.final_proof, &*system, batch, &input.payload, &out)?;
         anyhow::Ok(proven)
     }
     .await;

@@ -2,13 +2,13 @@
 
 use anyhow::ensure;
 use clap::Args;
-use launch::{BadInput, SystemName, VerifierArgs, verifier_in_words};
+use cli_support::{BadInput, ProofSystems, VerifierArgs, verifier_in_words};
 use ledger_circuits::{STATEMENT_BYTES_MAX, final_proof};
 use outside::read_limited;
 use std::path::{Path, PathBuf};
 
-/// What the mock's files may have; the ledger says its own limits.
-const MOCK_FILE_BYTES_MAX: u64 = 4 << 20;
+/// What the files of proof systems other than the ledger may have; the ledger has its own limits.
+const FILE_BYTES_MAX: u64 = 4 << 20;
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
@@ -39,14 +39,16 @@ fn foreign_key(path: &Path, shipped: &[u8]) -> anyhow::Result<Vec<u8>> {
     Ok(key)
 }
 
-pub(crate) fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
-    let [proof_bytes_max, statement_bytes_max] = match args.system.proof_system {
-        SystemName::Ledger => [final_proof::PROOF_BYTES_MAX as u64, STATEMENT_BYTES_MAX as u64],
-        SystemName::Mock => [MOCK_FILE_BYTES_MAX; 2],
+pub(crate) fn verify(args: &VerifyArgs, systems: &ProofSystems) -> anyhow::Result<()> {
+    let is_ledger = args.system.proof_system == "ledger";
+    let [proof_bytes_max, statement_bytes_max] = if is_ledger {
+        [final_proof::PROOF_BYTES_MAX as u64, STATEMENT_BYTES_MAX as u64]
+    } else {
+        [FILE_BYTES_MAX; 2]
     };
     let proof = read(&args.proof, proof_bytes_max)?;
     let statement = read(&args.statement, statement_bytes_max)?;
-    let system = args.system.open()?;
+    let system = args.system.open(systems)?;
     let refused = |e| anyhow::anyhow!("{} is refused: {e}", args.proof.display());
     let verifier = match &args.verification_key {
         None => {
@@ -54,10 +56,7 @@ pub(crate) fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
             verifier_in_words(&*system)
         }
         Some(path) => {
-            ensure!(
-                args.system.proof_system == SystemName::Ledger,
-                BadInput("--verification-key is for the ledger: the mock has no keys".to_owned())
-            );
+            ensure!(is_ledger, BadInput("--verification-key is for --proof-system=ledger".to_owned()));
             let shipped = ledger_circuits::shipped_verification_key()?;
             let key = foreign_key(path, &shipped)?;
             final_proof::verify(&proof, &statement, &key).map_err(refused)?;

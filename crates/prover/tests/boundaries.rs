@@ -29,7 +29,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("job-monitor", &["artifact-store", "job-store", "proving-model"]),
     ("embedded-postgres", &["private-folder"]),
     (
-        "launch",
+        "cli-support",
         &[
             "artifact-store",
             "job-store",
@@ -41,19 +41,15 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "prover",
+        "pipeline",
         &[
             "artifact-store",
             "circuit-prover",
+            "cli-support",
             "embedded-postgres",
-            "gpu-prover",
             "job-monitor",
             "job-runner",
             "job-store",
-            "launch",
-            "ledger-circuits",
-            "outside",
-            "plonk-prover",
             "private-folder",
             "proof-compressor",
             "proof-system",
@@ -62,7 +58,47 @@ const LAYERS: &[(&str, &[&str])] = &[
             "witness-generator",
         ],
     ),
-    ("prover-cli", &["artifact-store", "job-store", "launch", "outside", "proof-system", "proving-model"]),
+    (
+        "bench",
+        &[
+            "artifact-store",
+            "circuit-prover",
+            "cli-support",
+            "embedded-postgres",
+            "gpu-prover",
+            "job-monitor",
+            "job-runner",
+            "job-store",
+            "pipeline",
+            "plonk-prover",
+            "private-folder",
+            "proof-system",
+            "proving-model",
+        ],
+    ),
+    (
+        "prover",
+        &[
+            "bench",
+            "circuit-prover",
+            "cli-support",
+            "embedded-postgres",
+            "gpu-prover",
+            "job-monitor",
+            "job-store",
+            "ledger-circuits",
+            "outside",
+            "pipeline",
+            "plonk-prover",
+            "proof-system",
+            "proving-model",
+            "witness-generator",
+        ],
+    ),
+    (
+        "prover-cli",
+        &["artifact-store", "job-store", "cli-support", "outside", "proof-system", "proving-model"],
+    ),
     ("test-support", &["embedded-postgres", "job-store", "proving-model"]),
 ];
 
@@ -76,8 +112,8 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("qp-plonky2", &["ledger-circuits", "plonk-prover", "gpu-prover"]),
     ("cust", &["gpu-prover"]),
     ("nvml-wrapper", &["gpu-prover"]),
-    // For binaries; plonky2 speaks it, so what wraps plonky2 hears it.
-    ("anyhow", &["launch", "prover", "prover-cli", "ledger-circuits"]),
+    // For binaries and what is only theirs; plonky2 speaks it, so what wraps plonky2 hears it.
+    ("anyhow", &["cli-support", "pipeline", "bench", "prover", "prover-cli", "ledger-circuits"]),
 ];
 
 /// Dependencies by crate, without those of tests.

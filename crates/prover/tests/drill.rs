@@ -5,7 +5,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use job_store::{Ballast, DatabaseUrl, JobStore};
+use job_store::measure::ballast::Ballast;
+use job_store::{DatabaseUrl, JobStore};
 use serde_json::Value;
 use sqlx::PgConnection;
 use std::time::{Duration, Instant};

@@ -6,7 +6,10 @@
 
 use fantoccini::{Client, ClientBuilder, Locator, key::Key};
 use hyper_util::client::legacy::connect::HttpConnector;
-use job_store::{Ballast, JobStore, NewWorker, PickFilter};
+use job_store::JobStore;
+use job_store::leases::pick::PickFilter;
+use job_store::leases::workers::NewWorker;
+use job_store::measure::ballast::Ballast;
 use proving_model::{AggregationRound, MemoryClass, Stage};
 use serde_json::{Value, json};
 use std::{

@@ -7,7 +7,9 @@
 use artifact_store::{ArtifactError, ArtifactStore, job_artifact_key};
 use async_trait::async_trait;
 use job_runner::{ExecuteError, Executor, JobContext, JobSaver, Lease, Outcome, SaveError};
-use job_store::{LeasedJob, LoadError, WorkerContext, WorkerStore};
+use job_store::model::rows::LeasedJob;
+use job_store::runner::context::{LoadError, WorkerContext};
+use job_store::runner::worker_store::WorkerStore;
 use proof_system::{CircuitType, Control, ProofSystemError};
 use proving_model::{ArtifactKind, ArtifactRef};
 use std::{marker::PhantomData, sync::Arc, time::Duration};

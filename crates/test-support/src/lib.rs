@@ -9,7 +9,8 @@ pub mod programs;
 pub mod proxy;
 
 use embedded_postgres::{EmbeddedPostgres, Options};
-use job_store::{DatabaseUrl, JobStore, NewWorker};
+use job_store::leases::workers::NewWorker;
+use job_store::{DatabaseUrl, JobStore};
 use proving_model::{ArtifactRef, ProtocolVersion};
 use std::{
     path::PathBuf,

@@ -33,6 +33,21 @@ fn programs_folder() -> &'static Path {
     })
 }
 
+/// An example of this build, which `program` takes.
+///
+/// # Panics
+/// When it does not compile.
+#[must_use]
+pub fn example(name: &'static str) -> String {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--package=prover", "--package=prover-cli", "--example", name]);
+    if programs_folder().ends_with("release") {
+        cargo.arg("--release");
+    }
+    assert!(cargo.status().expect("cargo runs").success(), "the example is built");
+    format!("examples/{name}")
+}
+
 /// A program of this build, without settings from the environment.
 #[must_use]
 pub fn program(name: &str) -> Command {
@@ -167,6 +182,8 @@ pub struct Scene {
     folder: tempfile::TempDir,
     database_url: String,
     settings: Vec<(String, String)>,
+    prover: String,
+    cli: String,
 }
 
 impl Scene {
@@ -181,7 +198,18 @@ impl Scene {
     /// When it cannot be migrated.
     #[must_use]
     pub fn on(url: &DatabaseUrl, settings: &[(&str, &str)]) -> Self {
+        Self::of_programs(url, settings, ["prover".to_owned(), "prover_cli".to_owned()])
+    }
+
+    /// The same with other programs in the places of `prover` and `prover_cli`.
+    ///
+    /// # Panics
+    /// As [`Scene::on`].
+    #[must_use]
+    pub fn of_programs(url: &DatabaseUrl, settings: &[(&str, &str)], [prover, cli]: [String; 2]) -> Self {
         let scene = Self {
+            prover,
+            cli,
             folder: tempfile::tempdir().expect("the temporary folder takes a folder"),
             database_url: url.expose().to_owned(),
             settings: settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
@@ -244,7 +272,11 @@ impl Scene {
     /// A program with the scene's settings.
     #[must_use]
     pub fn program(&self, name: &str) -> Command {
-        let mut command = program(name);
+        let mut command = program(match name {
+            "prover" => &self.prover,
+            "prover_cli" => &self.cli,
+            other => other,
+        });
         command
             .env("DATABASE_URL", &self.database_url)
             .env("ROUNDHOUSE_OBJECT_STORE", self.path("artifacts"))

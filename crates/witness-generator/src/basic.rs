@@ -2,7 +2,10 @@
 
 use artifact_store::{ArtifactStore, job_artifact_key};
 use job_runner::ExecuteError;
-use job_store::{Extension, LeasedJob, NewJob, StoreError, WorkerStore};
+use job_store::StoreError;
+use job_store::batches::add_jobs::{Extension, NewJob};
+use job_store::model::rows::LeasedJob;
+use job_store::runner::worker_store::WorkerStore;
 use proof_system::tree::{AggregationTree, Group, TreeNode};
 use proof_system::{BasicCircuit, CircuitType, Control, ProofSystem, ProofSystemError};
 use proving_component::{ComponentContext, execute_error};

@@ -9,7 +9,10 @@ mod basic;
 use async_trait::async_trait;
 use basic::BasicGenerator;
 use job_runner::{ExecuteError, Executor, JobContext, JobRunner, RunnerReport};
-use job_store::{LeasedJob, LoadError, Loader, PickFilter, QueuePicker};
+use job_store::leases::pick::PickFilter;
+use job_store::model::rows::LeasedJob;
+use job_store::runner::context::LoadError;
+use job_store::runner::picker::{Loader, QueuePicker};
 use proof_system::ProofSystem;
 use proving_component::{
     ArtifactReader, ArtifactSaver, ComponentContext, Produced, StageControl, circuit_of, execute_error,

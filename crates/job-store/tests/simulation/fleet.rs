@@ -12,10 +12,19 @@ use fastrand::Rng;
 use job_runner::{
     ExecuteError, Executor, JobContext, JobRunner, JobSaver, Lease, MemoryBudget, Outcome, SaveError,
 };
-use job_store::{
-    Announcements, AttemptFailure, Batch, Extension, LeaseKeeper, LeasedJob, LoadError, Loader, PickFilter,
-    Predecessor, Prolonged, Pulse, QueuePicker, RetryPolicy, Room, StoreError, WorkerContext, WorkerStore,
-};
+use job_store::StoreError;
+use job_store::batches::add_jobs::Extension;
+use job_store::batches::find::Batch;
+use job_store::database::notify::Announcements;
+use job_store::leases::fail::AttemptFailure;
+use job_store::leases::heartbeat::{Prolonged, Pulse};
+use job_store::leases::keeper::LeaseKeeper;
+use job_store::leases::pick::{PickFilter, Room};
+use job_store::model::retry_policy::RetryPolicy;
+use job_store::model::rows::{LeasedJob, Predecessor};
+use job_store::runner::context::{LoadError, WorkerContext};
+use job_store::runner::picker::{Loader, QueuePicker};
+use job_store::runner::worker_store::WorkerStore;
 use proving_model::{AggregationRound, ArtifactRef, BatchId, BatchStatus, JobStatus, MemoryClass, Stage};
 use std::{
     collections::{BTreeMap, BTreeSet, hash_map::DefaultHasher},

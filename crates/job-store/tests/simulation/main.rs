@@ -13,10 +13,18 @@ mod fleet;
 mod model;
 
 use fastrand::Rng;
-use job_store::{
-    AttemptFailure, ChainSettings, Extension, FailureKind, InsertedBatch, JobStore, LeasedJob, Mode,
-    NewBatch, NewJob, NewWorker, Pausable, PickFilter, RetryPolicy, StoreError, Why,
-};
+use job_store::batches::add_jobs::{Extension, NewJob};
+use job_store::batches::chains::ChainSettings;
+use job_store::batches::insert::{InsertedBatch, NewBatch};
+use job_store::leases::fail::{AttemptFailure, FailureKind};
+use job_store::leases::pick::PickFilter;
+use job_store::leases::workers::NewWorker;
+use job_store::model::retry_policy::RetryPolicy;
+use job_store::model::rows::LeasedJob;
+use job_store::operator::mode::Mode;
+use job_store::operator::pause::Pausable;
+use job_store::reports::why::Why;
+use job_store::{JobStore, StoreError};
 use model::{GENERATOR, Heal, Lost, Model, Place};
 use proving_model::{
     AggregationRound, BatchId, BatchStatus, CircuitId, HeadOfChain, JobKey, JobStatus, MemoryClass, Stage,

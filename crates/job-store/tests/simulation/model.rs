@@ -1,6 +1,9 @@
 //! What the store is to do, said a second time without SQL: plain maps, no concurrency, no clock.
 
-use job_store::{Extension, FailureKind, LeasedJob, NewJob, RetryPolicy};
+use job_store::batches::add_jobs::{Extension, NewJob};
+use job_store::leases::fail::FailureKind;
+use job_store::model::retry_policy::RetryPolicy;
+use job_store::model::rows::LeasedJob;
 use proving_model::{AggregationRound, BatchId, BatchStatus, JobKey, JobStatus, MemoryClass, Stage};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;

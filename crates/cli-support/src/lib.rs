@@ -1,0 +1,258 @@
+//! How the binaries start and end: settings, logs, signals, exit statuses. What they have in common, and nothing of what
+//! they do.
+
+mod limits;
+mod outputs;
+mod settings;
+mod systems;
+
+pub use limits::{days, hours, milliseconds, places, seconds};
+pub use outputs::{check_output_folder, default_output_folder, write_outputs};
+pub use private_folder::keep_files_private;
+pub use settings::{Effective, SETTINGS, Setting, command, effective_settings, parse, parse_from};
+pub use systems::{Opening, ProofSystemArgs, ProofSystems, VerifierArgs, load_keys, verifier_in_words};
+
+use anyhow::Context;
+use artifact_store::ArtifactStore;
+use clap::Args;
+use job_store::{DatabaseUrl, JobStore};
+use outside::printable_lines;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::{
+    convert::Infallible, fmt, io::Write, path::PathBuf, process::ExitCode, str::FromStr, sync::LazyLock,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Exit status when the work failed, or a proof is refused.
+const FAILED: u8 = 1;
+/// Exit status when the input or the call is wrong; nothing was done.
+const BAD_INPUT: u8 = 2;
+/// Exit status after a second signal: that of a shell's Ctrl-C.
+const STOPPED_AT_ONCE: i32 = 130;
+
+/// The user's input or call is wrong, as opposed to something around it: exit status 2, nothing was changed.
+#[derive(Debug)]
+pub struct BadInput(pub String);
+
+impl fmt::Display for BadInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadInput {}
+
+/// A text that may hold a password; it is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text, for the one who needs it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(hidden)")
+    }
+}
+
+impl FromStr for Secret {
+    /// Any text is taken, so that no error message can repeat it.
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// Where the database is.
+#[derive(Debug, Clone, Args)]
+pub struct DatabaseArgs {
+    /// The database's URL, postgres://USER:PASSWORD@HOST:PORT/DATABASE. Holds a password: prefer the environment or the
+    /// file.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<Secret>,
+}
+
+impl DatabaseArgs {
+    /// The URL.
+    ///
+    /// # Errors
+    /// [`BadInput`] when there is none, or it is not valid.
+    pub fn url(&self) -> anyhow::Result<DatabaseUrl> {
+        database_url(self.database_url.as_ref())
+    }
+}
+
+/// Where artifacts are.
+#[derive(Debug, Clone, Args)]
+pub struct ObjectStoreArgs {
+    /// The object store: a folder, or a URL (file:, s3:, gs:, az:).
+    #[arg(long, env = "ROUNDHOUSE_OBJECT_STORE")]
+    pub object_store: Option<String>,
+}
+
+impl ObjectStoreArgs {
+    /// Opens the store.
+    ///
+    /// # Errors
+    /// [`BadInput`] when none is named, or what is named is none.
+    pub fn open(&self) -> anyhow::Result<ArtifactStore> {
+        let url = self.object_store.as_deref().ok_or_else(|| {
+            BadInput("no object store is named: set --object-store to a folder or a URL".to_owned())
+        })?;
+        ArtifactStore::open(url).map_err(|e| BadInput(e.to_string()).into())
+    }
+}
+
+/// What every program takes, at any level of its commands.
+#[derive(Debug, Clone, Args)]
+pub struct CommonArgs {
+    /// A TOML file of settings; flags and environment variables go before it. See docs/configuration.md.
+    #[arg(long, global = true, env = "ROUNDHOUSE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// How logs are written, to standard error; RUST_LOG filters them.
+    #[arg(long, global = true, value_enum, default_value = "text", env = "ROUNDHOUSE_LOG_FORMAT")]
+    pub log_format: LogFormat,
+}
+
+/// Checks a URL that may not have been given.
+///
+/// # Errors
+/// [`BadInput`] when there is none, or it is not valid.
+pub fn database_url(given: Option<&Secret>) -> anyhow::Result<DatabaseUrl> {
+    let url = given.ok_or_else(|| {
+        BadInput(
+            "no database is named: set DATABASE_URL, or database_url in the configuration file".to_owned(),
+        )
+    })?;
+    Ok(DatabaseUrl::new(url.expose()).map_err(|e| BadInput(e.to_string()))?)
+}
+
+/// Connects, and checks that the schema is this program's.
+///
+/// # Errors
+/// Says what is missing and what to do.
+pub async fn connect(url: &DatabaseUrl) -> anyhow::Result<JobStore> {
+    let store = JobStore::connect(url)
+        .await
+        .context("is PostgreSQL running, and is the database URL the right one?")?;
+    store.check_schema().await?;
+    Ok(store)
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The progress bars of this process: drawn where there is a terminal, with log lines above them.
+pub fn bars() -> &'static indicatif::MultiProgress {
+    static BARS: LazyLock<indicatif::MultiProgress> = LazyLock::new(indicatif::MultiProgress::new);
+    &BARS
+}
+
+/// Standard error, with the bars out of the way while a line is written.
+struct AboveBars;
+
+impl Write for AboveBars {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        bars().suspend(|| std::io::stderr().write(line))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}
+
+/// Starts logging to standard error; `RUST_LOG` filters.
+pub fn init_logging(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| AboveBars);
+    match format {
+        LogFormat::Text => {
+            builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).with_target(false).init();
+        }
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+/// What a process that runs jobs says when it is told to stop.
+pub const DRAINING: &str =
+    "stopping: running jobs finish, others are handed back; a second signal stops at once";
+
+/// Runs a future on a runtime of its own.
+///
+/// # Errors
+/// The future's.
+pub fn with_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(work);
+    // An execution that outlasted the drain timeout is released already; its thread is not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+/// Raises the limit of open descriptors to what the system allows. The default of 1,024 is for programs that use `select`.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    if let Err(e) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::debug!("the limit of open descriptors stays {:?}: {e}", limit.current);
+    }
+}
+
+/// The exit status of a result, whose error is logged.
+#[must_use]
+pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Rows, files and servers have a say in it, and the log may be a terminal.
+            tracing::error!("{}", printable_lines(&format!("{error:#}")));
+            let is_bad_input = error.chain().any(<dyn std::error::Error>::is::<BadInput>);
+            ExitCode::from(if is_bad_input { BAD_INPUT } else { FAILED })
+        }
+    }
+}
+
+/// A token that the first SIGTERM or Ctrl-C sets, which is answered with `words` in the log, if any; a second one ends the process at
+/// once.
+///
+/// # Errors
+/// When the process may not handle signals.
+pub fn shutdown_on_signal(words: Option<&'static str>) -> anyhow::Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let token = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = token.clone();
+    tokio::spawn(async move {
+        for is_second in [false, true] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if is_second {
+                std::process::exit(STOPPED_AT_ONCE);
+            }
+            if let Some(words) = words {
+                tracing::info!("{words}");
+            }
+            stop.cancel();
+        }
+    });
+    Ok(token)
+}

@@ -1,0 +1,335 @@
+//! Settings: a flag goes before its environment variable, that before the configuration file, that before the default.
+//!
+//! The file is TOML and strict: a key that no program knows, or a value that its flag would refuse, is an error that names
+//! file and line. [`SETTINGS`] says which key is which flag; `docs/configuration.md` shows the same as a table, and a test
+//! holds the three together.
+
+use crate::{BadInput, ProofSystems};
+use clap::builder::PossibleValuesParser;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
+use outside::{read_text_limited, shown};
+use std::{ffi::OsString, path::Path};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// Larger configuration files are refused unread.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+/// The flag that names the file.
+const CONFIG_FLAG: &str = "config";
+/// The flags that name a proof system.
+const PROOF_SYSTEM_FLAGS: [&str; 2] = ["proof_system", "accepted_proof_system"];
+
+/// A key of the configuration file and the flag that it sets.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// The section, empty for keys that stand at the top.
+    pub section: &'static str,
+    /// The key; with dashes for underscores it is the flag's name.
+    pub key: &'static str,
+}
+
+const fn shared(key: &'static str) -> Setting {
+    Setting { section: "", key }
+}
+
+const fn of(section: &'static str, key: &'static str) -> Setting {
+    Setting { section, key }
+}
+
+/// Every setting of every program.
+pub const SETTINGS: &[Setting] = &[
+    shared("component"),
+    shared("database_url"),
+    shared("object_store"),
+    shared("proof_system"),
+    shared("mock_file"),
+    shared("keys"),
+    shared("listen"),
+    shared("allowed_host"),
+    shared("http_token_file"),
+    shared("log_format"),
+    shared("drain_timeout_seconds"),
+    shared("heartbeat_interval_ms"),
+    shared("lease_duration_ms"),
+    shared("poll_interval_ms"),
+    shared("job_timeout_seconds"),
+    of("witness_generator", "round"),
+    of("witness_generator", "generator_count"),
+    of("circuit_prover", "light_wvg_count"),
+    of("circuit_prover", "heavy_wvg_count"),
+    of("circuit_prover", "threads"),
+    of("circuit_prover", "device"),
+    of("circuit_prover", "max_allocation"),
+    of("prover_job_monitor", "rescue_interval_ms"),
+    of("prover_job_monitor", "retry_interval_ms"),
+    of("prover_job_monitor", "archive_after_seconds"),
+    of("prover_job_monitor", "delete_after_days"),
+    of("prover_job_monitor", "collect_after_hours"),
+    of("prover_job_monitor", "report_interval_ms"),
+    of("prove", "data"),
+];
+
+/// A setting as it holds, and who says so.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
+pub struct Effective {
+    /// Its section in the file, empty for settings that all programs share.
+    pub section: &'static str,
+    /// Its key.
+    pub key: &'static str,
+    /// Its value; `None` where nobody gives one and the program that it is for chooses.
+    pub value: Option<String>,
+    /// Who gives it: the environment, the file and its line, or the default.
+    pub source: String,
+}
+
+impl Effective {
+    /// Takes the password out of a URL, and out of sight.
+    pub fn hide_secret(&mut self) {
+        let Some(value) = &self.value else { return };
+        if let Ok(mut url) = url::Url::parse(value) {
+            if url.password().is_some() {
+                let _ = url.set_password(Some("hidden"));
+            }
+            // Queries hold passwords too: of libpq, and of object stores.
+            if url.query().is_some() {
+                url.set_query(Some("hidden"));
+            }
+            self.value = Some(url.into());
+        } else if self.key.ends_with("_url") {
+            self.value = Some("hidden: it is not a valid URL".to_owned());
+        } else {
+            self.value = Some(shown(value));
+        }
+    }
+}
+
+/// Every setting as it holds for this command and those below it, but for what flags say.
+///
+/// # Errors
+/// [`BadInput`] with the file, the line and the mistake.
+pub fn effective_settings(command: &Command, file: Option<&Path>) -> Result<Vec<Effective>, BadInput> {
+    let mut given = Vec::new();
+    let mut text = String::new();
+    if let Some(path) = file {
+        let bad = |reason: String| BadInput(format!("the configuration file {}: {reason}", path.display()));
+        text = read_text_limited(path, FILE_BYTES_MAX).map_err(|e| bad(e.to_string()))?;
+        let table = DeTable::parse(&text).map_err(|e| bad(syntax_error(&e, &text)))?;
+        given = read_values(table.get_ref()).map_err(|(_, reason)| bad(reason))?;
+    }
+    let effective = |setting: &Setting| {
+        let variable = match setting.key {
+            "database_url" => "DATABASE_URL".to_owned(),
+            key => format!("ROUNDHOUSE_{}", key.to_uppercase()),
+        };
+        let from_file = given.iter().find(|value| value.key == setting.key);
+        let owner = command_with(command, setting.key);
+        let default = owner.and_then(|owner| owner.get_arguments().find(|arg| arg.get_id() == setting.key));
+        let default = default.and_then(|arg| arg.get_default_values().first()).map(|v| v.to_string_lossy());
+        let (value, source) = match (std::env::var(&variable), from_file, default) {
+            (Ok(value), _, _) => (Some(value), format!("environment variable {variable}")),
+            (_, Some(value), _) => {
+                let line = text[..value.offset.min(text.len())].matches('\n').count() + 1;
+                let path = file.map(|path| path.display().to_string()).unwrap_or_default();
+                (Some(value.texts.join(",")), format!("{path}, line {line}"))
+            }
+            (_, _, Some(value)) => (Some(value.into_owned()), "default".to_owned()),
+            _ => (None, "its program's choice".to_owned()),
+        };
+        Effective { section: setting.section, key: setting.key, value, source }
+    };
+    Ok(SETTINGS.iter().map(effective).collect())
+}
+
+/// Parses the command line, with what the configuration file says as defaults. Ends the process on a mistake, with exit
+/// status 2, and after `--help`.
+#[must_use]
+pub fn parse<C: CommandFactory + FromArgMatches>(systems: &ProofSystems) -> C {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    match parse_from(&arguments, systems) {
+        Ok(parsed) => parsed,
+        Err(error) => error.exit(),
+    }
+}
+
+/// As [`parse`], of these arguments, the first of which is the program's name.
+///
+/// # Errors
+/// As clap reports them; [`clap::Error::exit`] prints them.
+pub fn parse_from<C: CommandFactory + FromArgMatches>(
+    arguments: &[OsString],
+    systems: &ProofSystems,
+) -> Result<C, clap::Error> {
+    let command = command::<C>(systems);
+    let mut matches = command.clone().try_get_matches_from(arguments)?;
+    let path = config_path(&matches);
+    if let Some(path) = path {
+        let with_file = apply_file(command.clone(), &matches, Path::new(&path))
+            .map_err(|e| command.clone().error(clap::error::ErrorKind::InvalidValue, e))?;
+        matches = with_file.try_get_matches_from(arguments)?;
+    }
+    C::from_arg_matches(&matches)
+}
+
+/// The command, whose `--proof-system` takes the names of these systems.
+#[must_use]
+pub fn command<C: CommandFactory>(systems: &ProofSystems) -> Command {
+    with_systems(C::command(), systems)
+}
+
+fn with_systems(command: Command, systems: &ProofSystems) -> Command {
+    let command = PROOF_SYSTEM_FLAGS.iter().fold(command, |command, id| {
+        if !command.get_arguments().any(|arg| arg.get_id() == id) {
+            return command;
+        }
+        command.mut_arg(id, |arg| {
+            let arg = arg.value_parser(PossibleValuesParser::new(systems.values()));
+            match systems.default_name() {
+                Some(name) => arg.default_value(name),
+                None => arg,
+            }
+        })
+    });
+    let names: Vec<String> = command.get_subcommands().map(|below| below.get_name().to_owned()).collect();
+    names
+        .into_iter()
+        .fold(command, |command, name| command.mut_subcommand(name, |below| with_systems(below, systems)))
+}
+
+/// The flag is global, so it may stand at any level.
+fn config_path(matches: &ArgMatches) -> Option<OsString> {
+    let here = matches.try_get_raw(CONFIG_FLAG).ok().flatten().and_then(|mut values| values.next());
+    here.map(OsString::from).or_else(|| matches.subcommand().and_then(|(_, below)| config_path(below)))
+}
+
+/// The command with the file's values as its defaults. `given` is what flags and environment say by themselves.
+fn apply_file(command: Command, given: &ArgMatches, path: &Path) -> Result<Command, BadInput> {
+    let bad = |reason: String| BadInput(format!("the configuration file {}: {reason}", path.display()));
+    let text = read_text_limited(path, FILE_BYTES_MAX).map_err(|e| bad(e.to_string()))?;
+    let table = DeTable::parse(&text).map_err(|e| bad(syntax_error(&e, &text)))?;
+    let values = read_values(table.get_ref()).map_err(|(offset, reason)| {
+        let line = text[..offset.min(text.len())].matches('\n').count() + 1;
+        bad(format!("line {line}: {reason}"))
+    })?;
+    let mut command = command;
+    for value in values {
+        if let Some(owner) = command_with(&command, value.key) {
+            check_value(owner, &value).map_err(|reason| {
+                let line = text[..value.offset.min(text.len())].matches('\n').count() + 1;
+                bad(format!("line {line}: {reason}"))
+            })?;
+            // A flag goes before the file also where it excludes what the file says.
+            let excluded = owner.get_arguments().filter(|arg| arg.get_id() == value.key);
+            let mut excluding = excluded.flat_map(|arg| owner.get_arg_conflicts_with(arg));
+            if excluding.any(|arg| is_given(given, arg.get_id().as_str())) {
+                continue;
+            }
+        }
+        command = set_default(command, &value);
+    }
+    Ok(command)
+}
+
+/// Whether a flag or the environment says something of this argument, here or in a subcommand.
+fn is_given(matches: &ArgMatches, id: &str) -> bool {
+    let is_known = matches.try_contains_id(id).is_ok();
+    let is_here =
+        is_known && matches.value_source(id).is_some_and(|source| source != ValueSource::DefaultValue);
+    is_here || matches.subcommand().is_some_and(|(_, below)| is_given(below, id))
+}
+
+/// Where the file is no TOML, and why. The parser's own words quote the line, which may hold a password.
+fn syntax_error(error: &toml::de::Error, text: &str) -> String {
+    let offset = error.span().map_or(0, |span| span.start).min(text.len());
+    let line = text.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count() + 1;
+    format!("line {line}: {}", error.message())
+}
+
+struct Value {
+    key: &'static str,
+    texts: Vec<String>,
+    offset: usize,
+}
+
+/// All values of the file, or where the first mistake is.
+fn read_values(table: &DeTable<'_>) -> Result<Vec<Value>, (usize, String)> {
+    let mut values = Vec::new();
+    for (key, value) in table {
+        match value.get_ref() {
+            DeValue::Table(section) => {
+                for (inner, value) in section {
+                    values.push(read_value(key.get_ref(), inner, value)?);
+                }
+            }
+            _ => values.push(read_value("", key, value)?),
+        }
+    }
+    Ok(values)
+}
+
+fn read_value(
+    section: &str,
+    key: &Spanned<std::borrow::Cow<'_, str>>,
+    value: &Spanned<DeValue<'_>>,
+) -> Result<Value, (usize, String)> {
+    let offset = key.span().start;
+    let setting = SETTINGS.iter().find(|s| s.section == section && s.key == key.get_ref());
+    let Some(setting) = setting else {
+        let place = if section.is_empty() { "the top".to_owned() } else { format!("[{section}]") };
+        return Err((
+            offset,
+            format!("there is no setting {} at {place}; see docs/configuration.md", key.get_ref()),
+        ));
+    };
+    let scalar = |value: &DeValue<'_>| match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) => Some(number.to_string()),
+        DeValue::Float(number) => Some(number.to_string()),
+        DeValue::Boolean(flag) => Some(flag.to_string()),
+        _ => None,
+    };
+    let texts = match value.get_ref() {
+        DeValue::Array(items) => items.iter().map(|item| scalar(item.get_ref())).collect(),
+        single => scalar(single).map(|text| vec![text]),
+    };
+    let texts =
+        texts.ok_or_else(|| (offset, format!("{} is neither a value nor a list of values", setting.key)))?;
+    Ok(Value { key: setting.key, texts, offset })
+}
+
+/// The command that has this argument: this one or one below it.
+fn command_with<'a>(command: &'a Command, key: &str) -> Option<&'a Command> {
+    if command.get_arguments().any(|arg| arg.get_id() == key) {
+        return Some(command);
+    }
+    command.get_subcommands().find_map(|below| command_with(below, key))
+}
+
+/// Gives a value to its command alone, to hear what the argument thinks of it.
+fn check_value(command: &Command, value: &Value) -> Result<(), String> {
+    let alone = Command::new("file")
+        .no_binary_name(true)
+        .args(command.get_arguments().map(|arg| arg.clone().required(false).env(None::<&str>)));
+    let name = value.key.replace('_', "-");
+    let is_positional = alone.get_arguments().any(|arg| arg.get_id() == value.key && arg.is_positional());
+    let words =
+        value.texts.iter().map(|text| if is_positional { text.clone() } else { format!("--{name}={text}") });
+    // The first line says what is wrong; what follows is about the command line.
+    alone.try_get_matches_from(words).map(drop).map_err(|e| {
+        let text = e.to_string();
+        text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+    })
+}
+
+fn set_default(command: Command, value: &Value) -> Command {
+    let has_arg = command.get_arguments().any(|arg| arg.get_id() == value.key);
+    let command = if has_arg {
+        command.mut_arg(value.key, |arg| arg.required(false).default_values(value.texts.clone()))
+    } else {
+        command
+    };
+    let names: Vec<String> = command.get_subcommands().map(|below| below.get_name().to_owned()).collect();
+    names
+        .into_iter()
+        .fold(command, |command, name| command.mut_subcommand(name, |below| set_default(below, value)))
+}

@@ -1,0 +1,77 @@
+//! A batch's row.
+
+use crate::database::metrics::QueryTimer;
+use crate::database::store::JobStore;
+use crate::model::error::StoreError;
+use crate::model::rows::{artifact, batch_id};
+use proving_model::{ArtifactRef, BatchId, BatchStatus, ProtocolVersion};
+use sqlx::PgConnection;
+
+/// A batch's row.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Chain and number.
+    pub id: BatchId,
+    /// Order of arrival over all chains; the ids of its jobs are made of it.
+    pub(crate) position: i64,
+    /// Its state.
+    pub status: BatchStatus,
+    /// The version that it is proven under.
+    pub version: ProtocolVersion,
+    /// Its witness input.
+    pub input: ArtifactRef,
+    /// Its final proof, once successful.
+    pub final_proof: Option<ArtifactRef>,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// Seconds since it was inserted.
+    pub age_seconds: f64,
+    /// Seconds from insertion to its end, once it has one.
+    pub duration_seconds: Option<f64>,
+}
+
+impl JobStore {
+    /// A batch's row.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn batch(&self, id: BatchId) -> Result<Option<Batch>, StoreError> {
+        let _timer = QueryTimer::start("batch");
+        self.hot.run("batch", async |connection: &mut PgConnection| find_batch(connection, id).await).await
+    }
+}
+
+/// A batch's row.
+pub(crate) async fn find_batch(
+    connection: &mut PgConnection,
+    id: BatchId,
+) -> Result<Option<Batch>, StoreError> {
+    let row = sqlx::query!(
+        r#"SELECT chain_id, number, position, status, protocol_minor, protocol_patch,
+                  input_key, input_checksum, input_size_bytes,
+                  final_proof_key, final_proof_checksum, final_proof_size_bytes, error,
+                  EXTRACT(EPOCH FROM now() - created_at)::float8 AS "age_seconds!",
+                  EXTRACT(EPOCH FROM finished_at - created_at)::float8 AS duration_seconds
+           FROM batches WHERE chain_id = $1 AND number = $2"#,
+        i64::from(id.chain_id),
+        i64::from(id.number)
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(StoreError::database("batch"))?;
+    let Some(row) = row else { return Ok(None) };
+    let bad = |what: &str| StoreError::Schema(format!("the row of {id} has a bad {what}"));
+    let narrow = |value: i32| u16::try_from(value).map_err(|_| bad("protocol version"));
+    Ok(Some(Batch {
+        id: batch_id(row.chain_id, row.number)?,
+        position: row.position,
+        status: row.status.parse().map_err(|_| bad("status"))?,
+        version: ProtocolVersion { minor: narrow(row.protocol_minor)?, patch: narrow(row.protocol_patch)? },
+        input: artifact(Some(row.input_key), Some(row.input_checksum), Some(row.input_size_bytes))?
+            .ok_or_else(|| bad("input"))?,
+        final_proof: artifact(row.final_proof_key, row.final_proof_checksum, row.final_proof_size_bytes)?,
+        error: row.error,
+        age_seconds: row.age_seconds,
+        duration_seconds: row.duration_seconds,
+    }))
+}

@@ -1,0 +1,185 @@
+//! Inserts batches.
+
+use crate::batches::chains::{arrange, is_in_order, lock_chain, take_start_tag};
+use crate::batches::find::find_batch;
+use crate::database::metrics::QueryTimer;
+use crate::database::store::JobStore;
+use crate::model::error::StoreError;
+use crate::model::ids::{GENERATOR, POSITION_MAX, generator_id, held_queue, queue, turn};
+use crate::model::rows::size;
+use proving_model::{ArtifactRef, BatchId, MemoryClass, ProtocolVersion, Stage};
+use sqlx::{Connection, PgConnection};
+
+/// A batch to be proven.
+#[derive(Debug, Clone)]
+pub struct NewBatch {
+    /// Chain and number.
+    pub id: BatchId,
+    /// The version to prove it under; must be known to the store.
+    pub version: ProtocolVersion,
+    /// Its witness input, already in the object store.
+    pub input: ArtifactRef,
+    /// Higher is sooner.
+    pub priority: i32,
+    /// When the final proof should be there, as the database reads it (RFC 3339, for example). Among batches of one priority
+    /// the earlier deadline is sooner, and one without comes last.
+    pub deadline: Option<String>,
+}
+
+impl NewBatch {
+    /// A batch of no particular priority and without a deadline.
+    #[must_use]
+    pub fn new(id: BatchId, version: ProtocolVersion, input: ArtifactRef) -> Self {
+        Self { id, version, input, priority: 0, deadline: None }
+    }
+}
+
+/// What inserting a batch did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InsertedBatch {
+    /// It is new, and queued.
+    New,
+    /// The same batch, with the same input, was there already; nothing was changed.
+    AlreadyThere,
+}
+
+impl JobStore {
+    /// Inserts a batch and its first job. Idempotent: the same batch with the same input is inserted once.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the batch is there with another input or version.
+    pub async fn insert_batch(&self, batch: &NewBatch) -> Result<InsertedBatch, StoreError> {
+        let _timer = QueryTimer::start("insert_batch");
+        let error = StoreError::database;
+        let inserted = self
+            .hot
+            .run("insert_batch", async |connection: &mut PgConnection| {
+                let mut transaction = connection.begin().await.map_err(error("insert_batch"))?;
+                let (chain_id, number) = (i64::from(batch.id.chain_id), i64::from(batch.id.number));
+                let chain = lock_chain(&mut transaction, batch.id.chain_id).await?;
+                // Looked up first: an insertion that fails or meets its batch would use up a position all the same.
+                if find_batch(&mut transaction, batch.id).await?.is_some() {
+                    return Ok(InsertedBatch::AlreadyThere);
+                }
+                check_new_batch(&mut transaction, batch).await?;
+                let start_tag = take_start_tag(&mut transaction, batch.id.chain_id, &chain).await?;
+                let position = sqlx::query_scalar!(
+                    "INSERT INTO batches (chain_id, number, protocol_minor, protocol_patch, priority,
+                                          input_key, input_checksum, input_size_bytes, start_tag, deadline)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::timestamptz)
+                     RETURNING position",
+                    chain_id,
+                    number,
+                    i32::from(batch.version.minor),
+                    i32::from(batch.version.patch),
+                    batch.priority,
+                    batch.input.key,
+                    batch.input.checksum.as_slice(),
+                    size(&batch.input),
+                    start_tag,
+                    batch.deadline
+                )
+                .fetch_one(&mut *transaction)
+                .await
+                .map_err(|e| match code(&e).as_deref() {
+                    Some(SEQUENCE_EXHAUSTED) => StoreError::Invalid(format!(
+                        "{} cannot be inserted: this database has given out all {POSITION_MAX} positions that its \
+                         batches can have; create another database for further batches",
+                        batch.id
+                    )),
+                    _ => error("insert_batch")(e),
+                })?;
+                // What is left of an earlier one of this number is collected with this one's, when this one is over.
+                sqlx::query!(
+                    "DELETE FROM deleted_batches WHERE chain_id = $1 AND number = $2",
+                    chain_id,
+                    number
+                )
+                .execute(&mut *transaction)
+                .await
+                .map_err(error("insert_batch"))?;
+                let queue = queue(batch.version, GENERATOR.stage, MemoryClass::Light);
+                sqlx::query!(
+                    "INSERT INTO prover_jobs (id, chain_id, batch_number, aggregation_round, stage,
+                         circuit_id, depth, sequence_number, memory_class, priority, start_tag,
+                         protocol_minor, protocol_patch,
+                         expected_cost_ms, status, dependencies_left, queued_at, deadline, queue, turn)
+                     VALUES ($1, $2, $3, $4, $5, 0, 0, 0, 'light', $6, $7, $8, $9, 0, 'queued', 0, now(),
+                             coalesce($10::text::timestamptz, 'infinity'), $11, $12)",
+                    generator_id(position)?,
+                    chain_id,
+                    number,
+                    GENERATOR.round.number(),
+                    GENERATOR.stage.as_str(),
+                    batch.priority,
+                    start_tag,
+                    i32::from(batch.version.minor),
+                    i32::from(batch.version.patch),
+                    batch.deadline,
+                    if chain.is_paused { held_queue(queue) } else { queue },
+                    turn(GENERATOR.round, 0)
+                )
+                .execute(&mut *transaction)
+                .await
+                .map_err(error("insert_batch"))?;
+                if !is_in_order(&mut transaction, batch.id, &chain).await? {
+                    arrange(&mut transaction, batch.id.chain_id).await?;
+                }
+                transaction.commit().await.map_err(error("insert_batch"))?;
+                Ok(InsertedBatch::New)
+            })
+            .await?;
+        if inserted == InsertedBatch::New {
+            self.waker.wake(Stage::WitnessGeneration);
+            return Ok(inserted);
+        }
+        let found = self.batch(batch.id).await?.ok_or(StoreError::NoSuchBatch(batch.id))?;
+        if found.input.checksum == batch.input.checksum && found.version == batch.version {
+            return Ok(inserted);
+        }
+        Err(StoreError::Conflict(format!(
+            "{} is there already, with another input or version; nothing was changed",
+            batch.id
+        )))
+    }
+}
+
+/// PostgreSQL's code for a sequence at its end.
+const SEQUENCE_EXHAUSTED: &str = "2200H";
+
+/// PostgreSQL's codes for a text that is no time, and for one that is out of range.
+const NO_TIME: [&str; 2] = ["22007", "22008"];
+
+fn code(error: &sqlx::Error) -> Option<String> {
+    Some(error.as_database_error()?.code()?.into_owned())
+}
+
+/// Refuses a batch whose deadline is no time or whose version is not known.
+async fn check_new_batch(connection: &mut PgConnection, batch: &NewBatch) -> Result<(), StoreError> {
+    let row = sqlx::query!(
+        r#"SELECT $1::text::timestamptz::text AS deadline,
+                  EXISTS (SELECT FROM protocol_versions WHERE minor = $2 AND patch = $3) AS "is_known!""#,
+        batch.deadline,
+        i32::from(batch.version.minor),
+        i32::from(batch.version.patch)
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(|e| match &e {
+        sqlx::Error::Database(cause) if code(&e).is_some_and(|code| NO_TIME.contains(&&*code)) => {
+            StoreError::Invalid(format!(
+                "the deadline {:?} is not a time, such as 2026-11-21T18:00:00Z: {}",
+                batch.deadline.as_deref().unwrap_or_default(),
+                cause.message()
+            ))
+        }
+        _ => StoreError::database("insert_batch")(e),
+    })?;
+    if row.is_known {
+        return Ok(());
+    }
+    Err(StoreError::Invalid(format!(
+        "protocol version {} is not known to the database: run `prover_cli insert-version`",
+        batch.version
+    )))
+}

@@ -1,0 +1,13 @@
+//! Connections, the schema, wake-ups, metrics: what every operation needs and what knows no job.
+
+pub(crate) mod connections;
+pub mod listen;
+pub mod metrics;
+pub mod notify;
+pub mod roles;
+pub mod schema;
+mod server;
+pub mod store;
+pub(crate) mod text;
+pub(crate) mod unreadable;
+pub mod url;

@@ -1,0 +1,223 @@
+//! The schema: where it lies, whose it is, and how it comes up to date.
+//!
+//! Everything of ours lies in a schema of its own, and every connection looks for names there and nowhere else. With PostgreSQL's own
+//! search path a function or operator that another role left in `public` runs as us, with our rights.
+
+use crate::database::metrics::QueryTimer;
+use crate::database::roles::RoleNames;
+use crate::database::store::JobStore;
+use crate::model::error::StoreError;
+use sqlx::PgConnection;
+
+/// The migrations, embedded from `migrations/` at the repository's root.
+pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
+
+/// Writing the migrations' books is the owner's business alone, whatever was granted on all tables.
+const PROTECT_BOOKS: &str = "DO $$
+DECLARE grantee text;
+BEGIN
+    FOR grantee IN
+        SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END
+        FROM pg_class c, aclexplode(c.relacl) a
+        WHERE c.oid = 'roundhouse._sqlx_migrations'::regclass AND a.grantee <> c.relowner AND a.privilege_type <> 'SELECT'
+    LOOP
+        EXECUTE format('REVOKE INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER ON roundhouse._sqlx_migrations FROM %s',
+                       grantee);
+    END LOOP;
+END $$";
+
+/// What the database says of our schema and of us.
+struct Found {
+    /// The schema's owner, where there is the schema; as SQL names it.
+    owner: Option<String>,
+    /// Whether we are that, or were made a member of it; a superuser's right to be anybody does not count.
+    is_ours: bool,
+    /// Whether we may use it.
+    is_usable: bool,
+    /// Something in it that belongs to another role.
+    foreign: Option<String>,
+    /// A role beside its owner that may create things in it.
+    creator: Option<String>,
+    /// Whether `public` has tables of ours, from before they had a schema of their own.
+    is_old: bool,
+    /// Who we are.
+    us: String,
+}
+
+impl JobStore {
+    /// Brings the schema up to date, and creates it where it is not yet. Several processes may do so at once. What is created belongs
+    /// to the schema's owner.
+    ///
+    /// # Errors
+    /// [`StoreError::Schema`] when the database holds a newer or another schema, or one that other roles have their hands in.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        self.reports
+            .run("migrate", async |connection: &mut PgConnection| {
+                let found = look(connection).await?;
+                found.check_hands()?;
+                if found.owner.is_none() && found.is_old {
+                    return Err(StoreError::Schema(
+                        "this database has tables of an earlier version in schema public: docs/database.md says how to move them \
+                         into schema roundhouse, or name a new database"
+                            .to_owned(),
+                    ));
+                }
+                let error = StoreError::database;
+                match &found.owner {
+                    None => {
+                        // Another process may do the same.
+                        sqlx::raw_sql("CREATE SCHEMA IF NOT EXISTS roundhouse").execute(&mut *connection).await.map_err(|e| {
+                            StoreError::Schema(format!(
+                                "{} cannot create schema roundhouse: {e}; let the database's owner run `prover database roles --apply`",
+                                found.us
+                            ))
+                        })?;
+                    }
+                    Some(owner) if !found.is_ours => {
+                        return Err(StoreError::Schema(format!(
+                            "schema roundhouse belongs to {owner}, of which {} is no member: migrate as one of its members, \
+                             or, where that role is yours, `GRANT {owner} TO {}`",
+                            found.us, found.us
+                        )));
+                    }
+                    Some(owner) => {
+                        // Quoted by the server.
+                        let statement = sqlx::AssertSqlSafe(format!("SET ROLE {owner}"));
+                        sqlx::raw_sql(statement).execute(&mut *connection).await.map_err(error("migrate: set role"))?;
+                    }
+                }
+                let migrated = MIGRATOR
+                    .run(&mut *connection)
+                    .await
+                    .map_err(|e| StoreError::Schema(format!("the database cannot be migrated: {e}")));
+                if migrated.is_ok() {
+                    sqlx::raw_sql(PROTECT_BOOKS).execute(&mut *connection).await.map_err(error("migrate: grants"))?;
+                }
+                sqlx::raw_sql("RESET ROLE").execute(&mut *connection).await.map_err(error("migrate: reset role"))?;
+                migrated
+            })
+            .await
+    }
+
+    /// Checks that the schema is exactly this program's, and that no other role than its owner has its hands in it.
+    ///
+    /// # Errors
+    /// [`StoreError::Schema`] says what is wrong, and what to do.
+    pub async fn check_schema(&self) -> Result<(), StoreError> {
+        let _timer = QueryTimer::start("check_schema");
+        let (found, state) = self
+            .reports
+            .run("check_schema", async |connection: &mut PgConnection| {
+                let state = look(connection).await?;
+                if state.owner.is_some() && !state.is_usable {
+                    return Ok((None, state));
+                }
+                let found: Result<Option<i64>, sqlx::Error> =
+                    sqlx::query_scalar("SELECT max(version) FROM roundhouse._sqlx_migrations WHERE success")
+                        .fetch_one(connection)
+                        .await;
+                match found {
+                    Ok(found) => Ok((found, state)),
+                    // 42P01, 3F000: the table or the schema does not exist.
+                    Err(sqlx::Error::Database(e))
+                        if matches!(e.code().as_deref(), Some("42P01" | "3F000")) =>
+                    {
+                        Ok((None, state))
+                    }
+                    Err(e) => Err(StoreError::database("check_schema")(e)),
+                }
+            })
+            .await?;
+        if state.owner.is_some() && !state.is_usable {
+            return Err(StoreError::Schema(format!(
+                "{} may not use schema roundhouse: grant it the role of a component or of a reader (`prover database roles`)",
+                state.us
+            )));
+        }
+        state.check_hands()?;
+        let ours = MIGRATOR.iter().map(|migration| migration.version).max();
+        match (found, ours) {
+            (found, ours) if found == ours => Ok(()),
+            (None, _) => Err(StoreError::Schema(
+                "the database has no schema yet: run `prover database migrate`".to_owned(),
+            )),
+            (Some(found), Some(ours)) if found > ours => Err(StoreError::Schema(format!(
+                "the database's schema ({found}) is newer than this program's ({ours}): update the program"
+            ))),
+            (Some(found), _) => Err(StoreError::Schema(format!(
+                "the database's schema ({found}) is older than this program's: run `prover database migrate`"
+            ))),
+        }
+    }
+
+    /// Creates the roles and the schema where they are not yet, and gives each role what it needs and no more. Once more changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Schema`] with the server's words: our role may not do this, or other roles have their hands in the schema.
+    pub async fn apply_roles(&self, names: &RoleNames) -> Result<(), StoreError> {
+        self.reports
+            .run("apply roles", async |connection: &mut PgConnection| {
+                // The names are plain words, by their type.
+                let sql = sqlx::AssertSqlSafe(names.sql());
+                let applied = sqlx::raw_sql(sql).execute(&mut *connection).await.map(drop);
+                if applied.is_err() {
+                    // The transaction that the statements began.
+                    sqlx::raw_sql("ROLLBACK").execute(connection).await.map_err(StoreError::database("apply roles"))?;
+                }
+                applied.map_err(|e| {
+                    StoreError::Schema(format!(
+                        "the roles cannot be applied: {e}; run this as the database's owner, with the right to create roles"
+                    ))
+                })
+            })
+            .await
+    }
+}
+
+impl Found {
+    /// Whoever owns a function in the schema, or may create one, runs code with the rights of all who use it.
+    fn check_hands(&self) -> Result<(), StoreError> {
+        let whose = match (&self.foreign, &self.creator) {
+            (Some(foreign), _) => {
+                format!("{foreign} in schema roundhouse does not belong to the schema's owner")
+            }
+            (None, Some(creator)) => format!("{creator} may create things in schema roundhouse"),
+            (None, None) => return Ok(()),
+        };
+        Err(StoreError::Schema(format!(
+            "{whose}: another role could run code as us; find out who did this, then drop it or revoke that, \
+             and run `prover database roles --apply`"
+        )))
+    }
+}
+
+async fn look(connection: &mut PgConnection) -> Result<Found, StoreError> {
+    sqlx::query_as!(
+        Found,
+        r#"WITH RECURSIVE ours AS (
+               SELECT oid FROM pg_roles WHERE rolname = current_user
+               UNION
+               SELECT m.roleid FROM pg_auth_members m JOIN ours o ON m.member = o.oid
+           ), n AS (SELECT * FROM pg_namespace WHERE nspname = 'roundhouse')
+           SELECT (SELECT nspowner::regrole::text FROM n) AS owner,
+                  coalesce((SELECT nspowner IN (SELECT oid FROM ours) FROM n), false) AS "is_ours!",
+                  coalesce((SELECT has_schema_privilege(n.oid, 'USAGE') FROM n), false) AS "is_usable!",
+                  (SELECT format('%s %s of role %s', t.kind, t.name, t.owner::regrole)
+                   FROM n, LATERAL (
+                       SELECT 'the table or index' AS kind, relname::text AS name, relowner AS owner
+                       FROM pg_class WHERE relnamespace = n.oid
+                       UNION ALL SELECT 'the function', proname::text, proowner FROM pg_proc WHERE pronamespace = n.oid
+                       UNION ALL SELECT 'the operator', oprname::text, oprowner FROM pg_operator WHERE oprnamespace = n.oid
+                       UNION ALL SELECT 'the type', typname::text, typowner FROM pg_type WHERE typnamespace = n.oid
+                   ) t WHERE t.owner <> n.nspowner LIMIT 1) AS "foreign",
+                  (SELECT CASE a.grantee WHEN 0 THEN 'everybody' ELSE 'role ' || a.grantee::regrole::text END
+                   FROM n, aclexplode(n.nspacl) a
+                   WHERE a.privilege_type = 'CREATE' AND a.grantee <> n.nspowner LIMIT 1) AS creator,
+                  EXISTS (SELECT FROM pg_class c WHERE c.relname = 'prover_jobs' AND c.relnamespace = to_regnamespace('public')
+                          AND c.relowner IN (SELECT oid FROM ours)) AS "is_old!",
+                  quote_ident(current_user) AS "us!""#
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(StoreError::database("look at the schema"))
+}

@@ -1,0 +1,63 @@
+//! The store itself: connections and what they share.
+
+use crate::database::connections::Connections;
+use crate::database::metrics::QueryTimer;
+use crate::database::notify::Waker;
+use crate::database::url::DatabaseUrl;
+use crate::model::completion::Completion;
+use crate::model::error::StoreError;
+use crate::model::learned::Knowledge;
+use crate::model::retry_policy::RetryPolicy;
+use sqlx::PgConnection;
+use tokio::sync::mpsc;
+
+/// The job store. Clones share one pool.
+#[derive(Debug, Clone)]
+pub struct JobStore {
+    pub(crate) url: DatabaseUrl,
+    /// Short statements along indexes, durable.
+    pub(crate) hot: Connections,
+    /// The same, for what a crash of the server may forget.
+    pub(crate) relaxed: Connections,
+    /// Everything else, planned as the server sees fit.
+    pub(crate) reports: Connections,
+    /// To the task that commits completions, many to a transaction.
+    pub(crate) completions: mpsc::Sender<Completion>,
+    pub(crate) knowledge: Knowledge,
+    pub(crate) policy: RetryPolicy,
+    pub(crate) waker: Waker,
+}
+
+impl JobStore {
+    /// The same store with other retry budgets.
+    #[must_use]
+    pub fn with_retry_policy(mut self, policy: RetryPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Asks the database for a sign of life.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        let _timer = QueryTimer::start("ping");
+        self.reports
+            .run("ping", async |connection: &mut PgConnection| {
+                sqlx::query("SELECT 1")
+                    .execute(connection)
+                    .await
+                    .map(drop)
+                    .map_err(StoreError::database("ping"))
+            })
+            .await
+    }
+
+    /// Closes all connections.
+    pub async fn close(&self) {
+        self.waker.flush().await;
+        self.hot.close().await;
+        self.relaxed.close().await;
+        self.reports.close().await;
+    }
+}

@@ -1,0 +1,91 @@
+//! Puts back the jobs of workers whose lease expired.
+
+use crate::batches::progress::fail_batch;
+use crate::database::metrics::{QueryTimer, STORE_METRICS};
+use crate::database::store::JobStore;
+use crate::database::unreadable::readable;
+use crate::model::error::StoreError;
+use crate::model::rows::batch_id;
+use proving_model::{BatchId, JobStatus, Stage};
+use sqlx::{Connection, PgConnection};
+
+/// Jobs that one transaction of the rescue duty takes on; more come in the next.
+const RESCUE_BATCH: i64 = 500;
+
+/// A job that was put back.
+#[derive(Debug, Clone)]
+pub struct Rescued {
+    /// The job.
+    pub job_id: i64,
+    /// Its batch.
+    pub batch: BatchId,
+    /// Its new state: queued, or failed when it has killed too many workers.
+    pub status: JobStatus,
+    /// How many workers died with it so far.
+    pub worker_deaths: i32,
+}
+
+impl JobStore {
+    /// Puts jobs back whose worker's lease expired: it hung, or was cut off, or was seen to die. Safe to run anywhere, any
+    /// number of times: rows that another is rescuing are skipped. Looks at what is, not at what happened: a pick that
+    /// commits after its worker was given up is found by the next.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn rescue_expired(&self) -> Result<Vec<Rescued>, StoreError> {
+        let _timer = QueryTimer::start("rescue_expired");
+        let error = StoreError::database;
+        self.hot.run("rescue_expired", async |connection: &mut PgConnection| {
+        let mut transaction = connection.begin().await.map_err(error("rescue_expired"))?;
+        let rows = sqlx::query!(
+            r#"WITH expired AS (
+                   SELECT j.id, j.attempts, j.worker_id, j.lease_token, j.started_at
+                   FROM workers w JOIN prover_jobs j ON j.worker_id = w.id AND j.status = 'in_progress'
+                   WHERE w.stopped_at IS NULL AND w.expires_at < now()
+                   ORDER BY j.id LIMIT $1 FOR UPDATE OF j SKIP LOCKED
+               ), attempted AS (
+                   INSERT INTO job_attempts
+                       (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome, error)
+                   SELECT id, attempts, worker_id, lease_token, started_at, now(), 'worker_died',
+                          'the worker died, hung, or was cut off'
+                   FROM expired
+               )
+               UPDATE prover_jobs j SET
+                   status = CASE WHEN worker_deaths + 1 >= $2 THEN 'failed' ELSE 'queued' END,
+                   worker_deaths = worker_deaths + 1, queued_at = now(), progress = 0,
+                   error = CASE WHEN worker_deaths + 1 >= $2
+                                THEN 'quarantined: ' || (worker_deaths + 1) || ' workers died while they held it'
+                                ELSE 'its worker died, hung, or was cut off' END,
+                   worker_id = NULL, lease_token = NULL
+               FROM expired e WHERE j.id = e.id
+               RETURNING j.id, j.chain_id, j.batch_number, j.status, j.worker_deaths, j.stage, j.error"#,
+            RESCUE_BATCH,
+            self.policy.worker_deaths_max
+        )
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(error("rescue_expired"))?;
+        let mut rescued = Vec::with_capacity(rows.len());
+        let mut stages = Vec::new();
+        let rows = readable("rescue_expired", rows, |row| {
+            let batch = batch_id(row.chain_id, row.batch_number)?;
+            let status = row.status.parse().map_err(|e| StoreError::Schema(format!("{e}")))?;
+            stages.extend(row.stage.parse::<Stage>().ok());
+            let job = Rescued { job_id: row.id, batch, status, worker_deaths: row.worker_deaths };
+            Ok((job, row.error.unwrap_or_default()))
+        });
+        for (job, error) in rows {
+            if job.status == JobStatus::Failed {
+                fail_batch(&mut transaction, job.batch, &format!("job {}: {error}", job.job_id)).await?;
+            }
+            rescued.push(job);
+        }
+        transaction.commit().await.map_err(error("rescue_expired"))?;
+        STORE_METRICS.leases_expired.inc_by(rescued.len() as u64);
+        stages.sort_unstable();
+        stages.dedup();
+        stages.into_iter().for_each(|stage| self.waker.wake(stage));
+        Ok(rescued)
+        }).await
+    }
+}

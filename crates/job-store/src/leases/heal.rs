@@ -1,0 +1,161 @@
+//! Heals lost artifacts: whoever made them makes them again.
+
+use crate::database::connections::Transaction;
+use crate::database::metrics::{QueryTimer, STORE_METRICS};
+use crate::database::store::JobStore;
+use crate::database::text::stored;
+use crate::leases::attempts::record_attempt;
+use crate::model::error::StoreError;
+use crate::model::ids::{generator_id, position_of};
+use crate::model::rows::LeasedJob;
+use proving_model::Stage;
+use sqlx::{Connection, PgConnection};
+
+impl JobStore {
+    /// Heals a job whose input artifacts are missing or corrupt: those that made them are queued again, and the job waits
+    /// for them, at no cost in attempts. Returns how many jobs run again.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] when nobody made the artifact (a batch's witness input) or it was lost too often: fail the
+    /// job then. [`StoreError::LeaseLost`] as everywhere.
+    pub async fn lose_inputs(
+        &self,
+        job: &LeasedJob,
+        lost_keys: &[String],
+        reason: &str,
+    ) -> Result<usize, StoreError> {
+        let _timer = QueryTimer::start("lose_inputs");
+        let error = StoreError::database;
+        let reason = &*stored(reason);
+        self.hot
+            .run("lose_inputs", async |connection: &mut PgConnection| {
+                let mut transaction = connection.begin().await.map_err(error("lose_inputs"))?;
+                let is_own_input = job.input.as_ref().is_some_and(|input| lost_keys.contains(&input.key));
+                // The producers first: a job's row is always locked before its successor's, here as in `complete`.
+                let producers = if is_own_input {
+                    self.requeue_generator(&mut transaction, job, reason).await?
+                } else {
+                    self.requeue_producers(&mut transaction, job, lost_keys, reason).await?
+                };
+                if producers == 0 {
+                    let is_held = sqlx::query_scalar!(
+                        r#"SELECT EXISTS (
+                               SELECT FROM prover_jobs WHERE id = $1 AND lease_token = $2) AS "is_held!""#,
+                        job.id,
+                        job.token
+                    )
+                    .fetch_one(&mut *transaction)
+                    .await
+                    .map_err(error("lose_inputs"))?;
+                    if !is_held {
+                        return Err(StoreError::LeaseLost { job_id: job.id });
+                    }
+                    return Err(StoreError::Invalid(format!(
+                        "no job can make the lost artifacts {} again: {reason}",
+                        lost_keys.join(", ")
+                    )));
+                }
+                let changed = sqlx::query!(
+                    "UPDATE prover_jobs SET status = 'waiting_for_proofs', dependencies_left = $3,
+                         error = $4,
+                         worker_id = NULL, lease_token = NULL, progress = 0,
+                         input_key = CASE WHEN $5 THEN NULL ELSE input_key END,
+                         input_checksum = CASE WHEN $5 THEN NULL ELSE input_checksum END,
+                         input_size_bytes = CASE WHEN $5 THEN NULL ELSE input_size_bytes END
+                     WHERE id = $1 AND lease_token = $2",
+                    job.id,
+                    job.token,
+                    i32::try_from(producers).unwrap_or(i32::MAX),
+                    reason,
+                    is_own_input
+                )
+                .execute(&mut *transaction)
+                .await
+                .map_err(error("lose_inputs"))?
+                .rows_affected();
+                if changed != 1 {
+                    return Err(StoreError::LeaseLost { job_id: job.id });
+                }
+                record_attempt(&mut transaction, job, "input_lost", Some(reason)).await?;
+                transaction.commit().await.map_err(error("lose_inputs"))?;
+                STORE_METRICS.inputs_lost.inc();
+                Stage::ALL.iter().for_each(|stage| self.waker.wake(*stage));
+                Ok(producers)
+            })
+            .await
+    }
+
+    /// Queues the jobs again whose outputs were lost.
+    async fn requeue_producers(
+        &self,
+        transaction: &mut Transaction<'_>,
+        job: &LeasedJob,
+        lost_keys: &[String],
+        reason: &str,
+    ) -> Result<usize, StoreError> {
+        let requeued = sqlx::query!(
+            "WITH lost AS (
+                 SELECT * FROM prover_jobs
+                 WHERE id = ANY((SELECT predecessor_ids FROM prover_jobs WHERE id = $1)::int8[])
+                   AND output_key = ANY($2) AND status = 'successful' AND regenerations < $4
+                 ORDER BY id FOR UPDATE
+             ), booked AS (
+                 INSERT INTO job_attempts
+                     (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome,
+                      peak_memory_bytes)
+                 SELECT id, attempts, completed_by, completed_token, started_at, finished_at, 'successful',
+                        measured_memory_bytes
+                 FROM lost
+             )
+             UPDATE prover_jobs j SET status = 'queued', queued_at = now(), not_before = now(),
+                 finished_at = NULL, progress = 0, regenerations = j.regenerations + 1, error = $3,
+                 completed_by = NULL, completed_token = NULL, measured_memory_bytes = NULL,
+                 output_key = NULL, output_checksum = NULL, output_size_bytes = NULL
+             FROM lost WHERE j.id = lost.id",
+            job.id,
+            lost_keys,
+            reason,
+            self.policy.regenerations_max
+        )
+        .execute(&mut **transaction)
+        .await
+        .map_err(StoreError::database("lose_inputs: requeue producers"))?;
+        Ok(usize::try_from(requeued.rows_affected()).unwrap_or(usize::MAX))
+    }
+
+    /// Queues the batch's witness generator again, which wrote the circuit that was lost. One that still runs, or
+    /// waits to, will find the gap when it completes.
+    async fn requeue_generator(
+        &self,
+        transaction: &mut Transaction<'_>,
+        job: &LeasedJob,
+        reason: &str,
+    ) -> Result<usize, StoreError> {
+        let row = sqlx::query!(
+            "WITH generator AS (
+                 SELECT * FROM prover_jobs
+                 WHERE id = $1 AND regenerations < $3 AND status IN ('successful', 'queued', 'in_progress')
+                 FOR UPDATE
+             ), booked AS (
+                 INSERT INTO job_attempts
+                     (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome,
+                      peak_memory_bytes)
+                 SELECT id, attempts, completed_by, completed_token, started_at, finished_at, 'successful',
+                        measured_memory_bytes
+                 FROM generator WHERE status = 'successful'
+             )
+             UPDATE prover_jobs j SET
+                 status = CASE WHEN j.status = 'successful' THEN 'queued' ELSE j.status END,
+                 queued_at = now(), finished_at = NULL, regenerations = j.regenerations + 1, error = $2,
+                 completed_by = NULL, completed_token = NULL, measured_memory_bytes = NULL
+             FROM generator WHERE j.id = generator.id",
+            generator_id(position_of(job.id))?,
+            reason,
+            self.policy.regenerations_max
+        )
+        .execute(&mut **transaction)
+        .await
+        .map_err(StoreError::database("lose_inputs: requeue generator"))?;
+        Ok(usize::try_from(row.rows_affected()).unwrap_or(usize::MAX))
+    }
+}

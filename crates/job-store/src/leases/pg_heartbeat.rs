@@ -1,0 +1,180 @@
+//! The heartbeat's connection to PostgreSQL, which is also the worker's sign of life.
+
+use crate::database::metrics::QueryTimer;
+use crate::database::notify::Waker;
+use crate::leases::heartbeat::{LeaseName, Prolonged, Pulse};
+use crate::leases::workers::{NewWorker, register};
+use crate::model::error::StoreError;
+use async_trait::async_trait;
+use proving_model::Stage;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, PgConnection};
+use std::{collections::BTreeSet, time::Duration};
+use uuid::Uuid;
+
+/// How many random keys are tried before something must be wrong: one in 2^64 is taken by chance.
+const KEYS_TRIED: u32 = 3;
+
+/// The pulse of a process on the database: a connection of its own, which is also its sign of life.
+pub(crate) struct Connected {
+    pub(crate) options: PgConnectOptions,
+    pub(crate) connection: Option<PgConnection>,
+    pub(crate) worker: Uuid,
+    pub(crate) duration: Duration,
+    pub(crate) waker: Waker,
+}
+
+impl Connected {
+    pub(crate) async fn start(
+        options: PgConnectOptions,
+        worker: &NewWorker,
+        duration: Duration,
+        waker: Waker,
+    ) -> Result<Self, StoreError> {
+        let mut connection = options.connect().await.map_err(StoreError::database("heartbeat: connect"))?;
+        let worker = register(&mut connection, worker, duration).await?;
+        let mut pulse = Self { options, connection: None, worker, duration, waker };
+        pulse.show_life(&mut connection).await?;
+        pulse.connection = Some(connection);
+        Ok(pulse)
+    }
+
+    /// Takes a lock that nobody can have foreseen, and writes down which one, and who holds it. The one of an earlier connection
+    /// goes when the server notices that one's end.
+    async fn show_life(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
+        for _ in 0..KEYS_TRIED {
+            let (lock_key, watch_key) = (random_key(), random_key());
+            let is_taken = sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock($1) AS "is_taken!""#, lock_key)
+                .fetch_one(&mut *connection)
+                .await
+                .map_err(StoreError::database("heartbeat: lock"))?;
+            if !is_taken {
+                tracing::warn!(
+                    "another session holds this worker's lock, which nobody can know yet: trying another"
+                );
+                continue;
+            }
+            return sqlx::query!(
+                "INSERT INTO signs_of_life (worker_id, lock_key, watch_key, backend_pid, backend_started_at)
+                 SELECT w.id, $2, $3, a.pid, a.backend_start
+                 FROM workers w, pg_stat_get_activity(pg_backend_pid()) a
+                 WHERE w.id = $1
+                 ON CONFLICT (worker_id) DO UPDATE SET lock_key = EXCLUDED.lock_key, watch_key = EXCLUDED.watch_key,
+                     backend_pid = EXCLUDED.backend_pid, backend_started_at = EXCLUDED.backend_started_at",
+                self.worker,
+                lock_key,
+                watch_key
+            )
+            .execute(connection)
+            .await
+            .map(drop)
+            .map_err(StoreError::database("heartbeat: sign of life"));
+        }
+        Err(StoreError::Invalid(format!(
+            "other sessions hold {KEYS_TRIED} random advisory locks that this worker asked for: somebody takes all locks of \
+             this database; find them in pg_locks and revoke their CONNECT (`prover database roles`)"
+        )))
+    }
+
+    /// The connection, out of its place: what fails, or is given up half way, takes it along.
+    async fn take(&mut self) -> Result<PgConnection, StoreError> {
+        if let Some(connection) = self.connection.take() {
+            return Ok(connection);
+        }
+        let connected = self.options.connect().await;
+        let mut fresh = connected.map_err(StoreError::database("heartbeat: connect"))?;
+        self.show_life(&mut fresh).await?;
+        Ok(fresh)
+    }
+}
+
+/// 64 bits of the operating system's randomness: of a UUID's two halves one has its version and the other its variant, at other places.
+fn random_key() -> i64 {
+    let (high, low) = Uuid::new_v4().as_u64_pair();
+    (high ^ low).cast_signed()
+}
+
+#[async_trait]
+impl Pulse for Connected {
+    async fn prolong(&mut self) -> Result<Prolonged, StoreError> {
+        let _timer = QueryTimer::start("heartbeat");
+        let error = StoreError::database;
+        let mut connection = self.take().await?;
+        let drain_asked = sqlx::query_scalar!(
+            r#"UPDATE workers SET heartbeat_at = now(), expires_at = now() + make_interval(secs => $2),
+                   stopped_at = NULL
+               WHERE id = $1
+               RETURNING drain_asked_at IS NOT NULL AS "drain_asked!""#,
+            self.worker,
+            self.duration.as_secs_f64()
+        )
+        .fetch_optional(&mut connection)
+        .await
+        .map_err(error("heartbeat"))?;
+        let leased = sqlx::query!(
+            r#"SELECT id, lease_token AS "token!" FROM prover_jobs
+               WHERE worker_id = $1 AND status = 'in_progress'"#,
+            self.worker
+        )
+        .fetch_all(&mut connection)
+        .await
+        .map_err(error("heartbeat: look at the leases"))?;
+        self.connection = Some(connection);
+        let leases = leased.into_iter().map(|row| (row.id, row.token)).collect();
+        Ok(Prolonged { leases, drain_asked: drain_asked.unwrap_or_default() })
+    }
+
+    async fn tell_progress(&mut self, progress: &[(LeaseName, f32)]) -> Result<(), StoreError> {
+        let mut connection = self.take().await?;
+        let (ids, tokens): (Vec<i64>, Vec<Uuid>) = progress.iter().map(|(name, _)| *name).unzip();
+        let fractions: Vec<f32> = progress.iter().map(|(_, fraction)| *fraction).collect();
+        sqlx::query!(
+            "UPDATE prover_jobs j SET progress = h.progress
+             FROM UNNEST($1::int8[], $2::uuid[], $3::float4[]) AS h (id, token, progress)
+             WHERE j.id = h.id AND j.lease_token = h.token",
+            &ids,
+            &tokens,
+            &fractions
+        )
+        .execute(&mut connection)
+        .await
+        .map_err(StoreError::database("heartbeat: progress"))?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    async fn hand_back(&mut self, strays: &[LeaseName]) -> Result<(), StoreError> {
+        let mut connection = self.take().await?;
+        let (ids, tokens): (Vec<i64>, Vec<Uuid>) = strays.iter().copied().unzip();
+        let stages = sqlx::query_scalar!(
+            r#"WITH strays AS (
+                   SELECT j.id, j.attempts, j.worker_id, j.lease_token, j.started_at
+                   FROM UNNEST($1::int8[], $2::uuid[]) AS s (id, token)
+                   JOIN prover_jobs j ON j.id = s.id AND j.lease_token = s.token
+                   -- One that is locked is being ended by a connection that nobody hears of any more.
+                   ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
+               ), attempted AS (
+                   INSERT INTO job_attempts
+                       (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome, error)
+                   SELECT id, attempts, worker_id, lease_token, started_at, now(), 'released',
+                          'the worker never heard that it had the job, or could not write its end'
+                   FROM strays
+               )
+               UPDATE prover_jobs j SET status = 'queued', queued_at = now(), progress = 0,
+                   not_before = now(),
+                   worker_id = NULL, lease_token = NULL
+               FROM strays s WHERE j.id = s.id
+               RETURNING j.stage"#,
+            &ids,
+            &tokens
+        )
+        .fetch_all(&mut connection)
+        .await
+        .map_err(StoreError::database("heartbeat: hand back strays"))?;
+        self.connection = Some(connection);
+        tracing::warn!(jobs = stages.len(), "leases that nobody knew of were handed back");
+        let stages: BTreeSet<Stage> = stages.iter().filter_map(|stage| stage.parse().ok()).collect();
+        stages.into_iter().for_each(|stage| self.waker.wake(stage));
+        Ok(())
+    }
+}

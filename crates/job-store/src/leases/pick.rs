@@ -1,0 +1,302 @@
+//! Picking: the one statement that hands out leases.
+
+use crate::batches::progress::begin_batches;
+use crate::database::metrics::QueryTimer;
+use crate::database::store::JobStore;
+use crate::database::text::stored;
+use crate::database::unreadable::skipped;
+use crate::model::error::StoreError;
+use crate::model::ids::{GENERATOR, job_key, memory_class, queue};
+use crate::model::rows::{LeasedJob, Predecessor, artifact, batch_id};
+use proving_model::{AggregationRound, BatchId, MemoryClass, ProtocolVersion, Stage};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+/// Which jobs a runner takes.
+#[derive(Debug, Clone)]
+pub struct PickFilter {
+    /// The stage.
+    pub stage: Stage,
+    /// The rounds.
+    pub rounds: Vec<AggregationRound>,
+    /// The memory classes, at most two, in order of preference: a heavy runner names heavy first, a light one light alone.
+    pub memory_classes: Vec<MemoryClass>,
+    /// The version.
+    pub version: ProtocolVersion,
+}
+
+/// What a pick may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// What is free now, in bytes: a job that expects more is not leased, and nothing behind it in the queue either.
+    pub free: i64,
+    /// What there is in all, in bytes: a job that expects more is for others.
+    pub total: i64,
+    /// Whether it may be a suspect ([`LeasedJob::is_suspect`]).
+    pub suspects: bool,
+}
+
+/// So many deaths of its workers make a job a suspect.
+pub(crate) const SUSPECT_DEATHS: i32 = 2;
+
+impl Room {
+    /// No limit.
+    pub const UNLIMITED: Self = Self { free: i64::MAX, total: i64::MAX, suspects: true };
+
+    /// Only jobs with fewer deaths are taken.
+    fn deaths_limit(self) -> i32 {
+        if self.suspects { i32::MAX } else { SUSPECT_DEATHS }
+    }
+}
+
+impl JobStore {
+    /// Leases up to `want` jobs to this worker. Order: priority, deadline, batch, the round nearest to the final proof, the
+    /// longest circuit; a preferred memory class goes before all that. A worker whose own lease has expired, or that is to drain, gets
+    /// none, and nobody is given what is paused.
+    ///
+    /// The claim does not wait for the disk: one that a crash of the server forgets is picked again, and the token of the
+    /// first fits no row then.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn pick(
+        &self,
+        filter: &PickFilter,
+        want: usize,
+        worker: Uuid,
+    ) -> Result<Vec<LeasedJob>, StoreError> {
+        self.pick_into(filter, want, worker, Room::UNLIMITED).await
+    }
+
+    /// As [`JobStore::pick`], for a worker with a memory budget. Where the next job does not fit what is free, nothing is leased:
+    /// what is behind it must not overtake it for ever. [`JobStore::next_peak_memory`] says what it waits for.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn pick_into(
+        &self,
+        filter: &PickFilter,
+        want: usize,
+        worker: Uuid,
+        room: Room,
+    ) -> Result<Vec<LeasedJob>, StoreError> {
+        loop {
+            let (jobs, unreadable) = self.pick_readable(filter, want, worker, room).await?;
+            // Behind rows that make no sense there may be others.
+            if !jobs.is_empty() || unreadable == 0 {
+                return Ok(jobs);
+            }
+        }
+    }
+
+    /// Leases jobs and gives up those whose rows make no sense; returns the others, and how many were given up.
+    async fn pick_readable(
+        &self,
+        filter: &PickFilter,
+        want: usize,
+        worker: Uuid,
+        room: Room,
+    ) -> Result<(Vec<LeasedJob>, usize), StoreError> {
+        let _timer = QueryTimer::start("pick");
+        let rounds: Vec<i16> = filter.rounds.iter().map(|round| round.number()).collect();
+        // Fresh and random, one for all jobs of this pick: a lease is named by its job and its token.
+        let token = Uuid::new_v4();
+        let mut queues =
+            filter.memory_classes.iter().map(|class| queue(filter.version, filter.stage, *class));
+        let mut rows = self
+            .relaxed
+            .run("pick", async |connection: &mut PgConnection| {
+                sqlx::query!(
+                    // `= ANY(ARRAY(…))` and not a join: a join flips to a hash join and a sequential scan at some sizes. The second
+                    // branch runs only as far as the first leaves room.
+                    r#"UPDATE prover_jobs SET
+                           status = 'in_progress', worker_id = $1, lease_token = $6,
+                           attempts = attempts + 1, started_at = now(), progress = 0
+                       WHERE id = ANY(ARRAY(
+                           SELECT id FROM (
+                               SELECT id FROM prover_jobs
+                               WHERE status = 'queued' AND queue = $2 AND aggregation_round = ANY($4)
+                                 AND not_before <= now() AND peak_memory_bytes <= $7 AND worker_deaths < $9
+                               ORDER BY priority DESC, deadline, start_tag, turn, id
+                               LIMIT $5 FOR UPDATE SKIP LOCKED) AS preferred
+                           UNION ALL
+                           SELECT id FROM (
+                               SELECT id FROM prover_jobs
+                               WHERE status = 'queued' AND queue = $3 AND aggregation_round = ANY($4)
+                                 AND not_before <= now() AND peak_memory_bytes <= $7 AND worker_deaths < $9
+                               ORDER BY priority DESC, deadline, start_tag, turn, id
+                               LIMIT $5 FOR UPDATE SKIP LOCKED) AS others
+                           LIMIT $5))
+                         AND peak_memory_bytes <= $8
+                         AND (SELECT expires_at > now() AND drain_asked_at IS NULL AND NOT EXISTS (
+                                  SELECT FROM paused_stages WHERE stage = $10)
+                              FROM workers WHERE id = $1)
+                       RETURNING id, chain_id, batch_number, attempts AS attempt,
+                           input_key, input_checksum, input_size_bytes, queue, priority,
+                           date_part('epoch', deadline) AS "deadline!", start_tag, turn,
+                           peak_memory_bytes, worker_deaths"#,
+                    worker,
+                    queues.next(),
+                    queues.next(),
+                    &rounds,
+                    i64::try_from(want).unwrap_or(i64::MAX),
+                    token,
+                    room.total,
+                    room.free,
+                    room.deaths_limit(),
+                    filter.stage.as_str() as _
+                )
+                .fetch_all(connection)
+                .await
+                .map_err(StoreError::database("pick"))
+            })
+            .await?;
+        // RETURNING promises no order.
+        let preferred =
+            filter.memory_classes.first().map(|class| queue(filter.version, filter.stage, *class));
+        rows.sort_by(|a, b| {
+            (Some(a.queue) != preferred)
+                .cmp(&(Some(b.queue) != preferred))
+                .then(b.priority.cmp(&a.priority))
+                .then(a.deadline.total_cmp(&b.deadline))
+                .then((a.start_tag, a.turn, a.id).cmp(&(b.start_tag, b.turn, b.id)))
+        });
+        let mut unreadable = Vec::new();
+        let mut jobs = Vec::with_capacity(rows.len());
+        for row in rows {
+            let read = || {
+                Ok(LeasedJob {
+                    id: row.id,
+                    batch: batch_id(row.chain_id, row.batch_number)?,
+                    key: job_key(row.id)?,
+                    memory_class: memory_class(row.queue),
+                    version: filter.version,
+                    worker,
+                    token,
+                    attempt: row.attempt,
+                    peak_memory_bytes: row.peak_memory_bytes,
+                    is_suspect: row.worker_deaths >= SUSPECT_DEATHS,
+                    input: artifact(row.input_key, row.input_checksum, row.input_size_bytes)?,
+                })
+            };
+            match read() {
+                Ok(job) => jobs.push(job),
+                Err(e) => unreadable.push((row.id, e)),
+            }
+        }
+        for (id, reason) in &unreadable {
+            skipped("pick", reason);
+            self.fail_unreadable(*id, token, reason).await?;
+        }
+        // A batch's first job is that of its witness generator.
+        let begun: Vec<BatchId> =
+            jobs.iter().filter(|job| job.key == GENERATOR).map(|job| job.batch).collect();
+        if !begun.is_empty()
+            && let Err(e) = self.begin_batches(&begun).await
+        {
+            tracing::warn!(
+                "the batches of leased jobs are not marked as begun, their generators' ends will do that: {e}"
+            );
+        }
+        Ok((jobs, unreadable.len()))
+    }
+
+    /// Fails a leased job whose row makes no sense. Handed back, it would be picked again and again.
+    async fn fail_unreadable(&self, id: i64, token: Uuid, reason: &StoreError) -> Result<(), StoreError> {
+        let text = format!("the job's row cannot be read: {reason}");
+        let text = stored(&text);
+        self.hot
+            .run("pick: unreadable", async |connection: &mut PgConnection| {
+                sqlx::query!(
+                    "UPDATE prover_jobs SET status = 'failed', error = $3, finished_at = now(),
+                         worker_id = NULL, lease_token = NULL
+                     WHERE id = $1 AND lease_token = $2",
+                    id,
+                    token,
+                    &*text
+                )
+                .execute(connection)
+                .await
+                .map_err(StoreError::database("pick: unreadable"))
+            })
+            .await?;
+        Ok(())
+    }
+
+    async fn begin_batches(&self, batches: &[BatchId]) -> Result<(), StoreError> {
+        self.relaxed
+            .run("pick: begin batches", async |connection: &mut PgConnection| {
+                begin_batches(connection, batches).await
+            })
+            .await
+    }
+
+    /// The expected peak of the job that a pick would lease next, in bytes; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn next_peak_memory(&self, filter: &PickFilter, room: Room) -> Result<Option<i64>, StoreError> {
+        let _timer = QueryTimer::start("next_peak_memory");
+        let rounds: Vec<i16> = filter.rounds.iter().map(|round| round.number()).collect();
+        for class in &filter.memory_classes {
+            let next = self
+                .relaxed
+                .run("next_peak_memory", async |connection: &mut PgConnection| {
+                    sqlx::query_scalar!(
+                        r#"SELECT peak_memory_bytes AS "peak!" FROM prover_jobs
+                           WHERE status = 'queued' AND queue = $1 AND aggregation_round = ANY($2)
+                             AND not_before <= now() AND peak_memory_bytes <= $3 AND worker_deaths < $4
+                             AND NOT EXISTS (SELECT FROM paused_stages WHERE stage = $5)
+                           ORDER BY priority DESC, deadline, start_tag, turn, id
+                           LIMIT 1"#,
+                        queue(filter.version, filter.stage, *class),
+                        &rounds,
+                        room.total,
+                        room.deaths_limit(),
+                        filter.stage.as_str() as _
+                    )
+                    .fetch_optional(connection)
+                    .await
+                    .map_err(StoreError::database("next_peak_memory"))
+                })
+                .await?;
+            if next.is_some() {
+                return Ok(next);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The outputs that a job consumes, in order. Fewer than the tree says means that the store was tampered with.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn predecessors(&self, job: &LeasedJob) -> Result<Vec<Predecessor>, StoreError> {
+        let _timer = QueryTimer::start("predecessors");
+        let rows = self
+            .hot
+            .run("predecessors", async |connection: &mut PgConnection| {
+                sqlx::query!(
+                    r#"SELECT j.id, j.output_key, j.output_checksum, j.output_size_bytes
+                       FROM UNNEST((SELECT predecessor_ids FROM prover_jobs WHERE id = $1)::int8[])
+                                WITH ORDINALITY AS p (id, place)
+                       JOIN prover_jobs j ON j.id = p.id
+                       WHERE j.status = 'successful'
+                       ORDER BY p.place"#,
+                    job.id
+                )
+                .fetch_all(connection)
+                .await
+                .map_err(StoreError::database("predecessors"))
+            })
+            .await?;
+        rows.into_iter()
+            .map(|row| {
+                let key = job_key(row.id)?;
+                let output = artifact(row.output_key, row.output_checksum, row.output_size_bytes)?
+                    .ok_or_else(|| StoreError::Schema(format!("the successful job {key} names no output")))?;
+                Ok(Predecessor { key, output })
+            })
+            .collect()
+    }
+}

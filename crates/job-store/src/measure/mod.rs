@@ -1,0 +1,4 @@
+//! What benchmarks measure on and against.
+
+pub mod ballast;
+pub mod baseline;

@@ -1,0 +1,179 @@
+//! Restart: a batch from a round on, as if nothing of that round and of those after it had been made.
+
+use crate::batches::chains::{arrange, lock_chain};
+use crate::database::metrics::QueryTimer;
+use crate::database::store::JobStore;
+use crate::model::error::StoreError;
+use crate::model::ids::{generator_id, ids_of_batch};
+use crate::operator::mode::{Mode, end};
+use proving_model::{AggregationRound, BatchId, BatchStatus, JobStatus, Stage};
+use schemars::JsonSchema;
+use serde::Serialize;
+use sqlx::{Connection, PgConnection};
+
+/// What a restart changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Restarted {
+    /// Jobs that were successful or failed, and are to run again.
+    pub jobs_again: usize,
+    /// Jobs that ran, and are told to stop.
+    pub jobs_stopped: usize,
+}
+
+impl JobStore {
+    /// Makes the jobs of this round, and of all after it, run again, with new budgets: outputs are forgotten, attempts stay in the
+    /// books, and what runs is told to stop. From the basic circuits on, the circuits themselves are made again too. A batch that was
+    /// proven is open again, and its jobs come back from the archive.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSuchBatch`]; [`StoreError::Invalid`] for one that was cancelled, or whose jobs are deleted;
+    /// [`StoreError::Database`].
+    pub async fn restart_batch(
+        &self,
+        id: BatchId,
+        from: AggregationRound,
+        mode: Mode,
+    ) -> Result<Restarted, StoreError> {
+        let _timer = QueryTimer::start("restart_batch");
+        let error = StoreError::database;
+        let found = self.batch(id).await?.ok_or(StoreError::NoSuchBatch(id))?;
+        let (first, past) = ids_of_batch(found.position);
+        let generator = generator_id(found.position)?;
+        let restarted = self
+            .reports
+            .run("restart_batch", async |connection: &mut PgConnection| {
+                let mut transaction = connection.begin().await.map_err(error("restart_batch"))?;
+                let chain = lock_chain(&mut transaction, id.chain_id).await?;
+                let batch = sqlx::query!(
+                    r#"SELECT status, jobs_deleted_at IS NOT NULL AS "is_deleted!" FROM batches
+                       WHERE position = $1 FOR UPDATE"#,
+                    found.position
+                )
+                .fetch_one(&mut *transaction)
+                .await
+                .map_err(error("restart_batch"))?;
+                if batch.status == BatchStatus::Cancelled.as_str() {
+                    let text = format!("{id} was cancelled for good: delete it, and insert it again");
+                    return Err(StoreError::Invalid(text));
+                }
+                if batch.is_deleted {
+                    return Err(StoreError::Invalid(format!(
+                        "the jobs of {id} were deleted for their age: delete it, and insert it again"
+                    )));
+                }
+                sqlx::query!(
+                    "WITH moved AS (DELETE FROM prover_jobs_archive WHERE id >= $1 AND id < $2 RETURNING *)
+                     INSERT INTO prover_jobs SELECT * FROM moved",
+                    first,
+                    past
+                )
+                .execute(&mut *transaction)
+                .await
+                .map_err(error("restart_batch: out of the archive"))?;
+                // Whatever ends from here on waits, and finds its lease gone, or its successor's count as it is to be. Twice: the first
+                // waits for a generator that is inserting jobs, by the lock on its row, and does not see what it inserted.
+                for _ in 0..2 {
+                    sqlx::query!(
+                        "SELECT FROM prover_jobs WHERE id >= $1 AND id < $2 ORDER BY id FOR UPDATE",
+                        first,
+                        past
+                    )
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(error("restart_batch: lock"))?;
+                }
+                // While they were in the archive their chain may have been paused, or a pause may have ended.
+                sqlx::query!(
+                    "UPDATE prover_jobs SET queue = -1 - queue
+                     WHERE id >= $1 AND id < $2 AND (queue < 0) <> $3",
+                    first,
+                    past,
+                    chain.is_paused
+                )
+                .execute(&mut *transaction)
+                .await
+                .map_err(error("restart_batch: pause"))?;
+                let was = sqlx::query_scalar!(
+                    r#"WITH again AS (
+                           SELECT * FROM prover_jobs
+                           WHERE id >= $1 AND id < $2 AND aggregation_round >= $3
+                             -- A first job that waits does so for another batch.
+                             AND NOT (id = $4 AND status = 'waiting_for_proofs')
+                       ), booked AS (
+                           INSERT INTO job_attempts
+                               (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome,
+                                error, peak_memory_bytes)
+                           SELECT id, attempts, coalesce(worker_id, completed_by),
+                                  coalesce(lease_token, completed_token), started_at,
+                                  CASE WHEN status = 'in_progress' THEN now() ELSE finished_at END,
+                                  CASE WHEN status = 'in_progress' THEN 'cancelled' ELSE 'successful' END,
+                                  CASE WHEN status = 'in_progress' THEN 'the batch was restarted' END,
+                                  measured_memory_bytes
+                           FROM again WHERE status IN ('in_progress', 'successful')
+                       ), counted AS (
+                           SELECT id, status AS was, CASE
+                                      WHEN id = $4 THEN 0
+                                      -- A circuit is its generator's output.
+                                      WHEN aggregation_round = 0 THEN 1
+                                      ELSE (SELECT count(*) FROM prover_jobs p
+                                            WHERE p.id = ANY(again.predecessor_ids)
+                                              AND (p.aggregation_round >= $3
+                                                   OR p.status <> 'successful'))::int4
+                                  END AS missing
+                           FROM again
+                       )
+                       UPDATE prover_jobs j SET
+                           status = CASE WHEN missing = 0 THEN 'queued' ELSE 'waiting_for_proofs' END,
+                           dependencies_left = missing, queued_at = CASE WHEN missing = 0 THEN now() END,
+                           not_before = now(), finished_at = NULL, progress = 0, error = NULL,
+                           failures = 0, worker_deaths = 0, timeouts = 0, regenerations = 0,
+                           worker_id = NULL, lease_token = NULL, completed_by = NULL, completed_token = NULL,
+                           measured_memory_bytes = NULL,
+                           output_key = NULL, output_checksum = NULL, output_size_bytes = NULL,
+                           input_key = NULL, input_checksum = NULL, input_size_bytes = NULL
+                       FROM counted WHERE j.id = counted.id
+                       RETURNING was"#,
+                    first,
+                    past,
+                    from.number() as _,
+                    generator
+                )
+                .fetch_all(&mut *transaction)
+                .await
+                .map_err(error("restart_batch: jobs"))?;
+                sqlx::query!(
+                    "UPDATE batches SET status = 'in_progress', error = NULL,
+                         finished_at = NULL, archived_at = NULL, collected_at = NULL,
+                         final_proof_key = NULL, final_proof_checksum = NULL, final_proof_size_bytes = NULL
+                     WHERE position = $1 AND status IN ('in_progress', 'successful', 'failed')
+                       -- An earlier round's failure still holds it.
+                       AND (status <> 'failed' OR NOT EXISTS (
+                           SELECT FROM prover_jobs WHERE id >= $2 AND id < $3 AND status = 'failed'))",
+                    found.position,
+                    first,
+                    past
+                )
+                .execute(&mut *transaction)
+                .await
+                .map_err(error("restart_batch: batch"))?;
+                // Later batches of a strict chain that nobody has started wait for it again.
+                arrange(&mut transaction, id.chain_id).await?;
+                end(transaction, mode, "restart_batch").await?;
+                let count = |states: &[JobStatus]| {
+                    was.iter().filter(|was| states.iter().any(|state| state.as_str() == was.as_str())).count()
+                };
+                Ok(Restarted {
+                    jobs_again: count(&[JobStatus::Successful, JobStatus::Failed]),
+                    jobs_stopped: count(&[JobStatus::InProgress]),
+                })
+            })
+            .await?;
+        if mode == Mode::Apply {
+            if restarted.jobs_stopped > 0 {
+                self.waker.revoke();
+            }
+            Stage::ALL.iter().for_each(|stage| self.waker.wake(*stage));
+        }
+        Ok(restarted)
+    }
+}

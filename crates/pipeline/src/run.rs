@@ -1,0 +1,143 @@
+//! Runs the components of a [`Plan`].
+
+use crate::endpoints::Phase;
+use crate::plan::{Component, Plan};
+use anyhow::Context;
+use artifact_store::ArtifactStore;
+use cli_support::load_keys;
+use job_runner::{MemoryBudget, RunnerReport};
+use job_store::JobStore;
+use job_store::database::listen::WakeListener;
+use job_store::leases::keeper::LeaseKeeper;
+use job_store::leases::workers::NewWorker;
+use job_store::runner::context::WorkerContext;
+use proof_system::{KeyPurpose, ProofSystem};
+use proving_component::ComponentContext;
+use std::sync::Arc;
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// What components run on.
+#[derive(Debug, Clone)]
+pub struct Backends {
+    /// The database.
+    pub store: JobStore,
+    /// The object store.
+    pub artifacts: ArtifactStore,
+    /// What proves.
+    pub system: Arc<dyn ProofSystem>,
+}
+
+/// Runs the plan's components until the token is set and all have drained; returns one report for each runner.
+///
+/// # Errors
+/// When the database refuses this program's protocol version, a key cannot be loaded, or a component panics.
+pub async fn run_plan(
+    backends: &Backends,
+    plan: &Plan,
+    phase: &watch::Sender<Phase>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<Vec<RunnerReport>> {
+    let system = &backends.system;
+    let (version, digest) = (system.protocol_version(), system.verification_keys_digest());
+    let purposes = [
+        (Component::WitnessGenerator, KeyPurpose::Aggregate),
+        (Component::CircuitProver, KeyPurpose::Prove),
+        (Component::Compressor, KeyPurpose::Compress),
+    ];
+    let purposes: Vec<KeyPurpose> = purposes
+        .into_iter()
+        .filter(|(component, _)| plan.has(*component))
+        .map(|(_, purpose)| purpose)
+        .collect();
+    if !purposes.is_empty() {
+        backends.store.check_protocol_version(version, system.name(), &digest).await?;
+    }
+    for purpose in purposes {
+        let system = system.clone();
+        tokio::task::spawn_blocking(move || load_keys(&*system, purpose)).await??;
+    }
+    let worker = NewWorker {
+        component: plan.components.iter().map(|c| c.name()).collect::<Vec<_>>().join(","),
+        host: std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
+        capacity: i32::try_from(plan.capacity()).unwrap_or(i32::MAX),
+        version,
+        memory_budget_bytes: plan.memory_budget,
+    };
+    let timing = plan.timing;
+    let keeper =
+        LeaseKeeper::start(&backends.store, &worker, timing.heartbeat_interval, timing.lease_duration)
+            .await?;
+    let worker = keeper.worker();
+    let context = ComponentContext {
+        worker: WorkerContext {
+            wake: WakeListener::start(&backends.store).await?,
+            store: Arc::new(backends.store.clone()),
+            // Also here, so that its lock outlives the components: their end is not the process's death.
+            keeper: keeper.clone(),
+            memory: MemoryBudget::new(plan.memory_budget),
+            poll_interval: timing.poll_interval,
+            job_timeout: timing.job_timeout,
+        },
+        artifacts: backends.artifacts.clone(),
+        system: system.clone(),
+        drain_timeout: timing.drain_timeout,
+        shutdown: shutdown.clone(),
+    };
+    let mut running = start(plan, &context, &backends.store);
+    drop(context);
+    phase.send_replace(Phase::Running);
+    tracing::info!(%worker, "running");
+    let mut reports = Vec::new();
+    let asked = keeper.drain_asked();
+    let draining = async {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = asked.cancelled() => {
+                tracing::info!("an operator asked this process to drain");
+                shutdown.cancel();
+            }
+        }
+        phase.send_replace(Phase::Draining);
+        std::future::pending::<()>().await;
+    };
+    tokio::pin!(draining);
+    while let Some(ended) = tokio::select! {
+        ended = running.join_next() => ended,
+        () = &mut draining => None,
+    } {
+        let ended = ended.context("a component panicked")?;
+        for RunnerReport { name, successful, failed, released, lease_lost, .. } in &ended {
+            tracing::debug!(runner = name, successful, failed, released, lease_lost, "drained");
+        }
+        reports.extend(ended);
+    }
+    backends.store.stop_worker(worker).await?;
+    drop(keeper);
+    Ok(reports)
+}
+
+/// Starts every component of the plan on a task of its own.
+fn start(plan: &Plan, context: &ComponentContext, store: &JobStore) -> JoinSet<Vec<RunnerReport>> {
+    let mut running = JoinSet::new();
+    if plan.has(Component::WitnessGenerator) {
+        let (context, config) = (context.clone(), plan.generator.clone());
+        running.spawn(async move { vec![witness_generator::run(context, config).await] });
+    }
+    if plan.has(Component::CircuitProver) {
+        running.spawn(circuit_prover::run(context.clone(), plan.layout));
+    }
+    if plan.has(Component::Compressor) {
+        let context = context.clone();
+        running.spawn(async move { vec![proof_compressor::run(context).await] });
+    }
+    if plan.has(Component::ProverJobMonitor) {
+        let (store, artifacts) = (store.clone(), context.artifacts.clone());
+        let (config, stop) = (plan.monitor, context.shutdown.clone());
+        running.spawn(async move {
+            job_monitor::run(store, artifacts, config, stop).await;
+            Vec::new()
+        });
+    }
+    running
+}

@@ -1,0 +1,93 @@
+//! The program `prover`: prove a batch on one machine, run components, verify proofs, look after keys, measure.
+//!
+//! [`main`] is all of it. A program with a proof system of its own is three lines:
+//!
+//! ```no_run
+//! use prover::ProofSystems;
+//! # fn my_proof_system() -> std::sync::Arc<dyn proof_system::ProofSystem> { unimplemented!() }
+//!
+//! fn main() -> std::process::ExitCode {
+//!     prover::main(&ProofSystems::shipped().with("mine", "Proves what I need", |_| Ok(my_proof_system())))
+//! }
+//! ```
+
+#[cfg(test)]
+mod configuration_tests;
+mod database;
+mod devices;
+#[cfg(test)]
+mod metrics_tests;
+mod prove;
+mod run;
+mod verify;
+
+pub use cli_support::{Opening, ProofSystems};
+
+use clap::{Parser, Subcommand};
+use cli_support::{CommonArgs, ProofSystemArgs, exit_code, with_runtime};
+use proof_system::KeyPurpose;
+use std::process::ExitCode;
+
+/// A proving system: from a batch's input to one small proof, on one machine or many.
+#[derive(Debug, Parser)]
+#[command(
+    name = "prover",
+    version,
+    after_help = "Exit status: 0 done; 1 failed, or the proof is refused; 2 the input or the call is wrong, and nothing was done."
+)]
+struct Cli {
+    #[command(flatten)]
+    common: CommonArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Prove one input on this machine: sets up all it needs, proves, verifies. Run again, it resumes.
+    Prove(prove::ProveArgs),
+    /// Check a final proof against a statement; needs nothing else.
+    Verify(verify::VerifyArgs),
+    /// Run components of the pipeline until SIGTERM or Ctrl-C, which drain; a second one stops at once.
+    Run(Box<run::RunArgs>),
+    /// Serve a private PostgreSQL with the schema, or bring a database's schema up to date.
+    Database {
+        #[command(subcommand)]
+        command: database::DatabaseCommand,
+    },
+    /// Generate the keys that are missing, and check the others.
+    Keys(ProofSystemArgs),
+    /// Look after this machine's devices.
+    Gpu {
+        #[command(subcommand)]
+        command: devices::GpuCommand,
+    },
+    /// Measure this machine.
+    Bench(bench::BenchArgs),
+}
+
+/// Runs the program on the process's arguments; `--proof-system` takes the names of these systems.
+#[must_use]
+pub fn main(systems: &ProofSystems) -> ExitCode {
+    cli_support::keep_files_private();
+    let cli: Cli = cli_support::parse(systems);
+    cli_support::init_logging(cli.common.log_format);
+    exit_code(match cli.command {
+        Command::Verify(args) => verify::verify(&args, systems),
+        Command::Keys(args) => check_keys(&args, systems),
+        Command::Prove(args) => with_runtime(prove::prove(args, systems)),
+        Command::Run(args) => with_runtime(run::run(*args, systems)),
+        Command::Database { command } => with_runtime(database::run(command)),
+        Command::Gpu { command } => devices::run(&command),
+        Command::Bench(args) => with_runtime(bench::run(args, systems)),
+    })
+}
+
+fn check_keys(args: &ProofSystemArgs, systems: &ProofSystems) -> anyhow::Result<()> {
+    let system = args.open(systems)?;
+    for purpose in [KeyPurpose::Aggregate, KeyPurpose::Prove, KeyPurpose::Compress] {
+        cli_support::load_keys(&*system, purpose)?;
+    }
+    tracing::info!("all keys in {} are those that this program ships", args.keys_folder().display());
+    Ok(())
+}
