@@ -84,23 +84,15 @@ pub struct Effective {
 }
 
 impl Effective {
-    /// Takes the password out of a URL, and out of sight.
+    /// Takes what may be a password out of the value.
     pub fn hide_secret(&mut self) {
         let Some(value) = &self.value else { return };
-        if let Ok(mut url) = url::Url::parse(value) {
-            if url.password().is_some() {
-                let _ = url.set_password(Some("hidden"));
-            }
-            // Queries hold passwords too: of libpq, and of object stores.
-            if url.query().is_some() {
-                url.set_query(Some("hidden"));
-            }
-            self.value = Some(url.into());
-        } else if self.key.ends_with("_url") {
-            self.value = Some("hidden: it is not a valid URL".to_owned());
+        let is_url = url::Url::parse(value).is_ok_and(|url| !url.cannot_be_a_base());
+        self.value = Some(if self.key.ends_with("_url") && !is_url {
+            "hidden: it is not a valid URL".to_owned()
         } else {
-            self.value = Some(shown(value));
-        }
+            shown(value)
+        });
     }
 }
 
@@ -275,11 +267,10 @@ fn read_value(
     let offset = key.span().start;
     let setting = SETTINGS.iter().find(|s| s.section == section && s.key == key.get_ref());
     let Some(setting) = setting else {
-        let place = if section.is_empty() { "the top".to_owned() } else { format!("[{section}]") };
-        return Err((
-            offset,
-            format!("there is no setting {} at {place}; see docs/configuration.md", key.get_ref()),
-        ));
+        let place =
+            if section.is_empty() { "the top".to_owned() } else { format!("[{}]", shown_name(section)) };
+        let name = shown_name(key.get_ref());
+        return Err((offset, format!("there is no setting {name} at {place}; see docs/configuration.md")));
     };
     let scalar = |value: &DeValue<'_>| match value {
         DeValue::String(text) => Some(text.to_string()),
@@ -297,6 +288,12 @@ fn read_value(
     Ok(Value { key: setting.key, texts, offset })
 }
 
+/// A key of the file, where it looks like one: a URL in its place may hold a password.
+fn shown_name(name: &str) -> &str {
+    let is_name = name.len() <= 32 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+    if is_name { name } else { "of another form (hidden)" }
+}
+
 /// The command that has this argument: this one or one below it.
 fn command_with<'a>(command: &'a Command, key: &str) -> Option<&'a Command> {
     if command.get_arguments().any(|arg| arg.get_id() == key) {
@@ -307,6 +304,13 @@ fn command_with<'a>(command: &'a Command, key: &str) -> Option<&'a Command> {
 
 /// Gives a value to its command alone, to hear what the argument thinks of it.
 fn check_value(command: &Command, value: &Value) -> Result<(), String> {
+    let argument = command.get_arguments().find(|arg| arg.get_id() == value.key);
+    let takes_many = argument.is_some_and(|arg| {
+        matches!(arg.get_action(), clap::ArgAction::Append) || arg.get_value_delimiter().is_some()
+    });
+    if value.texts.len() > 1 && !takes_many {
+        return Err(format!("{} takes one value, not a list of {}", value.key, value.texts.len()));
+    }
     let alone = Command::new("file")
         .no_binary_name(true)
         .args(command.get_arguments().map(|arg| arg.clone().required(false).env(None::<&str>)));
@@ -317,7 +321,12 @@ fn check_value(command: &Command, value: &Value) -> Result<(), String> {
     // The first line says what is wrong; what follows is about the command line.
     alone.try_get_matches_from(words).map(drop).map_err(|e| {
         let text = e.to_string();
-        text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+        let words = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        // It quotes the value.
+        value.texts.iter().fold(words, |words, text| {
+            let is_plain = shown_name(text) == text;
+            if is_plain { words } else { words.replace(text.as_str(), "(hidden)") }
+        })
     })
 }
 
@@ -332,4 +341,75 @@ fn set_default(command: Command, value: &Value) -> Command {
     names
         .into_iter()
         .fold(command, |command, name| command.mut_subcommand(name, |below| set_default(below, value)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[arg(env = "DATABASE_URL")]
+        database_url: Option<String>,
+        #[arg(long)]
+        config: Option<std::path::PathBuf>,
+        #[arg(long)]
+        listen: Option<std::net::SocketAddr>,
+        #[arg(long, value_delimiter = ',')]
+        round: Vec<String>,
+    }
+
+    fn refused(content: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file.toml");
+        std::fs::write(&path, content).unwrap();
+        let arguments = ["program", "--config", path.to_str().unwrap()].map(OsString::from);
+        parse_from::<Program>(&arguments, &ProofSystems::shipped()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_mistake_in_the_file_is_named_without_what_may_be_a_password() {
+        for (content, words) in [
+            ("database_url = [\"a\", \"postgres://u:sw0rdfish@h/db\"]", "database_url takes one value"),
+            ("listen = \"postgres://u:sw0rdfish@h/db\"", "--listen"),
+            ("listen = [\"127.0.0.1:1\", \"postgres://u:sw0rdfish@h/db\"]", "listen takes one value"),
+            ("\"postgres://u:sw0rdfish@h/db\" = 1", "there is no setting"),
+            ("[\"postgres://u:sw0rdfish@h/db\"]\nlisten = 1", "there is no setting listen"),
+            ("listen = \"postgres://u:sw0rdfish@h/db", "line 1"),
+        ] {
+            let text = refused(content);
+            assert!(text.contains(words) && !text.contains("sw0rdfish"), "{content}: {text}");
+        }
+        assert!(refused("listen = \"nowhere\"").contains("nowhere"), "what is plain is quoted");
+    }
+
+    #[test]
+    fn no_value_is_shown_with_what_may_be_its_password() {
+        for value in [
+            "postgres://u:sw0rdfish@h/db",
+            "postgres://u:12/sw0rdfish@h/db",
+            "postgres://u:1#sw0rdfish@h/db",
+            "postgres://u@h/db?password=sw0rdfish",
+            "postgres://h/db#sw0rdfish",
+            "postgres:u:sw0rdfish@h/db",
+            "postgres:sw0rdfish",
+            "sw0rdfish",
+        ] {
+            let value = Some(value.to_owned());
+            let mut setting = Effective { section: "", key: "database_url", value, source: String::new() };
+            setting.hide_secret();
+            assert!(!setting.value.as_ref().unwrap().contains("sw0rdfish"), "{setting:?}");
+        }
+        for value in
+            ["s3://KEY:12/sw0rdfish@bucket", "s3://KEY:sw0rdfish@bucket", "https://h/x?sig=sw0rdfish"]
+        {
+            let value = Some(value.to_owned());
+            let mut setting = Effective { section: "", key: "object_store", value, source: String::new() };
+            setting.hide_secret();
+            assert!(!setting.value.as_ref().unwrap().contains("sw0rdfish"), "{setting:?}");
+        }
+    }
 }

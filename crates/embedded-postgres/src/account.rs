@@ -91,3 +91,24 @@ impl Account {
         Err(PostgresError::Unreachable { folder: path, closed, user: self.name.clone() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    /// In our session a process of another account has our terminal: it can read what is typed there, and type itself.
+    #[test]
+    fn what_runs_as_another_account_has_no_terminal_of_ours() {
+        let output = Account::of_the_server()
+            .command("/bin/sh")
+            .args(["-c", "read -r _ _ _ _ _ session terminal _ </proc/self/stat; echo $$ $session $terminal"])
+            .output()
+            .unwrap();
+        let words = String::from_utf8(output.stdout).unwrap();
+        let words: Vec<&str> = words.split_whitespace().collect();
+        assert_eq!(words.len(), 3, "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!((words[0], words[2]), (words[1], "0"), "its session is its own, without a terminal");
+    }
+}

@@ -27,7 +27,7 @@ if [ -n "$elsewhere" ]; then rmdir "$elsewhere"; fi
 /// `$2` above it, if it was made for it.
 const CLEANER: &str = r#"
 while read -r _; do :; done
-cd "$1" && [ -f .roundhouse ] || exit 1
+[ ! -L "$1" ] && cd "$1" && [ -f .roundhouse ] && [ ! -L .roundhouse ] || exit 1
 rm -rf -- ./data ./socket ./lock ./initialised ./postgres.log ./socket-folder && rm -f ./.roundhouse
 cd / && rmdir "$1"
 if [ -n "$2" ]; then rmdir "$2"; fi

@@ -123,18 +123,7 @@ impl Home {
                 expected: version,
             });
         }
-        // As the server's user: nothing but what is that user's goes.
-        let emptied = account
-            .command("/bin/sh")
-            .args(["-c", r#"cd "$0" && rm -rf -- ./* ./.[!.]* ./..?*"#])
-            .arg(self.data())
-            .stdin(Stdio::null())
-            .output()
-            .map_err(io_error("empty", self.data()))?;
-        if !emptied.status.success() {
-            let reason = String::from_utf8_lossy(&emptied.stderr).trim().to_owned();
-            return Err(io_error("empty", self.data())(std::io::Error::other(reason)));
-        }
+        self.data.empty()?;
         make_cluster(self, account, programs)?;
         let write = || {
             let mut file = self.folder.file(INITIALISED)?;

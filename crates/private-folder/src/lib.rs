@@ -3,13 +3,14 @@
 //! A user names places: a data folder, an output folder, an object store. What lies there already is the user's. So the
 //! program works in a [`PrivateFolder`]: it creates it with mode 0700 and puts a file, the [`MARK`], into it before anything else.
 //!
-//! **Invariants.** Only a folder with the mark is ever removed, or has its mode or owner changed. A folder is opened once and then used by its
+//! **Invariants.** Only a folder with the mark, or an empty one, is ever removed, or has its mode or owner changed. A folder is opened once and then used by its
 //! descriptor, and no file is opened through a symbolic link: the process may be root's, and the folder may hold folders of others.
 //!
 //! Not for: hiding anything from root, or from another process of the same user.
 
 mod outputs;
 mod private;
+mod removal;
 mod subfolder;
 
 pub use outputs::{OutputFolder, claim};
@@ -27,6 +28,8 @@ use thiserror::Error;
 
 /// The name of the file that marks a folder as the program's.
 pub const MARK: &str = ".roundhouse";
+/// The folder that a file system keeps at its root.
+const LOST_AND_FOUND: &str = "lost+found";
 /// What the mark says to whoever finds it.
 const MARK_TEXT: &str = "Roundhouse made this folder, or was given it empty, and may replace or remove what is in it: keep nothing else here.\n";
 
@@ -147,7 +150,8 @@ enum Marked {
 
 fn mark_of(folder: impl AsFd) -> io::Result<Marked> {
     let names = names(folder.as_fd())?;
-    let others = names.iter().any(|name| name != MARK && name != "lost+found");
+    let is_other = |name: &std::ffi::OsString| name != MARK && !is_lost_and_found(folder.as_fd(), name);
+    let others = names.iter().any(is_other);
     let is_there = names.iter().any(|name| name == MARK);
     // Read after the names: whoever marks a folder does it before there is anything else in it.
     let text = read_file(folder, MARK, MARK_TEXT.len() as u64 + 1);
@@ -157,6 +161,21 @@ fn mark_of(folder: impl AsFd) -> io::Result<Marked> {
         None if !others && !is_there => Marked::Unfinished,
         _ => Marked::No,
     })
+}
+
+/// Whether this is the empty folder that a file system has at its root. Root owns it, and others may not look into it.
+fn is_lost_and_found(folder: impl AsFd, name: &std::ffi::OsStr) -> bool {
+    if name != LOST_AND_FOUND {
+        return false;
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat(folder, name, flags, Mode::empty()) {
+        Ok(found) => {
+            fstat(&found).is_ok_and(|stat| stat.st_uid == 0)
+                && names(&found).is_ok_and(|names| names.is_empty())
+        }
+        Err(e) => e == rustix::io::Errno::ACCESS,
+    }
 }
 
 /// Puts the mark into a folder that has none, or an unfinished one.

@@ -58,3 +58,41 @@ fn results_replace_ours_and_never_what_is_the_users() {
     assert!(!theirs.join(MARK).exists());
     assert!(!OutputFolder::is_taken(&dir.path().join("none"), "proof.bin"));
 }
+
+#[test]
+fn results_do_not_follow_a_folder_that_is_exchanged_for_a_link() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, victim) = (dir.path().join("out"), dir.path().join("victim"));
+    fs::create_dir(&victim).unwrap();
+    fs::write(victim.join("proof.bin"), "precious").unwrap();
+    let folder = OutputFolder::open(&out).unwrap();
+    fs::rename(&out, dir.path().join("elsewhere")).unwrap();
+    symlink(&victim, &out).unwrap();
+    let error = folder.write("proof.bin", b"proof").unwrap_err();
+    assert!(
+        matches!(error, FolderError::NotOurs { .. }) && error.to_string().contains("exchanged"),
+        "{error}"
+    );
+    assert_eq!(fs::read_to_string(victim.join("proof.bin")).unwrap(), "precious");
+    assert_eq!(fs::read_dir(&victim).unwrap().count(), 1);
+    let written = fs::read_dir(dir.path().join("elsewhere")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(written.collect::<std::collections::BTreeSet<_>>(), [MARK.into(), "proof.bin".into()].into());
+}
+
+#[test]
+fn a_mark_in_a_folder_that_others_may_write_to_says_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let shared = dir.path().join("shared");
+    claim(&shared).unwrap();
+    fs::write(shared.join("proof.bin"), "precious").unwrap();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o777)).unwrap();
+    let folder = OutputFolder::open(&shared).unwrap();
+    assert!(OutputFolder::is_taken(&shared, "proof.bin"));
+    assert!(matches!(folder.write("proof.bin", b"other"), Err(FolderError::NotOurs { .. })));
+    assert_eq!(fs::read_to_string(shared.join("proof.bin")).unwrap(), "precious");
+    if rustix::process::geteuid().is_root() {
+        fs::set_permissions(&shared, fs::Permissions::from_mode(0o755)).unwrap();
+        std::os::unix::fs::chown(&shared, Some(65_534), None).unwrap();
+        assert!(OutputFolder::is_taken(&shared, "proof.bin"));
+    }
+}

@@ -1,16 +1,16 @@
 //! A folder of the program's own: made, opened again, removed.
 
+use crate::removal::remove_content;
 use crate::{
-    Access, FolderError, MARK, Marked, Subfolder, canonical, failed, here, mark, mark_of, not_ours,
-    open_folder, read_file,
+    Access, FolderError, LOST_AND_FOUND, MARK, Marked, Subfolder, canonical, failed, here, mark, mark_of,
+    names, not_ours, open_folder, read_file,
 };
 use rustix::fs::{AtFlags, Mode, OFlags, fchmod, fstat, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
 use std::{
-    ffi::OsStr,
     fs::{self, File},
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -157,47 +157,30 @@ fn remove_marked(path: &Path) -> Result<(), FolderError> {
     }
     let descriptor = open_folder(here(), path, path)?;
     owned_by_us(&descriptor, path)?;
-    match mark_of(&descriptor).map_err(failed("look into", path))? {
-        Marked::Yes | Marked::Unfinished => {}
-        Marked::No => return Err(not_ours(path, format!("it has no mark, {MARK}"))),
+    let look = failed("look into", path);
+    let (marked, names) =
+        mark_of(&descriptor).and_then(|marked| Ok((marked, names(&descriptor)?))).map_err(look)?;
+    match marked {
+        Marked::Yes => {}
+        // A removal or a creation that was cut short: there is nothing to lose.
+        Marked::Unfinished if names.iter().all(|name| name == MARK) => {}
+        Marked::Unfinished | Marked::No => return Err(not_ours(path, format!("it has no mark, {MARK}"))),
+    }
+    // A file system's own folder; what was recovered to it is the user's.
+    match unlinkat(&descriptor, LOST_AND_FOUND, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(e) => {
+            let reason = format!("it cannot be removed as an empty folder: {e}");
+            return Err(not_ours(&path.join(LOST_AND_FOUND), reason));
+        }
     }
     // The mark last: what a crash leaves is still seen to be ours.
-    remove_content(descriptor.as_fd(), path, &|name| name != MARK)?;
-    remove_content(descriptor.as_fd(), path, &|_| true)?;
+    remove_content(descriptor.as_fd(), path, |name| name != MARK)?;
+    remove_content(descriptor.as_fd(), path, |_| true)?;
     match fs::remove_dir(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(e)),
         _ => Ok(()),
     }
-}
-
-/// Removes these entries of an open folder, and all below them. It goes from descriptor to descriptor: whoever exchanges a folder for a link
-/// meanwhile does not lead it elsewhere.
-fn remove_content(
-    folder: BorrowedFd<'_>,
-    shown: &Path,
-    is_to_go: &dyn Fn(&OsStr) -> bool,
-) -> Result<(), FolderError> {
-    let names = crate::names(folder).map_err(failed("look into", shown))?;
-    for name in names.iter().filter(|name| is_to_go(name)) {
-        let path = shown.join(name);
-        match unlinkat(folder, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => continue,
-            // It is a folder: Linux and POSIX say so in different ways.
-            Err(Errno::ISDIR | Errno::PERM) => {}
-            Err(e) => return Err(failed("remove", &path)(e)),
-        }
-        // Another process may be removing the same.
-        let below = match open_folder(folder, name.as_ref(), &path) {
-            Err(FolderError::Io { reason, .. }) if reason.kind() == io::ErrorKind::NotFound => continue,
-            below => below?,
-        };
-        remove_content(below.as_fd(), &path, &|_| true)?;
-        match unlinkat(folder, name, AtFlags::REMOVEDIR) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(e) => return Err(failed("remove", &path)(e)),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -130,3 +130,45 @@ fn no_link_or_pipe_is_opened_and_nothing_of_another_user() {
         Subfolder::open(&dir.path().join("planted"), Some((65_534, 65_534))).unwrap();
     }
 }
+
+/// Deeper than a thread's stack, a path, and a process's descriptors allow.
+#[test]
+fn a_removal_is_not_stopped_by_depth() {
+    const LEVELS: u32 = 10_000;
+    let dir = tempfile::tempdir().unwrap();
+    let folder = open(&dir.path().join("ours")).unwrap();
+    let mut inner = open_folder(here(), folder.path(), folder.path()).unwrap();
+    for _ in 0..LEVELS {
+        mkdirat(&inner, "d", Mode::RWXU).unwrap();
+        openat(&inner, "file", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
+        inner = open_folder(&inner, Path::new("d"), Path::new("d")).unwrap();
+    }
+    drop(inner);
+    folder.remove().unwrap();
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_was_recovered_to_lost_and_found_is_never_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    // Without the mark: neither taken over, nor removed as what a removal left.
+    for name in ["ours", "other.removed"] {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.join(LOST_AND_FOUND)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        fs::write(path.join(LOST_AND_FOUND).join("letter"), "dear").unwrap();
+        let error = open(&path.with_extension("")).unwrap_err();
+        assert!(matches!(error, FolderError::NotOurs { .. }), "{error}");
+        assert_eq!(fs::read(path.join(LOST_AND_FOUND).join("letter")).unwrap(), b"dear");
+    }
+    // With it: all goes but that.
+    let ours = open(&dir.path().join("marked")).unwrap();
+    fs::create_dir(ours.path().join(LOST_AND_FOUND)).unwrap();
+    fs::write(ours.path().join(LOST_AND_FOUND).join("letter"), "dear").unwrap();
+    let error = ours.remove().unwrap_err();
+    assert!(error.to_string().contains(LOST_AND_FOUND), "{error}");
+    assert_eq!(
+        fs::read(dir.path().join("marked.removed").join(LOST_AND_FOUND).join("letter")).unwrap(),
+        b"dear"
+    );
+}

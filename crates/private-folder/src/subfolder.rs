@@ -1,5 +1,6 @@
 //! A folder within a private one, or beside it, that may belong to another user.
 
+use crate::removal::remove_content;
 use crate::{FolderError, failed, here, not_ours, open_folder, read_file};
 use rustix::fs::{Mode, fstat, mkdirat};
 use std::{
@@ -57,6 +58,14 @@ impl Subfolder {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Removes all that is in it, however deep it is.
+    ///
+    /// # Errors
+    /// [`FolderError::Io`].
+    pub fn empty(&self) -> Result<(), FolderError> {
+        remove_content(self.descriptor.as_fd(), &self.path, |_| true)
     }
 
     /// A file's first bytes, at most `most`; `None` where there is no file of this name: a link is none.
