@@ -610,7 +610,7 @@ async fn a_terminal_obeys_nothing_that_comes_from_the_database() {
     assert_eq!(scene.until_ended(0, 1, LONG)["status"], "failed");
     all.terminate();
     let mut sql = url.connect().await.unwrap();
-    for table in ["workers", "batches", "prover_jobs", "job_attempts"] {
+    for table in ["workers", "batches", "jobs", "job_attempts"] {
         // Every text that no rule of the schema binds.
         let columns: Vec<String> = sqlx::query_scalar(
             "SELECT column_name::text FROM information_schema.columns

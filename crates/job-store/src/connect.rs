@@ -9,7 +9,7 @@ use crate::model::error::StoreError;
 use crate::model::learned::Knowledge;
 use crate::model::retry_policy::RetryPolicy;
 use sqlx::{ConnectOptions, Connection};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// Connections of a process, opened when needed: few beat many, since each statement is short. Writes that wait for the disk;
 /// claims and notifications, which do not; reports.
@@ -59,6 +59,7 @@ impl JobStore {
             waker,
             completions,
             knowledge: Knowledge::default(),
+            batch_ids: Arc::default(),
         })
     }
 }

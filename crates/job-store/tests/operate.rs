@@ -78,8 +78,8 @@ async fn a_batchs_report_is_of_one_moment() {
     // The batch and its job fail together, after the report has read the batch and before it can read the job.
     let mut failing = url.connect().await.unwrap();
     sqlx::raw_sql(
-        "BEGIN; LOCK TABLE prover_jobs;
-         UPDATE prover_jobs SET status = 'failed', error = 'broken';
+        "BEGIN; LOCK TABLE jobs;
+         UPDATE jobs SET status = 'failed', error = 'broken';
          UPDATE batches SET status = 'failed', error = 'broken'",
     )
     .execute(&mut failing)
@@ -90,7 +90,7 @@ async fn a_batchs_report_is_of_one_moment() {
         async move { store.batch_report(BATCH).await.unwrap() }
     });
     let mut looking = url.connect().await.unwrap();
-    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'prover_jobs'::regclass";
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'jobs'::regclass";
     while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut looking).await.unwrap() == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -182,10 +182,10 @@ async fn a_pause_reaches_jobs_that_are_being_inserted() {
     let mut connection = url.connect().await.unwrap();
     let mut inserting = connection.begin().await.unwrap();
     sqlx::query(
-        "INSERT INTO prover_jobs
-         SELECT (jsonb_populate_record(NULL::prover_jobs, to_jsonb(g) || jsonb_build_object(
+        "INSERT INTO jobs
+         SELECT (jsonb_populate_record(NULL::jobs, to_jsonb(g) || jsonb_build_object(
              'id', g.id + 1, 'status', 'queued', 'worker_id', NULL, 'lease_token', NULL))).*
-         FROM (SELECT * FROM prover_jobs WHERE id = $1 FOR SHARE) AS g",
+         FROM (SELECT * FROM jobs WHERE id = $1 FOR SHARE) AS g",
     )
     .bind(generator.id)
     .execute(&mut *inserting)

@@ -289,7 +289,7 @@ async fn a_component_works_and_changes_neither_the_schema_nor_its_books() {
         "ALTER TABLE workers ADD planted int",
         "ALTER TABLE signs_of_life DISABLE ROW LEVEL SECURITY",
         "CREATE TRIGGER planted AFTER INSERT ON workers EXECUTE FUNCTION suppress_redundant_updates_trigger()",
-        "TRUNCATE prover_jobs",
+        "TRUNCATE jobs",
         "UPDATE _sqlx_migrations SET success = false",
         "DELETE FROM _sqlx_migrations",
         "UPDATE protocol_versions SET verification_keys_digest = 'mine'",

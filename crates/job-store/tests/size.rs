@@ -37,7 +37,7 @@ async fn pick(store: &JobStore, stage: Stage, want: usize, worker: Uuid) -> Vec<
 /// Whole scans of the hot table so far, and rows that were read through its indexes.
 async fn reads(connection: &mut PgConnection) -> (i64, i64) {
     sqlx::query_as(
-        "SELECT seq_scan, coalesce(idx_tup_fetch, 0) FROM pg_stat_user_tables WHERE relname = 'prover_jobs'",
+        "SELECT seq_scan, coalesce(idx_tup_fetch, 0) FROM pg_stat_user_tables WHERE relname = 'jobs'",
     )
     .fetch_one(connection)
     .await
@@ -132,12 +132,12 @@ async fn a_plan_made_for_an_empty_table_is_gone_when_the_table_has_grown() {
         }
     };
     store.add_ballast(VERSION, 3, Ballast::Queued).await.unwrap();
-    sqlx::raw_sql("VACUUM ANALYZE prover_jobs").execute(&mut connection).await.unwrap();
+    sqlx::raw_sql("VACUUM ANALYZE jobs").execute(&mut connection).await.unwrap();
     complete(pick(&store, Stage::CircuitProof, 1, worker).await).await;
 
     store.add_ballast(VERSION, 20_000, Ballast::Queued).await.unwrap();
     // The last rows of the table are the first to be picked.
-    let last = "UPDATE prover_jobs SET priority = 1 WHERE id IN (SELECT id FROM prover_jobs ORDER BY id DESC LIMIT 64)";
+    let last = "UPDATE jobs SET priority = 1 WHERE id IN (SELECT id FROM jobs ORDER BY id DESC LIMIT 64)";
     sqlx::raw_sql(last).execute(&mut connection).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     let before = reads(&mut connection).await.1;
@@ -163,7 +163,7 @@ async fn fresh() -> (JobStore, PgConnection) {
 }
 
 async fn hot_jobs(connection: &mut PgConnection) -> i64 {
-    sqlx::query_scalar("SELECT count(*) FROM prover_jobs").fetch_one(connection).await.unwrap()
+    sqlx::query_scalar("SELECT count(*) FROM jobs").fetch_one(connection).await.unwrap()
 }
 
 const BATCH: BatchId = BatchId { chain_id: 1, number: 1 };

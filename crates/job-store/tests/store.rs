@@ -14,13 +14,17 @@ use job_store::leases::workers::NewWorker;
 use job_store::model::retry_policy::RetryPolicy;
 use job_store::model::rows::LeasedJob;
 use job_store::operator::mode::Mode;
+use job_store::operator::pause::Pausable;
 use job_store::{JobStore, StoreError};
 use proving_model::{
     AggregationRound, ArtifactRef, BatchId, BatchStatus, CircuitId, HeadOfChain, JobKey, JobStatus,
     MemoryClass, ProtocolVersion, Stage,
 };
 use sqlx::PgConnection;
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 use test_support::{VERSION, artifact, new_worker, store, store_and_url};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -191,7 +195,7 @@ async fn any_error_text_can_be_booked() {
     store.lose_inputs(&job, &lost, &hostile[3]).await.unwrap();
     let longest: i64 = sqlx::query_scalar(
         "SELECT max(octet_length(error))::int8 FROM (
-             SELECT error FROM prover_jobs UNION ALL SELECT error FROM batches UNION ALL SELECT error FROM job_attempts) t",
+             SELECT error FROM jobs UNION ALL SELECT error FROM batches UNION ALL SELECT error FROM job_attempts) t",
     )
     .fetch_one(&mut connection)
     .await
@@ -213,14 +217,15 @@ async fn a_row_that_makes_no_sense_is_skipped_counted_and_harms_no_other() {
     };
     let failure = AttemptFailure { kind: FailureKind::Retryable, error: "it broke".to_owned() };
     store.fail(&failed, &failure).await.unwrap();
-    // Copies of a good row with an id whose stage is none, and with a chain beyond the range; an attempt of no job.
+    // Copies of a good row with an id whose stage is none, and with the position of no batch; an attempt of no job.
     let no_stage = (1_i64 << 37) | (15 << 33);
-    let copy = |id: String, chain: &str, status: &str| {
+    let copy = |id: i64, status: &str| {
         format!(
-            "INSERT INTO prover_jobs SELECT (jsonb_populate_record(j, jsonb_build_object(
-                 'id', {id}, 'chain_id', {chain}, 'status', '{status}', 'worker_id', {worker}, 'lease_token', {token}))).*
-             FROM prover_jobs j WHERE id = {from};",
-            worker = if status == "in_progress" { format!("'{}'::uuid", died.worker) } else { "NULL".to_owned() },
+            "INSERT INTO jobs SELECT (jsonb_populate_record(j, jsonb_build_object(
+                 'id', {id}, 'status', '{status}', 'worker_id', {worker}, 'lease_token', {token}))).*
+             FROM jobs j WHERE id = {from};",
+            worker =
+                if status == "in_progress" { format!("'{}'::uuid", died.worker) } else { "NULL".to_owned() },
             token = if status == "in_progress" { "gen_random_uuid()" } else { "NULL" },
             from = died.id,
         )
@@ -231,9 +236,9 @@ async fn a_row_that_makes_no_sense_is_skipped_counted_and_harms_no_other() {
          SELECT id, 1, gen_random_uuid(), gen_random_uuid(), now(), now(), 'failed', 'unreadable'
          FROM UNNEST('{{-1,{no_stage}}}'::int8[]) AS id;
          UPDATE workers SET expires_at = now() - interval '1 s' WHERE id = '{}'",
-        copy(no_stage.to_string(), "1", "queued"),
-        copy(format!("{} + 100", died.id), "4294967296", "queued"),
-        copy(format!("{} + 101", died.id), "4294967296", "in_progress"),
+        copy(no_stage, "queued"),
+        copy(died.id + (1 << 40), "queued"),
+        copy(died.id + (1 << 40) + 1, "in_progress"),
         died.worker
     );
     sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
@@ -251,11 +256,11 @@ async fn a_row_that_makes_no_sense_is_skipped_counted_and_harms_no_other() {
     }
     assert!(picked.contains(&died.id) && picked.len() == 5, "{picked:?}");
     let given_up: Vec<(i64, String)> =
-        sqlx::query_as("SELECT id, error FROM prover_jobs WHERE status = 'failed' ORDER BY id")
+        sqlx::query_as("SELECT id, error FROM jobs WHERE status = 'failed' ORDER BY id")
             .fetch_all(&mut connection)
             .await
             .unwrap();
-    assert_eq!(given_up.len(), 3, "{given_up:?}");
+    assert_eq!(given_up.len(), 2, "no picker looks for what has no stage: {given_up:?}");
     assert!(given_up.iter().all(|(_, error)| error.contains("cannot be read")), "{given_up:?}");
     let why = store.why(no_stage).await.unwrap_err();
     assert!(matches!(why, StoreError::Schema(_)), "{why}");
@@ -701,4 +706,58 @@ async fn a_worker_takes_jobs_of_its_own_version_alone() {
     assert!(store.pick(&of(near), 9, by).await.unwrap().is_empty());
     assert!(store.pick(&of(VERSION), 9, by).await.unwrap().is_empty());
     assert_eq!(store.pick(&of(theirs), 9, by).await.unwrap().len(), 1);
+}
+
+/// The view for reports takes a job's id and queue apart as the store puts them together; the row itself says nothing twice.
+#[tokio::test]
+async fn the_view_of_jobs_says_what_was_inserted() {
+    let (store, url) = store_and_url().await;
+    insert(&store).await;
+    let generator = pick(&store, Stage::WitnessGeneration, 1).await.remove(0);
+    let mut expected = BTreeSet::from([(
+        "witness_generation".to_owned(),
+        0_i16,
+        0_i16,
+        0_i16,
+        0_i32,
+        "light".to_owned(),
+        0_i64,
+    )]);
+    let mut extension = Extension::default();
+    for stage in Stage::ALL {
+        for round in AggregationRound::ALL {
+            if *stage == Stage::Compression && round != AggregationRound::Scheduler {
+                continue;
+            }
+            for (circuit, depth, sequence, class, cost) in
+                [(1, 0, 3, MemoryClass::Light, 0), (255, 31, 1_048_575, MemoryClass::Heavy, 86_400_000)]
+            {
+                let key = JobKey { round, stage: *stage, circuit_id: CircuitId(circuit), depth, sequence };
+                extension.jobs.push(NewJob {
+                    key,
+                    memory_class: class,
+                    expected_cost_ms: cost,
+                    peak_memory_bytes: 0,
+                    input: Some(artifact("circuit")),
+                });
+                let words = (stage.as_str().to_owned(), class.as_str().to_owned());
+                expected.insert((words.0, round.number(), circuit, depth, sequence, words.1, cost));
+            }
+        }
+    }
+    store.extend_batch(&generator, &extension).await.unwrap();
+    let mut connection = url.connect().await.unwrap();
+    // A paused chain's jobs stand in other queues.
+    for is_paused in [false, true] {
+        store.set_paused(Pausable::Chain(BATCH.chain_id), is_paused, Mode::Apply).await.unwrap();
+        for view in ["prover_jobs", "all_prover_jobs"] {
+            let sql = format!(
+                "SELECT stage, aggregation_round, circuit_id, depth, sequence_number, memory_class, expected_cost_ms
+                 FROM {view} WHERE chain_id = {} AND batch_number = {} AND protocol_minor = {}",
+                BATCH.chain_id, BATCH.number, VERSION.minor
+            );
+            let found = sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(&mut connection).await.unwrap();
+            assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), expected, "{view}");
+        }
+    }
 }

@@ -149,7 +149,7 @@ async fn every_command_tells_what_the_tables_hold() {
     let stats = drill.ask(&["stats"]);
     let done = drill
         .count(
-            "SELECT count(*) FROM jobs WHERE status = 'successful' AND finished_at > now() - interval '24 hours'",
+            "SELECT count(*) FROM all_prover_jobs WHERE status = 'successful' AND finished_at > now() - interval '24 hours'",
         )
         .await;
     assert_eq!(sum(&stats["circuits"], "jobs"), done);
@@ -173,7 +173,7 @@ async fn every_command_tells_what_the_tables_hold() {
     assert_eq!(drill.ask(&with(&["why"]))["status"], "failed");
 
     // What changes things says what it would change, and changes nothing.
-    let rows = "SELECT bit_xor(hashtextextended(j::text, 0)) FROM prover_jobs j";
+    let rows = "SELECT bit_xor(hashtextextended(j::text, 0)) FROM jobs j";
     let before = drill.one(rows).await;
     assert_eq!(drill.ask(&with(&["requeue", "--dry-run"]))["jobs"], 2);
     let cancelled = drill.ask(&with(&["cancel", "--dry-run"]));

@@ -222,7 +222,7 @@ async fn a_witness_generator_is_killed_while_it_extends_and_aggregates() {
     let stage = Stage::new(MOCK).await;
     tokio::task::block_in_place(|| {
         let _rest = stage.start("rest", "circuit-prover,compressor,prover-job-monitor");
-        let extend = "INSERT INTO prover_jobs AS job";
+        let extend = "INSERT INTO jobs AS job";
         let traps: [(&str, Option<Target>, Moment); 6] = [
             ("an extension that was not made", Some(Target::Statement(extend)), Moment::Before),
             ("an extension without its answer", Some(Target::Statement(extend)), Moment::After),

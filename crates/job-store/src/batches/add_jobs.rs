@@ -4,7 +4,7 @@ use crate::database::connections::Transaction;
 use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
-use crate::model::ids::{job_id, position_of, queue, turn};
+use crate::model::ids::{job_id, job_key, position_of, queue, rank_in_batch};
 use crate::model::learned::Learned;
 use crate::model::rows::{LeasedJob, size};
 use proving_model::{ArtifactRef, JobKey, MemoryClass, Stage};
@@ -84,18 +84,11 @@ async fn insert_jobs(
 ) -> Result<Vec<i64>, StoreError> {
     let position = position_of(generator.id);
     let ids = jobs.iter().map(|job| job_id(position, &job.key)).collect::<Result<Vec<i64>, _>>()?;
-    let rounds: Vec<i16> = jobs.iter().map(|job| job.key.round.number()).collect();
-    let stages: Vec<String> = jobs.iter().map(|job| job.key.stage.as_str().to_owned()).collect();
-    let circuits: Vec<i16> = jobs.iter().map(|job| job.key.circuit_id.0).collect();
-    let depths: Vec<i16> = jobs.iter().map(|job| job.key.depth).collect();
-    let sequences: Vec<i32> = jobs.iter().map(|job| job.key.sequence).collect();
-    let classes: Vec<String> = jobs.iter().map(|job| job.memory_class.as_str().to_owned()).collect();
-    let costs: Vec<i64> = jobs.iter().map(|job| job.expected_cost_ms).collect();
     let peaks: Vec<i64> =
         jobs.iter().map(|job| learned.peak_memory(&job.key, job.peak_memory_bytes)).collect();
     let queues: Vec<i64> =
         jobs.iter().map(|job| queue(generator.version, job.key.stage, job.memory_class)).collect();
-    let turns: Vec<i64> = jobs.iter().map(|job| turn(job.key.round, job.expected_cost_ms)).collect();
+    let ranks: Vec<i64> = jobs.iter().map(|job| rank_in_batch(job.key.round, job.expected_cost_ms)).collect();
     let input = |job: &NewJob| job.input.clone();
     let input_keys: Vec<Option<String>> = jobs.iter().map(|job| input(job).map(|a| a.key)).collect();
     let checksums: Vec<Option<Vec<u8>>> =
@@ -103,25 +96,17 @@ async fn insert_jobs(
     let sizes: Vec<Option<i64>> = jobs.iter().map(|job| job.input.as_ref().map(size)).collect();
     let rows = sqlx::query!(
         // The fence: holding the generator's row until the commit also keeps the rescue duty from taking it meanwhile.
-        r#"INSERT INTO prover_jobs AS job (
-               id, chain_id, batch_number, aggregation_round, stage, circuit_id, depth, sequence_number,
-               memory_class, expected_cost_ms, input_key, input_checksum, input_size_bytes,
-               priority, deadline, start_tag, protocol_minor, protocol_patch,
-               status, dependencies_left, queued_at, peak_memory_bytes, queue, turn)
-           SELECT n.id, g.chain_id, g.batch_number, n.round, n.stage, n.circuit, n.depth, n.sequence,
-                  n.class, n.cost, n.input_key, n.checksum, n.size,
-                  g.priority, g.deadline, g.start_tag, g.protocol_minor, g.protocol_patch,
+        r#"INSERT INTO jobs AS job (
+               id, input_key, input_checksum, input_size_bytes, priority, deadline, start_tag,
+               status, dependencies_left, queued_at, peak_memory_bytes, queue, rank_in_batch)
+           SELECT n.id, n.input_key, n.checksum, n.size, g.priority, g.deadline, g.start_tag,
                   CASE WHEN n.input_key IS NULL THEN 'waiting_for_proofs' ELSE 'queued' END,
                   CASE WHEN n.input_key IS NULL THEN 1 ELSE 0 END,
                   CASE WHEN n.input_key IS NOT NULL THEN now() END, n.peak,
-                  CASE WHEN g.queue < 0 THEN -1 - n.queue ELSE n.queue END, n.turn
-           FROM UNNEST($3::int8[], $4::int2[], $5::text[], $6::int2[], $7::int2[], $8::int4[], $9::text[],
-                       $10::int8[], $11::text[], $12::bytea[], $13::int8[], $14::int8[], $15::int8[],
-                       $16::int8[])
-                    AS n (id, round, stage, circuit, depth, sequence, class, cost, input_key, checksum,
-                          size, peak,
-                          queue, turn),
-                prover_jobs g
+                  CASE WHEN g.queue < 0 THEN -1 - n.queue ELSE n.queue END, n.rank
+           FROM UNNEST($3::int8[], $4::text[], $5::bytea[], $6::int8[], $7::int8[], $8::int8[], $9::int8[])
+                    AS n (id, input_key, checksum, size, peak, queue, rank),
+                jobs g
            WHERE g.id = $1 AND g.lease_token = $2
            FOR SHARE OF g
            ON CONFLICT (id) DO UPDATE SET
@@ -134,19 +119,12 @@ async fn insert_jobs(
         generator.id,
         generator.token,
         &ids,
-        &rounds,
-        &stages,
-        &circuits,
-        &depths,
-        &sequences,
-        &classes,
-        &costs,
         &input_keys as &[Option<String>],
         &checksums as &[Option<Vec<u8>>],
         &sizes as &[Option<i64>],
         &peaks,
         &queues,
-        &turns
+        &ranks
     )
     .fetch_all(&mut *connection)
     .await
@@ -154,7 +132,7 @@ async fn insert_jobs(
     if rows.is_empty() {
         // All were there already, or the lease is gone.
         let is_held = sqlx::query_scalar!(
-            r#"SELECT EXISTS (SELECT FROM prover_jobs WHERE id = $1 AND lease_token = $2) AS "is_held!""#,
+            r#"SELECT EXISTS (SELECT FROM jobs WHERE id = $1 AND lease_token = $2) AS "is_held!""#,
             generator.id,
             generator.token
         )
@@ -176,7 +154,7 @@ async fn link_jobs(transaction: &mut Transaction<'_>, links: &[(i64, i64)]) -> R
     links.sort_unstable();
     let (children, parents): (Vec<i64>, Vec<i64>) = links.into_iter().unzip();
     sqlx::query!(
-        "UPDATE prover_jobs child SET successor_id = link.parent
+        "UPDATE jobs child SET successor_id = link.parent
          FROM UNNEST($1::int8[], $2::int8[]) AS link (child, parent)
          WHERE child.id = link.child AND child.successor_id IS NULL",
         &children,
@@ -196,8 +174,8 @@ async fn count_dependencies(
     inserted: &[i64],
 ) -> Result<Vec<Stage>, StoreError> {
     let (children, parents): (Vec<i64>, Vec<i64>) = links.iter().copied().unzip();
-    let stages = sqlx::query_scalar!(
-        "UPDATE prover_jobs job SET
+    let queued = sqlx::query_scalar!(
+        "UPDATE jobs job SET
              predecessor_ids = count.children,
              dependencies_left = count.missing,
              status = CASE WHEN count.missing = 0 THEN 'queued' ELSE 'waiting_for_proofs' END,
@@ -205,10 +183,10 @@ async fn count_dependencies(
          FROM (SELECT link.parent, array_agg(link.child ORDER BY link.place) AS children,
                       (count(*) FILTER (WHERE child.status <> 'successful'))::int4 AS missing
                FROM UNNEST($1::int8[], $2::int8[]) WITH ORDINALITY AS link (child, parent, place)
-               JOIN prover_jobs child ON child.id = link.child
+               JOIN jobs child ON child.id = link.child
                GROUP BY link.parent) count
          WHERE job.id = count.parent AND job.id = ANY($3)
-         RETURNING CASE WHEN count.missing = 0 THEN job.stage END",
+         RETURNING CASE WHEN count.missing = 0 THEN job.id END",
         &children,
         &parents,
         inserted
@@ -216,5 +194,5 @@ async fn count_dependencies(
     .fetch_all(&mut **transaction)
     .await
     .map_err(StoreError::database("extend_batch: count dependencies"))?;
-    Ok(stages.into_iter().flatten().filter_map(|stage| stage.parse().ok()).collect())
+    queued.into_iter().flatten().map(|id| Ok(job_key(id)?.stage)).collect()
 }

@@ -158,7 +158,7 @@ pub(crate) async fn arrange(transaction: &mut Transaction<'_>, chain_id: u32) ->
     .await
     .map_err(StoreError::database("arrange: tags"))?;
     sqlx::query!(
-        "UPDATE prover_jobs j SET
+        "UPDATE jobs j SET
              start_tag = b.start_tag,
              status = CASE WHEN b.is_held THEN 'waiting_for_proofs' ELSE 'queued' END,
              dependencies_left = CASE WHEN b.is_held THEN 1 ELSE 0 END,
@@ -187,7 +187,7 @@ pub(crate) async fn release_next(
 ) -> Result<bool, StoreError> {
     lock_chain(transaction, chain_id).await?;
     let released = sqlx::query!(
-        "UPDATE prover_jobs SET status = 'queued', dependencies_left = 0, queued_at = now()
+        "UPDATE jobs SET status = 'queued', dependencies_left = 0, queued_at = now()
          WHERE id = (SELECT position << $2::int4 FROM batches
                      WHERE chain_id = $1 AND status IN ('queued', 'in_progress', 'failed')
                      ORDER BY number LIMIT 1)

@@ -3,9 +3,15 @@
 use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
+use crate::model::rows::BatchIds;
 use crate::model::rows::{artifact, batch_id};
 use proving_model::{ArtifactRef, BatchId, BatchStatus, ProtocolVersion};
 use sqlx::PgConnection;
+use std::collections::BTreeSet;
+use std::sync::PoisonError;
+
+/// Batches that a process remembers the position of.
+const KNOWN_MAX: usize = 10_000;
 
 /// A batch's row.
 #[derive(Debug, Clone)]
@@ -74,4 +80,48 @@ pub(crate) async fn find_batch(
         age_seconds: row.age_seconds,
         duration_seconds: row.duration_seconds,
     }))
+}
+
+/// The batches at these positions.
+pub(crate) async fn batch_ids(
+    connection: &mut PgConnection,
+    positions: impl Iterator<Item = i64>,
+) -> Result<BatchIds, StoreError> {
+    let positions: BTreeSet<i64> = positions.collect();
+    let positions: Vec<i64> = positions.into_iter().collect();
+    if positions.is_empty() {
+        return Ok(BatchIds::new());
+    }
+    let rows =
+        sqlx::query!("SELECT position, chain_id, number FROM batches WHERE position = ANY($1)", &positions)
+            .fetch_all(connection)
+            .await
+            .map_err(StoreError::database("batch_ids"))?;
+    rows.into_iter().map(|row| Ok((row.position, batch_id(row.chain_id, row.number)?))).collect()
+}
+
+impl JobStore {
+    /// The batches of these jobs. A position is one batch's for ever, so what is known is not asked for again.
+    pub(crate) async fn known_batch_ids(&self, positions: &[i64]) -> Result<BatchIds, StoreError> {
+        let known = |position: &i64| {
+            let all = self.batch_ids.lock().unwrap_or_else(PoisonError::into_inner);
+            all.get(position).map(|id| (*position, *id))
+        };
+        let mut found: BatchIds = positions.iter().filter_map(known).collect();
+        let unknown: Vec<i64> =
+            positions.iter().copied().filter(|position| !found.contains_key(position)).collect();
+        if !unknown.is_empty() {
+            let asked = self.relaxed.run("batch_ids", async |connection: &mut PgConnection| {
+                batch_ids(connection, unknown.into_iter()).await
+            });
+            let asked = asked.await?;
+            let mut all = self.batch_ids.lock().unwrap_or_else(PoisonError::into_inner);
+            if all.len() >= KNOWN_MAX {
+                all.clear();
+            }
+            all.extend(&asked);
+            found.extend(asked);
+        }
+        Ok(found)
+    }
 }

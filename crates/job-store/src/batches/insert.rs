@@ -5,7 +5,7 @@ use crate::batches::find::find_batch;
 use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
-use crate::model::ids::{GENERATOR, POSITION_MAX, generator_id, held_queue, queue, turn};
+use crate::model::ids::{GENERATOR, POSITION_MAX, generator_id, held_queue, queue, rank_in_batch};
 use crate::model::rows::size;
 use proving_model::{ArtifactRef, BatchId, MemoryClass, ProtocolVersion, Stage};
 use sqlx::{Connection, PgConnection};
@@ -100,24 +100,15 @@ impl JobStore {
                 .map_err(error("insert_batch"))?;
                 let queue = queue(batch.version, GENERATOR.stage, MemoryClass::Light);
                 sqlx::query!(
-                    "INSERT INTO prover_jobs (id, chain_id, batch_number, aggregation_round, stage,
-                         circuit_id, depth, sequence_number, memory_class, priority, start_tag,
-                         protocol_minor, protocol_patch,
-                         expected_cost_ms, status, dependencies_left, queued_at, deadline, queue, turn)
-                     VALUES ($1, $2, $3, $4, $5, 0, 0, 0, 'light', $6, $7, $8, $9, 0, 'queued', 0, now(),
-                             coalesce($10::text::timestamptz, 'infinity'), $11, $12)",
+                    "INSERT INTO jobs (id, priority, start_tag, status, dependencies_left, queued_at, deadline,
+                                       queue, rank_in_batch)
+                     VALUES ($1, $2, $3, 'queued', 0, now(), coalesce($4::text::timestamptz, 'infinity'), $5, $6)",
                     generator_id(position)?,
-                    chain_id,
-                    number,
-                    GENERATOR.round.number(),
-                    GENERATOR.stage.as_str(),
                     batch.priority,
                     start_tag,
-                    i32::from(batch.version.minor),
-                    i32::from(batch.version.patch),
                     batch.deadline,
                     if chain.is_paused { held_queue(queue) } else { queue },
-                    turn(GENERATOR.round, 0)
+                    rank_in_batch(GENERATOR.round, 0)
                 )
                 .execute(&mut *transaction)
                 .await

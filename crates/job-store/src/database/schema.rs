@@ -38,8 +38,6 @@ struct Found {
     foreign: Option<String>,
     /// A role beside its owner that may create things in it.
     creator: Option<String>,
-    /// Whether `public` has tables of ours, from before they had a schema of their own.
-    is_old: bool,
     /// Who we are.
     us: String,
 }
@@ -55,13 +53,6 @@ impl JobStore {
             .run("migrate", async |connection: &mut PgConnection| {
                 let found = look(connection).await?;
                 found.check_hands()?;
-                if found.owner.is_none() && found.is_old {
-                    return Err(StoreError::Schema(
-                        "this database has tables of an earlier version in schema public: docs/database.md says how to move them \
-                         into schema roundhouse, or name a new database"
-                            .to_owned(),
-                    ));
-                }
                 let error = StoreError::database;
                 match &found.owner {
                     None => {
@@ -213,8 +204,6 @@ async fn look(connection: &mut PgConnection) -> Result<Found, StoreError> {
                   (SELECT CASE a.grantee WHEN 0 THEN 'everybody' ELSE 'role ' || a.grantee::regrole::text END
                    FROM n, aclexplode(n.nspacl) a
                    WHERE a.privilege_type = 'CREATE' AND a.grantee <> n.nspowner LIMIT 1) AS creator,
-                  EXISTS (SELECT FROM pg_class c WHERE c.relname = 'prover_jobs' AND c.relnamespace = to_regnamespace('public')
-                          AND c.relowner IN (SELECT oid FROM ours)) AS "is_old!",
                   quote_ident(current_user) AS "us!""#
     )
     .fetch_one(connection)

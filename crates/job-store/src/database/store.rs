@@ -8,7 +8,9 @@ use crate::model::completion::Completion;
 use crate::model::error::StoreError;
 use crate::model::learned::Knowledge;
 use crate::model::retry_policy::RetryPolicy;
+use crate::model::rows::BatchIds;
 use sqlx::PgConnection;
+use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 
 /// The job store. Clones share one pool.
@@ -24,6 +26,7 @@ pub struct JobStore {
     /// To the task that commits completions, many to a transaction.
     pub(crate) completions: mpsc::Sender<Completion>,
     pub(crate) knowledge: Knowledge,
+    pub(crate) batch_ids: Arc<Mutex<BatchIds>>,
     pub(crate) policy: RetryPolicy,
     pub(crate) waker: Waker,
 }

@@ -1,7 +1,7 @@
 //! Old work leaves: the jobs of a proven batch go from the table that pickers scan into the archive, and from there, when they are
 //! old enough, for good. A batch's own row stays, and with it where its final proof is.
 //!
-//! Nothing that comes late can touch an archived job: every write of a worker looks in `prover_jobs` for its token.
+//! Nothing that comes late can touch an archived job: every write of a worker looks in `jobs` for its token.
 
 use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
@@ -41,7 +41,7 @@ impl JobStore {
                            AND finished_at <= now() - make_interval(secs => $1)
                            -- A generator that makes a lost circuit again may end after its batch.
                            AND NOT EXISTS (
-                               SELECT FROM prover_jobs j
+                               SELECT FROM jobs j
                                WHERE j.id >= b.position << $2 AND j.id < (b.position + 1) << $2
                                  AND j.status IN ('waiting_for_proofs', 'queued', 'in_progress'))
                          ORDER BY finished_at LIMIT 1 FOR UPDATE SKIP LOCKED)
@@ -55,8 +55,8 @@ impl JobStore {
                 let Some(batch) = batch else { return Ok(None) };
                 let (first, end) = ids_of_batch(batch.position);
                 let jobs = sqlx::query!(
-                    "WITH moved AS (DELETE FROM prover_jobs WHERE id >= $1 AND id < $2 RETURNING *)
-                     INSERT INTO prover_jobs_archive SELECT * FROM moved",
+                    "WITH moved AS (DELETE FROM jobs WHERE id >= $1 AND id < $2 RETURNING *)
+                     INSERT INTO jobs_archive SELECT * FROM moved",
                     first,
                     end
                 )
@@ -98,12 +98,11 @@ impl JobStore {
                     .execute(&mut *transaction)
                     .await
                     .map_err(error("delete_archived_batch: attempts"))?;
-                let jobs =
-                    sqlx::query!("DELETE FROM prover_jobs_archive WHERE id >= $1 AND id < $2", first, end)
-                        .execute(&mut *transaction)
-                        .await
-                        .map_err(error("delete_archived_batch: jobs"))?
-                        .rows_affected();
+                let jobs = sqlx::query!("DELETE FROM jobs_archive WHERE id >= $1 AND id < $2", first, end)
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(error("delete_archived_batch: jobs"))?
+                    .rows_affected();
                 transaction.commit().await.map_err(error("delete_archived_batch"))?;
                 Ok(Some(Moved { batch: batch_id(batch.chain_id, batch.number)?, jobs }))
             })

@@ -1,6 +1,6 @@
 //! Noticing the dead at once.
 //!
-//! Every worker's process holds an advisory lock ([`crate::LeaseKeeper`]). For each worker one connection of one watch waits
+//! Every worker's process holds an advisory lock ([`crate::leases::keeper::LeaseKeeper`]). For each worker one connection of one watch waits
 //! for that lock: it costs the server a sleeping backend and no work at all, and it is granted within a millisecond of the
 //! process's end. Then the worker's lease ends and its jobs are queued again.
 //!

@@ -39,7 +39,7 @@ impl JobStore {
                          (protocol_minor, protocol_patch, aggregation_round, circuit_id, peak_memory_bytes)
                      SELECT j.protocol_minor, j.protocol_patch, j.aggregation_round, j.circuit_id,
                             max(a.peak_memory_bytes)
-                     FROM attempts a JOIN jobs j ON j.id = a.job_id
+                     FROM attempts a JOIN all_prover_jobs j ON j.id = a.job_id
                      WHERE a.job_id >= $1 AND a.job_id < $2 AND j.id >= $1 AND j.id < $2
                        AND j.stage = 'circuit_proof' AND a.peak_memory_bytes IS NOT NULL
                      GROUP BY 1, 2, 3, 4

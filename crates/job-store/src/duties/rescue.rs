@@ -1,12 +1,14 @@
 //! Puts back the jobs of workers whose lease expired.
 
+use crate::batches::find::batch_ids;
 use crate::batches::progress::fail_batch;
 use crate::database::metrics::{QueryTimer, STORE_METRICS};
 use crate::database::store::JobStore;
 use crate::database::unreadable::readable;
 use crate::model::error::StoreError;
-use crate::model::rows::batch_id;
-use proving_model::{BatchId, JobStatus, Stage};
+use crate::model::ids::{job_key, position_of};
+use crate::model::rows::batch_of;
+use proving_model::{BatchId, JobStatus};
 use sqlx::{Connection, PgConnection};
 
 /// Jobs that one transaction of the rescue duty takes on; more come in the next.
@@ -40,7 +42,7 @@ impl JobStore {
         let rows = sqlx::query!(
             r#"WITH expired AS (
                    SELECT j.id, j.attempts, j.worker_id, j.lease_token, j.started_at
-                   FROM workers w JOIN prover_jobs j ON j.worker_id = w.id AND j.status = 'in_progress'
+                   FROM workers w JOIN jobs j ON j.worker_id = w.id AND j.status = 'in_progress'
                    WHERE w.stopped_at IS NULL AND w.expires_at < now()
                    ORDER BY j.id LIMIT $1 FOR UPDATE OF j SKIP LOCKED
                ), attempted AS (
@@ -50,7 +52,7 @@ impl JobStore {
                           'the worker died, hung, or was cut off'
                    FROM expired
                )
-               UPDATE prover_jobs j SET
+               UPDATE jobs j SET
                    status = CASE WHEN worker_deaths + 1 >= $2 THEN 'failed' ELSE 'queued' END,
                    worker_deaths = worker_deaths + 1, queued_at = now(), progress = 0,
                    error = CASE WHEN worker_deaths + 1 >= $2
@@ -58,7 +60,7 @@ impl JobStore {
                                 ELSE 'its worker died, hung, or was cut off' END,
                    worker_id = NULL, lease_token = NULL
                FROM expired e WHERE j.id = e.id
-               RETURNING j.id, j.chain_id, j.batch_number, j.status, j.worker_deaths, j.stage, j.error"#,
+               RETURNING j.id, j.status, j.worker_deaths, j.error"#,
             RESCUE_BATCH,
             self.policy.worker_deaths_max
         )
@@ -67,10 +69,11 @@ impl JobStore {
         .map_err(error("rescue_expired"))?;
         let mut rescued = Vec::with_capacity(rows.len());
         let mut stages = Vec::new();
+        let batches = batch_ids(&mut transaction, rows.iter().map(|row| position_of(row.id))).await?;
         let rows = readable("rescue_expired", rows, |row| {
-            let batch = batch_id(row.chain_id, row.batch_number)?;
+            let batch = batch_of(&batches, row.id)?;
             let status = row.status.parse().map_err(|e| StoreError::Schema(format!("{e}")))?;
-            stages.extend(row.stage.parse::<Stage>().ok());
+            stages.push(job_key(row.id)?.stage);
             let job = Rescued { job_id: row.id, batch, status, worker_deaths: row.worker_deaths };
             Ok((job, row.error.unwrap_or_default()))
         });

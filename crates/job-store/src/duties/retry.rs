@@ -18,9 +18,9 @@ impl JobStore {
             .reports
             .run("wake_rested", async |connection: &mut PgConnection| {
                 sqlx::query_scalar!(
-                    "SELECT DISTINCT stage FROM prover_jobs
+                    r#"SELECT DISTINCT stage AS "stage!" FROM prover_jobs
                      WHERE status = 'queued' AND not_before > queued_at
-                       AND not_before <= now() AND not_before > now() - make_interval(secs => $1)",
+                       AND not_before <= now() AND not_before > now() - make_interval(secs => $1)"#,
                     window.as_secs_f64()
                 )
                 .fetch_all(connection)

@@ -16,7 +16,7 @@ pub(crate) async fn record_attempt(
     sqlx::query!(
         "INSERT INTO job_attempts (job_id, attempt, worker_id, lease_token, started_at, finished_at,
              outcome, error)
-         SELECT id, $2, $3, $4, started_at, now(), $5, $6 FROM prover_jobs WHERE id = $1",
+         SELECT id, $2, $3, $4, started_at, now(), $5, $6 FROM jobs WHERE id = $1",
         job.id,
         job.attempt,
         job.worker,

@@ -12,7 +12,7 @@ use crate::database::notify::Waker;
 use crate::database::store::JobStore;
 use crate::model::completion::{Attempt, Completion};
 use crate::model::error::StoreError;
-use crate::model::ids::{GENERATOR, ids_of_batch, position_of};
+use crate::model::ids::{GENERATOR, ids_of_basic_circuits, job_key, position_of};
 use crate::model::rows::{LeasedJob, size};
 use proving_model::{ArtifactRef, JobStatus, Stage};
 use sqlx::{Connection, PgConnection};
@@ -169,7 +169,7 @@ async fn mark_successful(
         // A row with the token is in progress, by a CHECK. Said here too, it would offer the planner the small index of leased
         // jobs, which it then scans whole for each row.
         r#"WITH done AS (
-               UPDATE prover_jobs j SET
+               UPDATE jobs j SET
                    status = 'successful', finished_at = now(), progress = 1, error = NULL,
                    completed_by = worker_id, completed_token = lease_token, measured_memory_bytes = c.peak,
                    worker_id = NULL, lease_token = NULL,
@@ -209,15 +209,15 @@ async fn unlock(
         return Ok(BTreeSet::new());
     }
     let (successors, counts): (Vec<i64>, Vec<i32>) = successors.iter().copied().unzip();
-    let stages = sqlx::query_scalar!(
-        r#"UPDATE prover_jobs s SET
+    let queued = sqlx::query_scalar!(
+        r#"UPDATE jobs s SET
                dependencies_left = dependencies_left - done.count,
                status = CASE WHEN status = 'waiting_for_proofs' AND dependencies_left = done.count
                              THEN 'queued' ELSE status END,
                queued_at = CASE WHEN dependencies_left = done.count THEN now() END
            FROM UNNEST($1::int8[], $2::int4[]) AS done (id, count)
            WHERE s.id = done.id
-           RETURNING CASE WHEN status = $3 THEN stage END"#,
+           RETURNING CASE WHEN status = $3 THEN s.id END"#,
         &successors,
         &counts,
         JobStatus::Queued.as_str()
@@ -225,7 +225,7 @@ async fn unlock(
     .fetch_all(&mut **transaction)
     .await
     .map_err(StoreError::database("complete: unlock the successors"))?;
-    Ok(stages.into_iter().flatten().filter_map(|stage| stage.parse().ok()).collect())
+    queued.into_iter().flatten().map(|id| Ok(job_key(id)?.stage)).collect()
 }
 
 /// A circuit whose artifact was lost while its generator still ran, or after it handed the circuit out for good:
@@ -234,15 +234,13 @@ async fn requeue_if_circuits_are_missing(
     transaction: &mut Transaction<'_>,
     generator_id: i64,
 ) -> Result<Option<Stage>, StoreError> {
-    let (first, end) = ids_of_batch(position_of(generator_id));
+    let (first, end) = ids_of_basic_circuits(position_of(generator_id))?;
     let requeued = sqlx::query!(
         "WITH again AS (
-             SELECT g.* FROM prover_jobs g
+             SELECT g.* FROM jobs g
              WHERE g.id = $1 AND g.status = 'successful' AND EXISTS (
-                 SELECT 1 FROM prover_jobs c
-                 WHERE c.id >= $2 AND c.id < $3 AND c.aggregation_round = 0
-                   AND c.stage = 'circuit_proof' AND c.status = 'waiting_for_proofs'
-                   AND c.input_key IS NULL)
+                 SELECT 1 FROM jobs c
+                 WHERE c.id >= $2 AND c.id < $3 AND c.status = 'waiting_for_proofs' AND c.input_key IS NULL)
          ), booked AS (
              INSERT INTO job_attempts
                  (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome,
@@ -251,7 +249,7 @@ async fn requeue_if_circuits_are_missing(
                     measured_memory_bytes
              FROM again
          )
-         UPDATE prover_jobs j SET status = 'queued', queued_at = now(), finished_at = NULL, progress = 0,
+         UPDATE jobs j SET status = 'queued', queued_at = now(), finished_at = NULL, progress = 0,
              completed_by = NULL, completed_token = NULL, measured_memory_bytes = NULL
          FROM again WHERE j.id = again.id",
         generator_id,
@@ -273,7 +271,7 @@ async fn look_for(
     let (ids, tokens): (Vec<i64>, Vec<Uuid>) = all.iter().map(|completion| completion.attempt).unzip();
     let rows = sqlx::query!(
         r#"SELECT a.job_id AS "id!", a.lease_token AS "token!",
-                  EXISTS (SELECT FROM prover_jobs j WHERE j.id = a.job_id AND j.completed_token = a.lease_token
+                  EXISTS (SELECT FROM jobs j WHERE j.id = a.job_id AND j.completed_token = a.lease_token
                           AND j.xmin = pg_current_xact_id()::xid) AS "is_fresh!"
            FROM UNNEST($1::int8[], $2::uuid[]) AS asked (id, token)
            JOIN attempts a ON a.job_id = asked.id AND a.lease_token = asked.token

@@ -44,7 +44,7 @@ impl JobStore {
             .run("fail", async |connection: &mut PgConnection| {
                 let mut transaction = connection.begin().await.map_err(error("fail"))?;
                 let row = sqlx::query!(
-                    r#"UPDATE prover_jobs SET
+                    r#"UPDATE jobs SET
                            status = CASE WHEN $3 OR failures + $4 >= $6 OR timeouts + $5 >= $7
                                          THEN 'failed' ELSE 'queued' END,
                            failures = failures + $4, timeouts = timeouts + $5, error = $8,

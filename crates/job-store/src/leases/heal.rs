@@ -40,7 +40,7 @@ impl JobStore {
                 if producers == 0 {
                     let is_held = sqlx::query_scalar!(
                         r#"SELECT EXISTS (
-                               SELECT FROM prover_jobs WHERE id = $1 AND lease_token = $2) AS "is_held!""#,
+                               SELECT FROM jobs WHERE id = $1 AND lease_token = $2) AS "is_held!""#,
                         job.id,
                         job.token
                     )
@@ -56,7 +56,7 @@ impl JobStore {
                     )));
                 }
                 let changed = sqlx::query!(
-                    "UPDATE prover_jobs SET status = 'waiting_for_proofs', dependencies_left = $3,
+                    "UPDATE jobs SET status = 'waiting_for_proofs', dependencies_left = $3,
                          error = $4,
                          worker_id = NULL, lease_token = NULL, progress = 0,
                          input_key = CASE WHEN $5 THEN NULL ELSE input_key END,
@@ -95,8 +95,8 @@ impl JobStore {
     ) -> Result<usize, StoreError> {
         let requeued = sqlx::query!(
             "WITH lost AS (
-                 SELECT * FROM prover_jobs
-                 WHERE id = ANY((SELECT predecessor_ids FROM prover_jobs WHERE id = $1)::int8[])
+                 SELECT * FROM jobs
+                 WHERE id = ANY((SELECT predecessor_ids FROM jobs WHERE id = $1)::int8[])
                    AND output_key = ANY($2) AND status = 'successful' AND regenerations < $4
                  ORDER BY id FOR UPDATE
              ), booked AS (
@@ -107,7 +107,7 @@ impl JobStore {
                         measured_memory_bytes
                  FROM lost
              )
-             UPDATE prover_jobs j SET status = 'queued', queued_at = now(), not_before = now(),
+             UPDATE jobs j SET status = 'queued', queued_at = now(), not_before = now(),
                  finished_at = NULL, progress = 0, regenerations = j.regenerations + 1, error = $3,
                  completed_by = NULL, completed_token = NULL, measured_memory_bytes = NULL,
                  output_key = NULL, output_checksum = NULL, output_size_bytes = NULL
@@ -133,7 +133,7 @@ impl JobStore {
     ) -> Result<usize, StoreError> {
         let row = sqlx::query!(
             "WITH generator AS (
-                 SELECT * FROM prover_jobs
+                 SELECT * FROM jobs
                  WHERE id = $1 AND regenerations < $3 AND status IN ('successful', 'queued', 'in_progress')
                  FOR UPDATE
              ), booked AS (
@@ -144,7 +144,7 @@ impl JobStore {
                         measured_memory_bytes
                  FROM generator WHERE status = 'successful'
              )
-             UPDATE prover_jobs j SET
+             UPDATE jobs j SET
                  status = CASE WHEN j.status = 'successful' THEN 'queued' ELSE j.status END,
                  queued_at = now(), finished_at = NULL, regenerations = j.regenerations + 1, error = $2,
                  completed_by = NULL, completed_token = NULL, measured_memory_bytes = NULL

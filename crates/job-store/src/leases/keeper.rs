@@ -2,7 +2,7 @@
 //! workers' runtime starves it.
 //!
 //! The connection is also the process's sign of life. It holds a session-level advisory lock from before the first
-//! pick on; when the process dies, however it does, the server drops the lock at once, and [`crate::DeathWatch`]
+//! pick on; when the process dies, however it does, the server drops the lock at once, and `duties::death_watch`
 //! sees that. A process that hangs or is cut off keeps the lock, and loses its leases by their expiry.
 //!
 //! **A lock is nobody else's.** Whoever may connect may take any advisory lock, and holding one of ours would let him say when we

@@ -5,6 +5,7 @@ use crate::database::notify::Waker;
 use crate::leases::heartbeat::{LeaseName, Prolonged, Pulse};
 use crate::leases::workers::{NewWorker, register};
 use crate::model::error::StoreError;
+use crate::model::ids::job_key;
 use async_trait::async_trait;
 use proving_model::Stage;
 use sqlx::postgres::PgConnectOptions;
@@ -112,7 +113,7 @@ impl Pulse for Connected {
         .await
         .map_err(error("heartbeat"))?;
         let leased = sqlx::query!(
-            r#"SELECT id, lease_token AS "token!" FROM prover_jobs
+            r#"SELECT id, lease_token AS "token!" FROM jobs
                WHERE worker_id = $1 AND status = 'in_progress'"#,
             self.worker
         )
@@ -129,7 +130,7 @@ impl Pulse for Connected {
         let (ids, tokens): (Vec<i64>, Vec<Uuid>) = progress.iter().map(|(name, _)| *name).unzip();
         let fractions: Vec<f32> = progress.iter().map(|(_, fraction)| *fraction).collect();
         sqlx::query!(
-            "UPDATE prover_jobs j SET progress = h.progress
+            "UPDATE jobs j SET progress = h.progress
              FROM UNNEST($1::int8[], $2::uuid[], $3::float4[]) AS h (id, token, progress)
              WHERE j.id = h.id AND j.lease_token = h.token",
             &ids,
@@ -146,11 +147,11 @@ impl Pulse for Connected {
     async fn hand_back(&mut self, strays: &[LeaseName]) -> Result<(), StoreError> {
         let mut connection = self.take().await?;
         let (ids, tokens): (Vec<i64>, Vec<Uuid>) = strays.iter().copied().unzip();
-        let stages = sqlx::query_scalar!(
+        let ids = sqlx::query_scalar!(
             r#"WITH strays AS (
                    SELECT j.id, j.attempts, j.worker_id, j.lease_token, j.started_at
                    FROM UNNEST($1::int8[], $2::uuid[]) AS s (id, token)
-                   JOIN prover_jobs j ON j.id = s.id AND j.lease_token = s.token
+                   JOIN jobs j ON j.id = s.id AND j.lease_token = s.token
                    -- One that is locked is being ended by a connection that nobody hears of any more.
                    ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
                ), attempted AS (
@@ -160,11 +161,11 @@ impl Pulse for Connected {
                           'the worker never heard that it had the job, or could not write its end'
                    FROM strays
                )
-               UPDATE prover_jobs j SET status = 'queued', queued_at = now(), progress = 0,
+               UPDATE jobs j SET status = 'queued', queued_at = now(), progress = 0,
                    not_before = now(),
                    worker_id = NULL, lease_token = NULL
                FROM strays s WHERE j.id = s.id
-               RETURNING j.stage"#,
+               RETURNING j.id"#,
             &ids,
             &tokens
         )
@@ -172,8 +173,9 @@ impl Pulse for Connected {
         .await
         .map_err(StoreError::database("heartbeat: hand back strays"))?;
         self.connection = Some(connection);
-        tracing::warn!(jobs = stages.len(), "leases that nobody knew of were handed back");
-        let stages: BTreeSet<Stage> = stages.iter().filter_map(|stage| stage.parse().ok()).collect();
+        tracing::warn!(jobs = ids.len(), "leases that nobody knew of were handed back");
+        let stages: BTreeSet<Stage> =
+            ids.into_iter().filter_map(|id| Some(job_key(id).ok()?.stage)).collect();
         stages.into_iter().for_each(|stage| self.waker.wake(stage));
         Ok(())
     }

@@ -6,8 +6,8 @@ use crate::database::store::JobStore;
 use crate::database::text::stored;
 use crate::database::unreadable::skipped;
 use crate::model::error::StoreError;
-use crate::model::ids::{GENERATOR, job_key, memory_class, queue};
-use crate::model::rows::{LeasedJob, Predecessor, artifact, batch_id};
+use crate::model::ids::{GENERATOR, job_key, lane, memory_class, position_of, queue};
+use crate::model::rows::{LeasedJob, Predecessor, artifact, batch_of};
 use proving_model::{AggregationRound, BatchId, MemoryClass, ProtocolVersion, Stage};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -98,7 +98,7 @@ impl JobStore {
         room: Room,
     ) -> Result<(Vec<LeasedJob>, usize), StoreError> {
         let _timer = QueryTimer::start("pick");
-        let rounds: Vec<i16> = filter.rounds.iter().map(|round| round.number()).collect();
+        let lanes: Vec<i64> = filter.rounds.iter().map(|round| lane(filter.stage, *round).into()).collect();
         // Fresh and random, one for all jobs of this pick: a lease is named by its job and its token.
         let token = Uuid::new_v4();
         let mut queues =
@@ -109,36 +109,36 @@ impl JobStore {
                 sqlx::query!(
                     // `= ANY(ARRAY(…))` and not a join: a join flips to a hash join and a sequential scan at some sizes. The second
                     // branch runs only as far as the first leaves room.
-                    r#"UPDATE prover_jobs SET
+                    r#"UPDATE jobs SET
                            status = 'in_progress', worker_id = $1, lease_token = $6,
                            attempts = attempts + 1, started_at = now(), progress = 0
                        WHERE id = ANY(ARRAY(
                            SELECT id FROM (
-                               SELECT id FROM prover_jobs
-                               WHERE status = 'queued' AND queue = $2 AND aggregation_round = ANY($4)
+                               SELECT id FROM jobs
+                               WHERE status = 'queued' AND queue = $2 AND (id >> 33) & 15 = ANY($4)
                                  AND not_before <= now() AND peak_memory_bytes <= $7 AND worker_deaths < $9
-                               ORDER BY priority DESC, deadline, start_tag, turn, id
+                               ORDER BY priority DESC, deadline, start_tag, rank_in_batch, id
                                LIMIT $5 FOR UPDATE SKIP LOCKED) AS preferred
                            UNION ALL
                            SELECT id FROM (
-                               SELECT id FROM prover_jobs
-                               WHERE status = 'queued' AND queue = $3 AND aggregation_round = ANY($4)
+                               SELECT id FROM jobs
+                               WHERE status = 'queued' AND queue = $3 AND (id >> 33) & 15 = ANY($4)
                                  AND not_before <= now() AND peak_memory_bytes <= $7 AND worker_deaths < $9
-                               ORDER BY priority DESC, deadline, start_tag, turn, id
+                               ORDER BY priority DESC, deadline, start_tag, rank_in_batch, id
                                LIMIT $5 FOR UPDATE SKIP LOCKED) AS others
                            LIMIT $5))
                          AND peak_memory_bytes <= $8
                          AND (SELECT expires_at > now() AND drain_asked_at IS NULL AND NOT EXISTS (
                                   SELECT FROM paused_stages WHERE stage = $10)
                               FROM workers WHERE id = $1)
-                       RETURNING id, chain_id, batch_number, attempts AS attempt,
+                       RETURNING id, attempts AS attempt,
                            input_key, input_checksum, input_size_bytes, queue, priority,
-                           date_part('epoch', deadline) AS "deadline!", start_tag, turn,
+                           date_part('epoch', deadline) AS "deadline!", start_tag, rank_in_batch,
                            peak_memory_bytes, worker_deaths"#,
                     worker,
                     queues.next(),
                     queues.next(),
-                    &rounds,
+                    &lanes,
                     i64::try_from(want).unwrap_or(i64::MAX),
                     token,
                     room.total,
@@ -159,15 +159,17 @@ impl JobStore {
                 .cmp(&(Some(b.queue) != preferred))
                 .then(b.priority.cmp(&a.priority))
                 .then(a.deadline.total_cmp(&b.deadline))
-                .then((a.start_tag, a.turn, a.id).cmp(&(b.start_tag, b.turn, b.id)))
+                .then((a.start_tag, a.rank_in_batch, a.id).cmp(&(b.start_tag, b.rank_in_batch, b.id)))
         });
+        let positions: Vec<i64> = rows.iter().map(|row| position_of(row.id)).collect();
+        let batches = self.known_batch_ids(&positions).await?;
         let mut unreadable = Vec::new();
         let mut jobs = Vec::with_capacity(rows.len());
         for row in rows {
             let read = || {
                 Ok(LeasedJob {
                     id: row.id,
-                    batch: batch_id(row.chain_id, row.batch_number)?,
+                    batch: batch_of(&batches, row.id)?,
                     key: job_key(row.id)?,
                     memory_class: memory_class(row.queue),
                     version: filter.version,
@@ -208,7 +210,7 @@ impl JobStore {
         self.hot
             .run("pick: unreadable", async |connection: &mut PgConnection| {
                 sqlx::query!(
-                    "UPDATE prover_jobs SET status = 'failed', error = $3, finished_at = now(),
+                    "UPDATE jobs SET status = 'failed', error = $3, finished_at = now(),
                          worker_id = NULL, lease_token = NULL
                      WHERE id = $1 AND lease_token = $2",
                     id,
@@ -237,20 +239,20 @@ impl JobStore {
     /// [`StoreError::Database`].
     pub async fn next_peak_memory(&self, filter: &PickFilter, room: Room) -> Result<Option<i64>, StoreError> {
         let _timer = QueryTimer::start("next_peak_memory");
-        let rounds: Vec<i16> = filter.rounds.iter().map(|round| round.number()).collect();
+        let lanes: Vec<i64> = filter.rounds.iter().map(|round| lane(filter.stage, *round).into()).collect();
         for class in &filter.memory_classes {
             let next = self
                 .relaxed
                 .run("next_peak_memory", async |connection: &mut PgConnection| {
                     sqlx::query_scalar!(
-                        r#"SELECT peak_memory_bytes AS "peak!" FROM prover_jobs
-                           WHERE status = 'queued' AND queue = $1 AND aggregation_round = ANY($2)
+                        r#"SELECT peak_memory_bytes AS "peak!" FROM jobs
+                           WHERE status = 'queued' AND queue = $1 AND (id >> 33) & 15 = ANY($2)
                              AND not_before <= now() AND peak_memory_bytes <= $3 AND worker_deaths < $4
                              AND NOT EXISTS (SELECT FROM paused_stages WHERE stage = $5)
-                           ORDER BY priority DESC, deadline, start_tag, turn, id
+                           ORDER BY priority DESC, deadline, start_tag, rank_in_batch, id
                            LIMIT 1"#,
                         queue(filter.version, filter.stage, *class),
-                        &rounds,
+                        &lanes,
                         room.total,
                         room.deaths_limit(),
                         filter.stage.as_str() as _
@@ -278,9 +280,9 @@ impl JobStore {
             .run("predecessors", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     r#"SELECT j.id, j.output_key, j.output_checksum, j.output_size_bytes
-                       FROM UNNEST((SELECT predecessor_ids FROM prover_jobs WHERE id = $1)::int8[])
+                       FROM UNNEST((SELECT predecessor_ids FROM jobs WHERE id = $1)::int8[])
                                 WITH ORDINALITY AS p (id, place)
-                       JOIN prover_jobs j ON j.id = p.id
+                       JOIN jobs j ON j.id = p.id
                        WHERE j.status = 'successful'
                        ORDER BY p.place"#,
                     job.id

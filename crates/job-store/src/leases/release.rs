@@ -33,7 +33,7 @@ impl JobStore {
             .run("release", async |connection: &mut PgConnection| {
                 let mut transaction = connection.begin().await.map_err(error("release"))?;
                 let changed = sqlx::query!(
-                    "UPDATE prover_jobs SET status = 'queued', queued_at = now(), progress = 0,
+                    "UPDATE jobs SET status = 'queued', queued_at = now(), progress = 0,
                          not_before = now() + make_interval(secs => $3),
                          worker_id = NULL, lease_token = NULL
                      WHERE id = $1 AND lease_token = $2",

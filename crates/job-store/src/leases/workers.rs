@@ -26,7 +26,7 @@ pub struct NewWorker {
 
 impl JobStore {
     /// Registers a worker, whose leases hold for so long without a heartbeat. Components let
-    /// [`LeaseKeeper::start`](crate::LeaseKeeper::start) do so, which also sends the heartbeats.
+    /// [`LeaseKeeper::start`](crate::leases::keeper::LeaseKeeper::start) do so, which also sends the heartbeats.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -47,7 +47,7 @@ impl JobStore {
             .run("stop_worker", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     "UPDATE workers SET expires_at = now(), stopped_at = CASE WHEN NOT EXISTS (
-                         SELECT FROM prover_jobs WHERE worker_id = $1
+                         SELECT FROM jobs WHERE worker_id = $1
                            AND status = 'in_progress') THEN now() END
                      WHERE id = $1",
                     id
@@ -100,7 +100,7 @@ impl JobStore {
                     "UPDATE workers w SET stopped_at = now()
                      WHERE stopped_at IS NULL AND expires_at < now() - make_interval(secs => $1)
                        AND NOT EXISTS (
-                         SELECT FROM prover_jobs j WHERE j.worker_id = w.id AND j.status = 'in_progress')",
+                         SELECT FROM jobs j WHERE j.worker_id = w.id AND j.status = 'in_progress')",
                     after.as_secs_f64()
                 )
                 .execute(&mut *connection)

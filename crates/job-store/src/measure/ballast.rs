@@ -2,7 +2,7 @@
 
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
-use crate::model::ids::{job_id, queue, turn};
+use crate::model::ids::{job_id, queue, rank_in_batch};
 use proving_model::{AggregationRound, CircuitId, JobKey, MemoryClass, ProtocolVersion, Stage};
 use sqlx::PgConnection;
 
@@ -40,7 +40,7 @@ impl JobStore {
                         decode(repeat('00', 32), 'hex'), 0, 
                         (SELECT coalesce(max(start_tag), 0) FROM batches) + 1, now(),
                         CASE WHEN $3 THEN now() END
-                 RETURNING number, position, start_tag",
+                 RETURNING position, start_tag",
             )
             .bind(minor)
             .bind(patch)
@@ -49,28 +49,24 @@ impl JobStore {
             .await
             .map_err(error("add_ballast: batch"))
         });
-        let (number, position, start_tag): (i64, i64, i64) = batch.await?;
+        let (position, start_tag): (i64, i64) = batch.await?;
         let queue = queue(version, Stage::CircuitProof, MemoryClass::Light);
-        let turn = turn(AggregationRound::BasicCircuits, 0);
+        let rank = rank_in_batch(AggregationRound::BasicCircuits, 0);
         let (table, status, completed) = match ballast {
-            Ballast::Queued => ("prover_jobs", "queued", "NULL"),
+            Ballast::Queued => ("jobs", "queued", "NULL"),
             Ballast::Archived => {
-                ("prover_jobs_archive", "successful", "'00000000-0000-0000-0000-000000000000'::uuid")
+                ("jobs_archive", "successful", "'00000000-0000-0000-0000-000000000000'::uuid")
             }
         };
         // All parts are this module's own.
         let insert = format!(
-            "INSERT INTO {table} (id, chain_id, batch_number, aggregation_round, stage, circuit_id, depth,
-                 sequence_number, memory_class, priority, deadline, start_tag, protocol_minor, protocol_patch,
-                 expected_cost_ms, status,
-                 dependencies_left, attempts, input_key, input_checksum, input_size_bytes, queued_at,
-                 queue, turn, not_before, failures, worker_deaths, timeouts, regenerations, progress, created_at,
-                 predecessor_ids, peak_memory_bytes, completed_by, completed_token)
-             SELECT $1 + s, 4294967295, $2, 0, 'circuit_proof', $3, 0, s, 'light', 0, 'infinity', $4, $5,
-                    $6, s % 7, '{status}',
-                    0, 0, 'ballast', decode(repeat('00', 32), 'hex'), 1000, now(), {queue}, {turn} - s % 7,
-                    now(), 0, 0, 0, 0, 0, now(), '{{}}', 0, {completed}, {completed}
-             FROM generate_series(0, $7::int8 - 1) AS s"
+            "INSERT INTO {table} (id, priority, deadline, start_tag, status, dependencies_left, attempts,
+                 input_key, input_checksum, input_size_bytes, queued_at, queue, rank_in_batch, not_before, failures,
+                 worker_deaths, timeouts, regenerations, progress, predecessor_ids, peak_memory_bytes,
+                 completed_by, completed_token)
+             SELECT $1 + s, 0, 'infinity', $2, '{status}', 0, 0, 'ballast', decode(repeat('00', 32), 'hex'), 1000,
+                    now(), {queue}, {rank} - s % 7, now(), 0, 0, 0, 0, 0, '{{}}', 0, {completed}, {completed}
+             FROM generate_series(0, $3::int8 - 1) AS s"
         );
         let mut left = jobs;
         for circuit in 1.. {
@@ -91,11 +87,7 @@ impl JobStore {
                 .run("add_ballast", async |connection: &mut PgConnection| {
                     sqlx::query(sqlx::AssertSqlSafe(insert.as_str()))
                         .bind(first)
-                        .bind(number)
-                        .bind(circuit)
                         .bind(start_tag)
-                        .bind(minor)
-                        .bind(patch)
                         .bind(count)
                         .execute(&mut *connection)
                         .await
@@ -115,7 +107,7 @@ impl JobStore {
         let error = StoreError::database;
         self.reports
             .run("settle", async |connection: &mut PgConnection| {
-                sqlx::raw_sql("VACUUM ANALYZE prover_jobs").execute(connection).await.map_err(error("settle"))
+                sqlx::raw_sql("VACUUM ANALYZE jobs").execute(connection).await.map_err(error("settle"))
             })
             .await?;
         self.reports
@@ -155,7 +147,7 @@ impl JobStore {
     pub async fn hot_table_bytes(&self) -> Result<(i64, i64), StoreError> {
         self.reports
             .run("hot_table_bytes", async |connection: &mut PgConnection| {
-                sqlx::query_as("SELECT pg_table_size('prover_jobs'), pg_indexes_size('prover_jobs')")
+                sqlx::query_as("SELECT pg_table_size('jobs'), pg_indexes_size('jobs')")
                     .fetch_one(connection)
                     .await
                     .map_err(StoreError::database("hot_table_bytes"))

@@ -24,19 +24,23 @@ pub(crate) const PLACE_BITS: u32 = SEQUENCE_BITS + DEPTH_BITS + CIRCUIT_BITS + L
 /// The last position that a batch can have; the schema's sequence ends there.
 pub(crate) const POSITION_MAX: i64 = (1 << (i64::BITS - 1 - PLACE_BITS)) - 1;
 
+/// Stage and round in one number, as a job's id has them.
+pub(crate) fn lane(stage: Stage, round: AggregationRound) -> i16 {
+    match stage {
+        Stage::WitnessGeneration => round.number(),
+        Stage::CircuitProof => PROOF_LANES + round.number(),
+        Stage::Compression => COMPRESSION_LANE,
+    }
+}
+
 /// The id of the job at a place of the batch at a position. Two jobs never share one, and it can be told before the row is
 /// there.
 ///
 /// # Errors
 /// [`StoreError::Invalid`] for a place beyond what an id holds: circuit 255, depth 31, sequence number 1,048,575.
 pub(crate) fn job_id(position: i64, key: &JobKey) -> Result<i64, StoreError> {
-    let lane = match key.stage {
-        Stage::WitnessGeneration => key.round.number(),
-        Stage::CircuitProof => PROOF_LANES + key.round.number(),
-        Stage::Compression => COMPRESSION_LANE,
-    };
     let parts = [
-        (i64::from(lane), LANE_BITS),
+        (i64::from(lane(key.stage, key.round)), LANE_BITS),
         (i64::from(key.circuit_id.0), CIRCUIT_BITS),
         (i64::from(key.depth), DEPTH_BITS),
         (i64::from(key.sequence), SEQUENCE_BITS),
@@ -75,8 +79,8 @@ pub(crate) fn memory_class(queue: i64) -> MemoryClass {
     if queue & 1 == 0 { MemoryClass::Light } else { MemoryClass::Heavy }
 }
 
-/// The column `turn`: a job's turn among those of its batch, the round nearest to the final proof first, then the longest.
-pub(crate) fn turn(round: AggregationRound, expected_cost_ms: i64) -> i64 {
+/// The column `rank_in_batch`: a job's turn among those of its batch, the round nearest to the final proof first, then the longest.
+pub(crate) fn rank_in_batch(round: AggregationRound, expected_cost_ms: i64) -> i64 {
     let last = AggregationRound::Scheduler.number() - round.number();
     i64::from(last) << 32 | (i64::from(u32::MAX) - expected_cost_ms.clamp(0, u32::MAX.into()))
 }
@@ -98,6 +102,16 @@ pub fn job_id_as_text<S: serde::Serializer>(job_id: &i64, serializer: S) -> Resu
 /// The ids of a batch's jobs: from the first, up to and without the second.
 pub(crate) fn ids_of_batch(position: i64) -> (i64, i64) {
     (position << PLACE_BITS, (position + 1) << PLACE_BITS)
+}
+
+/// The ids of a batch's basic circuits: from the first, up to and without the second.
+pub(crate) fn ids_of_basic_circuits(position: i64) -> Result<(i64, i64), StoreError> {
+    let of_round = |round| {
+        let key =
+            JobKey { round, stage: Stage::CircuitProof, circuit_id: CircuitId(0), depth: 0, sequence: 0 };
+        job_id(position, &key)
+    };
+    Ok((of_round(AggregationRound::BasicCircuits)?, of_round(AggregationRound::LeafAggregation)?))
 }
 
 /// The id of the job that cuts the batch's input into circuits.

@@ -1,7 +1,9 @@
 //! Rows as the rest of the system sees them.
 
 use crate::model::error::StoreError;
+use crate::model::ids::position_of;
 use proving_model::{ArtifactRef, BatchId, JobKey, MemoryClass, ProtocolVersion};
+use std::collections::HashMap;
 use uuid::Uuid;
 
 /// A job that this process holds the lease of.
@@ -67,4 +69,19 @@ pub(crate) fn artifact(
 /// A size as the database stores it.
 pub(crate) fn size(artifact: &ArtifactRef) -> i64 {
     i64::try_from(artifact.size_bytes).unwrap_or(i64::MAX)
+}
+
+/// Batches by their position.
+pub(crate) type BatchIds = HashMap<i64, BatchId>;
+
+/// The batch of a job.
+///
+/// # Errors
+/// [`StoreError::Schema`] when there is none at the job's position.
+pub(crate) fn batch_of(batches: &BatchIds, job_id: i64) -> Result<BatchId, StoreError> {
+    let position = position_of(job_id);
+    let found = batches.get(&position).copied();
+    found.ok_or_else(|| {
+        StoreError::Schema(format!("job {job_id} is of no batch: none has the position {position}"))
+    })
 }

@@ -54,7 +54,7 @@ impl JobStore {
                 }
                 let ended = sqlx::query_scalar!(
                     r#"WITH ended AS (
-                           SELECT * FROM prover_jobs
+                           SELECT * FROM jobs
                            WHERE id >= $1 AND id < $2 AND status IN ('waiting_for_proofs', 'queued',
                            'in_progress', 'failed')
                            ORDER BY id FOR UPDATE
@@ -66,7 +66,7 @@ impl JobStore {
                                   'the batch was cancelled'
                            FROM ended WHERE status = 'in_progress'
                        )
-                       UPDATE prover_jobs j SET
+                       UPDATE jobs j SET
                            status = 'cancelled', worker_id = NULL, lease_token = NULL, finished_at = now()
                        FROM ended WHERE j.id = ended.id
                        RETURNING ended.status"#,

@@ -47,8 +47,8 @@ impl JobStore {
                     return Err(StoreError::Invalid(format!("{id} is not over: cancel it first")));
                 }
                 let jobs = sqlx::query_scalar!(
-                    r#"WITH hot AS (DELETE FROM prover_jobs WHERE id >= $1 AND id < $2 RETURNING 1),
-                            old AS (DELETE FROM prover_jobs_archive WHERE id >= $1 AND id < $2 RETURNING 1)
+                    r#"WITH hot AS (DELETE FROM jobs WHERE id >= $1 AND id < $2 RETURNING 1),
+                            old AS (DELETE FROM jobs_archive WHERE id >= $1 AND id < $2 RETURNING 1)
                        SELECT (SELECT count(*) FROM hot) + (SELECT count(*) FROM old) AS "jobs!""#,
                     first,
                     past

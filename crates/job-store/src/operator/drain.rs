@@ -34,7 +34,7 @@ impl JobStore {
                 let jobs_held = sqlx::query_scalar!(
                     r#"UPDATE workers SET drain_asked_at = coalesce(drain_asked_at, now())
                        WHERE id = $1 AND stopped_at IS NULL AND expires_at > now()
-                       RETURNING (SELECT count(*) FROM prover_jobs j
+                       RETURNING (SELECT count(*) FROM jobs j
                                   WHERE j.worker_id = $1 AND j.status = 'in_progress') AS "jobs_held!""#,
                     worker
                 )

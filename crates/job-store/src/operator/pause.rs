@@ -84,12 +84,12 @@ async fn pause_chain(
         jobs += sqlx::query_scalar!(
             r#"WITH other AS (
                    SELECT j.id FROM batches b
-                   JOIN prover_jobs j
+                   JOIN jobs j
                        ON j.id >= b.position << $3::int4 AND j.id < (b.position + 1) << $3::int4
                    WHERE b.chain_id = $1 AND b.archived_at IS NULL AND (j.queue < 0) <> $2
                    ORDER BY j.id FOR UPDATE OF j
                ), moved AS (
-                   UPDATE prover_jobs j SET queue = -1 - queue FROM other WHERE j.id = other.id
+                   UPDATE jobs j SET queue = -1 - queue FROM other WHERE j.id = other.id
                    RETURNING status
                )
                SELECT count(*) FILTER (WHERE status = 'queued') AS "jobs!" FROM moved"#,
@@ -125,7 +125,7 @@ async fn pause_stage(
     let was_so_already = changed.map_err(error("set_paused: stage"))?.rows_affected() == 0;
     let jobs = sqlx::query_scalar!(
         r#"SELECT count(*) AS "jobs!" FROM prover_jobs WHERE status = 'queued' AND stage = $1"#,
-        stage.as_str() as _
+        stage.as_str()
     )
     .fetch_one(&mut **transaction)
     .await

@@ -44,7 +44,7 @@ impl JobStore {
                 let mut transaction = connection.begin().await.map_err(error("quarantine_job"))?;
                 let was = sqlx::query_scalar!(
                     r#"WITH held AS (
-                           SELECT * FROM prover_jobs
+                           SELECT * FROM jobs
                            WHERE id = $1 AND status IN ('waiting_for_proofs', 'queued',
                            'in_progress') FOR UPDATE
                        ), booked AS (
@@ -54,7 +54,7 @@ impl JobStore {
                            SELECT id, attempts, worker_id, lease_token, started_at, now(), 'cancelled', $2
                            FROM held WHERE status = 'in_progress'
                        )
-                       UPDATE prover_jobs j SET
+                       UPDATE jobs j SET
                            status = 'failed', error = $2, finished_at = now(), worker_id = NULL,
                            lease_token = NULL
                        FROM held WHERE j.id = held.id
@@ -94,7 +94,7 @@ impl JobStore {
             .run("release_job", async |connection: &mut PgConnection| {
                 let mut transaction = connection.begin().await.map_err(error("release_job"))?;
                 let is = sqlx::query_scalar!(
-                    r#"UPDATE prover_jobs SET
+                    r#"UPDATE jobs SET
                            status = CASE WHEN dependencies_left = 0 THEN 'queued' ELSE 'waiting_for_proofs' END,
                            queued_at = now(), not_before = now(), finished_at = NULL, progress = 0,
                            failures = 0, worker_deaths = 0, timeouts = 0, regenerations = 0
@@ -108,7 +108,7 @@ impl JobStore {
                 sqlx::query!(
                     "UPDATE batches b SET status = 'in_progress', error = NULL, finished_at = NULL
                      WHERE position = $1 AND status = 'failed' AND NOT EXISTS (
-                         SELECT FROM prover_jobs j WHERE j.id >= $2 AND j.id < $3 AND j.status = 'failed')",
+                         SELECT FROM jobs j WHERE j.id >= $2 AND j.id < $3 AND j.status = 'failed')",
                     position_of(job_id),
                     first,
                     past
@@ -142,10 +142,13 @@ impl JobStore {
         let status = self
             .reports
             .run("operate: look at the job", async |connection: &mut PgConnection| {
-                sqlx::query_scalar!(r#"SELECT status AS "status!" FROM jobs WHERE id = $1"#, job_id)
-                    .fetch_optional(connection)
-                    .await
-                    .map_err(StoreError::database("operate: look at the job"))
+                sqlx::query_scalar!(
+                    r#"SELECT status AS "status!" FROM all_prover_jobs WHERE id = $1"#,
+                    job_id
+                )
+                .fetch_optional(connection)
+                .await
+                .map_err(StoreError::database("operate: look at the job"))
             })
             .await?;
         Ok(match status {
@@ -157,9 +160,10 @@ impl JobStore {
 
 /// The chain of a job's batch.
 async fn chain_of(transaction: &mut Transaction<'_>, job_id: i64) -> Result<Option<u32>, StoreError> {
-    let chain_id = sqlx::query_scalar!("SELECT chain_id FROM prover_jobs WHERE id = $1", job_id)
-        .fetch_optional(&mut **transaction)
-        .await
-        .map_err(StoreError::database("operate: the job's chain"))?;
+    let chain_id =
+        sqlx::query_scalar!("SELECT chain_id FROM batches WHERE position = $1", position_of(job_id))
+            .fetch_optional(&mut **transaction)
+            .await
+            .map_err(StoreError::database("operate: the job's chain"))?;
     chain_id.map(|chain_id| Ok(batch_id(chain_id, 0)?.chain_id)).transpose()
 }

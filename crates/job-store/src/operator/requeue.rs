@@ -32,7 +32,7 @@ impl JobStore {
             .run("requeue_failed", async |connection: &mut PgConnection| {
                 let mut transaction = connection.begin().await.map_err(error("requeue_failed"))?;
                 let jobs = sqlx::query!(
-                    "UPDATE prover_jobs SET
+                    "UPDATE jobs SET
                          status = 'queued', queued_at = now(), not_before = now(), finished_at = NULL,
                          progress = 0, failures = 0, worker_deaths = 0, timeouts = 0, regenerations = 0
                      WHERE id >= $1 AND id < $2 AND status = 'failed' AND dependencies_left = 0",

@@ -62,8 +62,8 @@ impl JobStore {
                     )));
                 }
                 sqlx::query!(
-                    "WITH moved AS (DELETE FROM prover_jobs_archive WHERE id >= $1 AND id < $2 RETURNING *)
-                     INSERT INTO prover_jobs SELECT * FROM moved",
+                    "WITH moved AS (DELETE FROM jobs_archive WHERE id >= $1 AND id < $2 RETURNING *)
+                     INSERT INTO jobs SELECT * FROM moved",
                     first,
                     past
                 )
@@ -74,7 +74,7 @@ impl JobStore {
                 // waits for a generator that is inserting jobs, by the lock on its row, and does not see what it inserted.
                 for _ in 0..2 {
                     sqlx::query!(
-                        "SELECT FROM prover_jobs WHERE id >= $1 AND id < $2 ORDER BY id FOR UPDATE",
+                        "SELECT FROM jobs WHERE id >= $1 AND id < $2 ORDER BY id FOR UPDATE",
                         first,
                         past
                     )
@@ -84,7 +84,7 @@ impl JobStore {
                 }
                 // While they were in the archive their chain may have been paused, or a pause may have ended.
                 sqlx::query!(
-                    "UPDATE prover_jobs SET queue = -1 - queue
+                    "UPDATE jobs SET queue = -1 - queue
                      WHERE id >= $1 AND id < $2 AND (queue < 0) <> $3",
                     first,
                     past,
@@ -122,7 +122,7 @@ impl JobStore {
                                   END AS missing
                            FROM again
                        )
-                       UPDATE prover_jobs j SET
+                       UPDATE jobs j SET
                            status = CASE WHEN missing = 0 THEN 'queued' ELSE 'waiting_for_proofs' END,
                            dependencies_left = missing, queued_at = CASE WHEN missing = 0 THEN now() END,
                            not_before = now(), finished_at = NULL, progress = 0, error = NULL,
@@ -132,10 +132,10 @@ impl JobStore {
                            output_key = NULL, output_checksum = NULL, output_size_bytes = NULL,
                            input_key = NULL, input_checksum = NULL, input_size_bytes = NULL
                        FROM counted WHERE j.id = counted.id
-                       RETURNING was"#,
+                       RETURNING was AS "was!""#,
                     first,
                     past,
-                    from.number() as _,
+                    from.number(),
                     generator
                 )
                 .fetch_all(&mut *transaction)
@@ -148,7 +148,7 @@ impl JobStore {
                      WHERE position = $1 AND status IN ('in_progress', 'successful', 'failed')
                        -- An earlier round's failure still holds it.
                        AND (status <> 'failed' OR NOT EXISTS (
-                           SELECT FROM prover_jobs WHERE id >= $2 AND id < $3 AND status = 'failed'))",
+                           SELECT FROM jobs WHERE id >= $2 AND id < $3 AND status = 'failed'))",
                     found.position,
                     first,
                     past

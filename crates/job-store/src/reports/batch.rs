@@ -99,7 +99,7 @@ async fn look_at_batch(connection: &mut PgConnection, id: BatchId) -> Result<Bat
         JobCount,
         r#"SELECT aggregation_round AS "round!", stage AS "stage!",
                   circuit_id AS "circuit_id!", status AS "status!", count(*) AS "count!"
-           FROM jobs WHERE id >= $1 AND id < $2
+           FROM all_prover_jobs WHERE id >= $1 AND id < $2
            GROUP BY 1, 2, 3, 4 ORDER BY 1, 2 DESC, 3, 4"#,
         first,
         end
@@ -111,7 +111,7 @@ async fn look_at_batch(connection: &mut PgConnection, id: BatchId) -> Result<Bat
         r#"SELECT id AS "id!", status AS "status!",
                   attempts AS "attempts!", failures AS "failures!",
                   worker_deaths AS "worker_deaths!", error
-           FROM jobs
+           FROM all_prover_jobs
            WHERE id >= $1 AND id < $2 AND error IS NOT NULL
            ORDER BY status = 'failed' DESC, id LIMIT $3"#,
         first,

@@ -288,9 +288,11 @@ impl JobStore {
             .reports
             .run("overview", async |connection: &mut PgConnection| {
                 sqlx::query!(
-                    r#"SELECT id, worker_id AS "worker_id!", chain_id, batch_number, progress,
+                    r#"SELECT id AS "id!", worker_id AS "worker_id!", chain_id AS "chain_id!",
+                              batch_number AS "batch_number!", progress AS "progress!",
                               EXTRACT(EPOCH FROM now() - started_at)::float8 AS "seconds!"
-                       FROM prover_jobs WHERE status = 'in_progress' ORDER BY started_at LIMIT 10000"#
+                       FROM prover_jobs WHERE status = 'in_progress' AND chain_id IS NOT NULL
+                       ORDER BY started_at LIMIT 10000"#
                 )
                 .fetch_all(connection)
                 .await
@@ -366,7 +368,7 @@ impl JobStore {
                            SELECT date_bin(make_interval(secs => $2), finished_at, 'epoch') AS span,
                                   count(*) AS jobs,
                                   count(*) FILTER (WHERE stage = 'circuit_proof') AS proofs
-                           FROM jobs
+                           FROM all_prover_jobs
                            WHERE status = 'successful' AND finished_at > now() - make_interval(secs => $1)
                            GROUP BY 1)
                        SELECT EXTRACT(EPOCH FROM span)::int8 AS "begins!", coalesce(proofs, 0) AS "proofs!",

@@ -72,7 +72,7 @@ impl JobStore {
                               (SELECT count(*) FROM batches
                                WHERE finished_at > now() - interval '1 hour'
                                  AND status = 'successful') AS "batches_last_hour!",
-                              (SELECT count(*) FROM jobs
+                              (SELECT count(*) FROM all_prover_jobs
                                WHERE finished_at > now() - interval '1 hour' AND status = 'successful'
                                  AND stage = 'circuit_proof') AS "proofs_last_hour!",
                               (SELECT last_value FROM batches_position_seq) AS "last_position!",

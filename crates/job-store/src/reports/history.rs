@@ -93,7 +93,7 @@ impl JobStore {
                               sum(attempts)::int8 AS "attempts!",
                               sum(failures + timeouts)::int8 AS "failures!",
                               sum(worker_deaths)::int8 AS "worker_deaths!"
-                       FROM (SELECT *, date_part('epoch', finished_at - started_at) AS seconds FROM jobs
+                       FROM (SELECT *, date_part('epoch', finished_at - started_at) AS seconds FROM all_prover_jobs
                              WHERE status = 'successful'
                                AND finished_at > now() - make_interval(secs => $1)) AS ended
                        GROUP BY 1, 2, 3 ORDER BY 2, 1 DESC, 3"#,

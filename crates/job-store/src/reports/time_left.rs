@@ -104,7 +104,7 @@ pub(crate) async fn circuit_progress(
            ), known AS (
                SELECT aggregation_round AS round, stage, circuit_id,
                       avg(date_part('epoch', finished_at - started_at)) AS seconds
-               FROM jobs
+               FROM all_prover_jobs
                WHERE id >= (SELECT id FROM before) << 37
                  AND id < ((SELECT id FROM before) + 1) << 37
                  AND status = 'successful'
@@ -113,7 +113,7 @@ pub(crate) async fn circuit_progress(
                SELECT aggregation_round AS round, stage, circuit_id, status, expected_cost_ms,
                       date_part('epoch', finished_at - started_at) AS took,
                       date_part('epoch', now() - started_at) AS takes
-               FROM jobs WHERE id >= $1 AND id < $2
+               FROM all_prover_jobs WHERE id >= $1 AND id < $2
            ), counted AS (
                SELECT round, stage, circuit_id,
                       count(*) FILTER (WHERE status = 'waiting_for_proofs') AS waiting,

@@ -186,7 +186,7 @@ impl JobStore {
                               'unknown') AS "host!",
                               coalesce(w.pid, 0) AS "pid!", coalesce(w.expires_at < now(),
                               TRUE) AS "is_expired!"
-                       FROM jobs j LEFT JOIN workers w ON w.id = j.worker_id WHERE j.id = $1"#,
+                       FROM all_prover_jobs j LEFT JOIN workers w ON w.id = j.worker_id WHERE j.id = $1"#,
                     job_id
                 )
                 .fetch_optional(connection)
@@ -253,21 +253,22 @@ impl JobStore {
                 sqlx::query_scalar!(
                     r#"SELECT id AS "id!" FROM (
                            SELECT DISTINCT ON (kind, queue) id, kind FROM (
-                               SELECT id, queue, turn, CASE
+                               SELECT id, queue, rank_in_batch, CASE
                                           WHEN status = 'failed' THEN 0
                                           WHEN status = 'in_progress' THEN 1
                                           WHEN status = 'queued' AND not_before <= now() THEN 2
                                           WHEN status = 'queued' THEN 3
                                           ELSE 4 END AS kind
-                               FROM prover_jobs
+                               FROM jobs
                                WHERE id >= $1 AND id < $2
                                  AND status IN ('failed', 'in_progress', 'queued',
                                  'waiting_for_proofs')) AS kept
                            -- Of those that wait, one of the earliest round.
-                           ORDER BY kind, queue, CASE WHEN kind = 4 THEN -turn ELSE turn END, id) AS telling
+                           ORDER BY kind, queue, 
+                                    CASE WHEN kind = 4 THEN -rank_in_batch ELSE rank_in_batch END, id) AS telling
                        -- Waiting is worth a word only where nothing else is.
                        WHERE kind < 4 OR NOT EXISTS (
-                           SELECT FROM prover_jobs WHERE id >= $1 AND id < $2
+                           SELECT FROM jobs WHERE id >= $1 AND id < $2
                              AND status IN ('failed', 'in_progress', 'queued'))
                        ORDER BY kind, id LIMIT 8"#,
                     first,
@@ -288,8 +289,8 @@ impl JobStore {
             .reports
             .run("why: what is missing", async |connection: &mut PgConnection| {
                 sqlx::query!(
-                    r#"SELECT id, status, count(*) OVER () AS "missing!" FROM prover_jobs
-                       WHERE id = ANY((SELECT predecessor_ids FROM prover_jobs WHERE id = $1)::int8[])
+                    r#"SELECT id, status, count(*) OVER () AS "missing!" FROM jobs
+                       WHERE id = ANY((SELECT predecessor_ids FROM jobs WHERE id = $1)::int8[])
                          AND status <> 'successful'
                        -- What is furthest from its end tells most.
                        ORDER BY status = 'failed' DESC, status = 'waiting_for_proofs' DESC, id LIMIT $2"#,
@@ -307,7 +308,7 @@ impl JobStore {
                 .reports
                 .run("why: the generator", async |connection: &mut PgConnection| {
                     sqlx::query_scalar!(
-                        "SELECT status FROM prover_jobs WHERE id = $1",
+                        "SELECT status FROM jobs WHERE id = $1",
                         generator_id(position_of(job_id))?
                     )
                     .fetch_one(connection)
@@ -372,7 +373,7 @@ impl JobStore {
                                             WHERE f.worker_id = w.id AND f.queue = $1
                                               AND $2 = ANY(f.rounds)) AS of_kind,
                                     coalesce(w.memory_budget_bytes >= $3, TRUE) AS has_room,
-                                    (SELECT count(*) FROM prover_jobs j
+                                    (SELECT count(*) FROM jobs j
                                      WHERE j.worker_id = w.id AND j.status = 'in_progress') AS held
                              FROM workers w
                              WHERE w.stopped_at IS NULL AND w.expires_at > now()
@@ -395,10 +396,10 @@ impl JobStore {
                 sqlx::query_scalar!(
                     r#"SELECT place AS "place!" FROM (
                            SELECT id, row_number() OVER (
-                               ORDER BY priority DESC, deadline, start_tag, turn, id) AS place
-                           FROM prover_jobs
+                               ORDER BY priority DESC, deadline, start_tag, rank_in_batch, id) AS place
+                           FROM jobs
                            WHERE status = 'queued' AND queue = $1 AND not_before <= now()
-                           ORDER BY priority DESC, deadline, start_tag, turn, id LIMIT $3) AS row
+                           ORDER BY priority DESC, deadline, start_tag, rank_in_batch, id LIMIT $3) AS row
                        WHERE id = $2"#,
                     queue,
                     job_id,

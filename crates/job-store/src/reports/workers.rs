@@ -51,7 +51,7 @@ impl JobStore {
                     r#"SELECT id, component, host, pid,
                               protocol_minor, protocol_patch, capacity,
                               memory_budget_bytes::int8 AS memory_budget_bytes,
-                              (SELECT count(*) FROM prover_jobs j
+                              (SELECT count(*) FROM jobs j
                                WHERE j.worker_id = w.id AND j.status = 'in_progress') AS "jobs_held!",
                               EXTRACT(EPOCH FROM now() - started_at)::float8 AS "age_seconds!",
                               EXTRACT(EPOCH FROM now() - heartbeat_at)::float8 AS "heartbeat_age_seconds!",

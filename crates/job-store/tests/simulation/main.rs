@@ -389,10 +389,10 @@ impl Simulation {
                     memory_class, expected_cost_ms, dependencies_left, attempts, failures, worker_deaths, timeouts,
                     regenerations, worker_id, lease_token, input_key, output_key,
                     ARRAY(SELECT p.sequence_number::int4 FROM UNNEST(j.predecessor_ids) WITH ORDINALITY u (id, place)
-                          JOIN jobs p ON p.id = u.id ORDER BY u.place) AS predecessors,
-                    (SELECT s.stage || s.aggregation_round || s.sequence_number FROM jobs s WHERE s.id = j.successor_id)
+                          JOIN all_prover_jobs p ON p.id = u.id ORDER BY u.place) AS predecessors,
+                    (SELECT s.stage || s.aggregation_round || s.sequence_number FROM all_prover_jobs s WHERE s.id = j.successor_id)
                         AS successor
-             FROM jobs j",
+             FROM all_prover_jobs j",
         )
         .fetch_all(&mut self.connection)
         .await
@@ -592,7 +592,7 @@ async fn the_store_does_what_the_model_does_whatever_happens() {
     for seed in seeds("1-50") {
         let _named = Named(seed);
         let mut connection = url.connect().await.unwrap();
-        sqlx::raw_sql("TRUNCATE signs_of_life, paused_stages, prover_jobs, prover_jobs_archive, job_attempts, worker_filters, workers, batches, chains RESTART IDENTITY")
+        sqlx::raw_sql("TRUNCATE signs_of_life, paused_stages, jobs, jobs_archive, job_attempts, worker_filters, workers, batches, chains")
             .execute(&mut connection)
             .await
             .unwrap();

@@ -1,1 +1,0 @@
-ALTER TABLE workers DROP COLUMN drain_asked_at;

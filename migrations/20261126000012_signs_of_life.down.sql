@@ -1,2 +1,0 @@
-DROP TABLE signs_of_life;
-ALTER TABLE workers ADD number integer GENERATED ALWAYS AS IDENTITY UNIQUE;
