@@ -253,7 +253,7 @@ async fn a_witness_generator_is_killed_while_it_extends_and_aggregates() {
 async fn a_monitor_is_killed_in_the_middle_of_each_of_its_duties() {
     let stage = Stage::new(MOCK).await;
     tokio::task::block_in_place(|| {
-        let rescue = "WITH expired AS";
+        let rescue = "SELECT j.id FROM workers w JOIN jobs j";
         let archive = "WITH moved AS";
         let learn = "INSERT INTO learned_circuits";
         let traps = [

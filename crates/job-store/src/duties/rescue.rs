@@ -5,6 +5,7 @@ use crate::batches::progress::fail_batch;
 use crate::database::metrics::{QueryTimer, STORE_METRICS};
 use crate::database::store::JobStore;
 use crate::database::unreadable::readable;
+use crate::leases::attempts::{self, Outcome};
 use crate::model::error::StoreError;
 use crate::model::ids::{job_key, position_of};
 use crate::model::rows::batch_of;
@@ -39,29 +40,31 @@ impl JobStore {
         let error = StoreError::database;
         self.hot.run("rescue_expired", async |connection: &mut PgConnection| {
         let mut transaction = connection.begin().await.map_err(error("rescue_expired"))?;
+        let expired = sqlx::query_scalar!(
+            "SELECT j.id FROM workers w JOIN jobs j ON j.worker_id = w.id AND j.status = 'in_progress'
+             WHERE w.stopped_at IS NULL AND w.expires_at < now()
+             ORDER BY j.id LIMIT $1 FOR UPDATE OF j SKIP LOCKED",
+            RESCUE_BATCH
+        )
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(error("rescue_expired"))?;
+        if expired.is_empty() {
+            return Ok(Vec::new());
+        }
+        let reason = "the worker died, hung, or was cut off";
+        attempts::log(&mut transaction, &expired, Outcome::WorkerDied, Some(reason)).await?;
         let rows = sqlx::query!(
-            r#"WITH expired AS (
-                   SELECT j.id, j.attempts, j.worker_id, j.lease_token, j.started_at
-                   FROM workers w JOIN jobs j ON j.worker_id = w.id AND j.status = 'in_progress'
-                   WHERE w.stopped_at IS NULL AND w.expires_at < now()
-                   ORDER BY j.id LIMIT $1 FOR UPDATE OF j SKIP LOCKED
-               ), attempted AS (
-                   INSERT INTO job_attempts
-                       (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome, error)
-                   SELECT id, attempts, worker_id, lease_token, started_at, now(), 'worker_died',
-                          'the worker died, hung, or was cut off'
-                   FROM expired
-               )
-               UPDATE jobs j SET
+            r#"UPDATE jobs SET
                    status = CASE WHEN worker_deaths + 1 >= $2 THEN 'failed' ELSE 'queued' END,
                    worker_deaths = worker_deaths + 1, queued_at = now(), progress = 0,
                    error = CASE WHEN worker_deaths + 1 >= $2
                                 THEN 'quarantined: ' || (worker_deaths + 1) || ' workers died while they held it'
                                 ELSE 'its worker died, hung, or was cut off' END,
                    worker_id = NULL, lease_token = NULL
-               FROM expired e WHERE j.id = e.id
-               RETURNING j.id, j.status, j.worker_deaths, j.error"#,
-            RESCUE_BATCH,
+               WHERE id = ANY($1)
+               RETURNING id, status, worker_deaths, error"#,
+            &expired,
             self.policy.worker_deaths_max
         )
         .fetch_all(&mut *transaction)

@@ -1,31 +1,88 @@
 //! The attempt log: how each attempt ended.
+//!
+//! A job's row keeps the attempt that runs, and the one that succeeded. Whoever is about to make the row forget it logs it first, in the
+//! same transaction.
 
 use crate::database::connections::Transaction;
 use crate::database::text::stored;
 use crate::model::error::StoreError;
 use crate::model::rows::LeasedJob;
 
-/// Writes how an attempt ended, in the transaction that ended it. (`commit.rs` writes those that succeeded, many at once.)
-pub(crate) async fn record_attempt(
+/// How an attempt that runs ends, other than by success. The words are those of `job_attempts.outcome`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Outcome {
+    Failed,
+    TimedOut,
+    WorkerDied,
+    Released,
+    InputLost,
+    Cancelled,
+}
+
+impl Outcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::WorkerDied => "worker_died",
+            Self::Released => "released",
+            Self::InputLost => "input_lost",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// Logs the attempts in these jobs' rows: those that run end like this, those that succeeded end so. Locks the rows.
+pub(crate) async fn log(
     transaction: &mut Transaction<'_>,
-    job: &LeasedJob,
-    outcome: &str,
+    job_ids: &[i64],
+    outcome: Outcome,
     error: Option<&str>,
 ) -> Result<(), StoreError> {
+    insert(transaction, job_ids, None, outcome, error).await.map(drop)
+}
+
+/// Logs the end of a leased job's attempt, and locks its row.
+///
+/// # Errors
+/// [`StoreError::LeaseLost`] when the lease is another's by now.
+pub(crate) async fn log_own(
+    transaction: &mut Transaction<'_>,
+    job: &LeasedJob,
+    outcome: Outcome,
+    error: Option<&str>,
+) -> Result<(), StoreError> {
+    match insert(transaction, &[job.id], Some(job), outcome, error).await? {
+        1 => Ok(()),
+        _ => Err(StoreError::LeaseLost { job_id: job.id }),
+    }
+}
+
+async fn insert(
+    transaction: &mut Transaction<'_>,
+    job_ids: &[i64],
+    lease: Option<&LeasedJob>,
+    outcome: Outcome,
+    error: Option<&str>,
+) -> Result<u64, StoreError> {
     let error = error.map(stored);
-    sqlx::query!(
-        "INSERT INTO job_attempts (job_id, attempt, worker_id, lease_token, started_at, finished_at,
-             outcome, error)
-         SELECT id, $2, $3, $4, started_at, now(), $5, $6 FROM jobs WHERE id = $1",
-        job.id,
-        job.attempt,
-        job.worker,
-        job.token,
-        outcome,
+    let inserted = sqlx::query!(
+        "INSERT INTO job_attempts (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome, error,
+                                   peak_memory_bytes)
+         SELECT id, attempts, coalesce(worker_id, completed_by), coalesce(lease_token, completed_token), started_at,
+                CASE status WHEN 'successful' THEN finished_at ELSE now() END,
+                CASE status WHEN 'successful' THEN 'successful' ELSE $3 END,
+                CASE status WHEN 'successful' THEN NULL ELSE $4 END, measured_memory_bytes
+         FROM (SELECT * FROM jobs
+               WHERE id = ANY($1) AND status IN ('in_progress', 'successful') AND ($2::uuid IS NULL OR lease_token = $2)
+               ORDER BY id FOR UPDATE) AS ended",
+        job_ids,
+        lease.map(|job| job.token),
+        outcome.as_str(),
         error.as_deref()
     )
     .execute(&mut **transaction)
     .await
-    .map_err(StoreError::database("record_attempt"))?;
-    Ok(())
+    .map_err(StoreError::database("log_attempts"))?;
+    Ok(inserted.rows_affected())
 }

@@ -10,6 +10,7 @@ use crate::database::connections::{Connections, Transaction};
 use crate::database::metrics::{QueryTimer, STORE_METRICS};
 use crate::database::notify::Waker;
 use crate::database::store::JobStore;
+use crate::leases::put_back::run_again;
 use crate::model::completion::{Attempt, Completion};
 use crate::model::error::StoreError;
 use crate::model::ids::{GENERATOR, ids_of_basic_circuits, job_key, position_of};
@@ -235,31 +236,18 @@ async fn requeue_if_circuits_are_missing(
     generator_id: i64,
 ) -> Result<Option<Stage>, StoreError> {
     let (first, end) = ids_of_basic_circuits(position_of(generator_id))?;
-    let requeued = sqlx::query!(
-        "WITH again AS (
-             SELECT g.* FROM jobs g
-             WHERE g.id = $1 AND g.status = 'successful' AND EXISTS (
-                 SELECT 1 FROM jobs c
-                 WHERE c.id >= $2 AND c.id < $3 AND c.status = 'waiting_for_proofs' AND c.input_key IS NULL)
-         ), booked AS (
-             INSERT INTO job_attempts
-                 (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome,
-                  peak_memory_bytes)
-             SELECT id, attempts, completed_by, completed_token, started_at, finished_at, 'successful',
-                    measured_memory_bytes
-             FROM again
-         )
-         UPDATE jobs j SET status = 'queued', queued_at = now(), finished_at = NULL, progress = 0,
-             completed_by = NULL, completed_token = NULL, measured_memory_bytes = NULL
-         FROM again WHERE j.id = again.id",
-        generator_id,
+    let is_missing = sqlx::query_scalar!(
+        r#"SELECT EXISTS (
+               SELECT FROM jobs
+               WHERE id >= $1 AND id < $2 AND status = 'waiting_for_proofs' AND input_key IS NULL) AS "is_missing!""#,
         first,
         end
     )
-    .execute(&mut **transaction)
+    .fetch_one(&mut **transaction)
     .await
     .map_err(StoreError::database("complete: look for lost circuits"))?;
-    Ok((requeued.rows_affected() == 1).then_some(Stage::WitnessGeneration))
+    let runs_again = is_missing && run_again(transaction, &[generator_id], 0, None).await? == 1;
+    Ok(runs_again.then_some(Stage::WitnessGeneration))
 }
 
 /// Which of these attempts are completed, and whether by this transaction: not all leases held. An attempt that was completed before

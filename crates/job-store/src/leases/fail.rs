@@ -4,7 +4,7 @@ use crate::batches::progress::fail_batch;
 use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::database::text::stored;
-use crate::leases::attempts::record_attempt;
+use crate::leases::attempts::{Outcome, log_own};
 use crate::model::error::StoreError;
 use crate::model::rows::LeasedJob;
 use proving_model::JobStatus;
@@ -43,6 +43,11 @@ impl JobStore {
         self.hot
             .run("fail", async |connection: &mut PgConnection| {
                 let mut transaction = connection.begin().await.map_err(error("fail"))?;
+                let outcome = match failure.kind {
+                    FailureKind::TimedOut => Outcome::TimedOut,
+                    FailureKind::Retryable | FailureKind::Fatal => Outcome::Failed,
+                };
+                log_own(&mut transaction, job, outcome, Some(&text)).await?;
                 let row = sqlx::query!(
                     r#"UPDATE jobs SET
                            status = CASE WHEN $3 OR failures + $4 >= $6 OR timeouts + $5 >= $7
@@ -69,8 +74,6 @@ impl JobStore {
                 .await
                 .map_err(error("fail"))?
                 .ok_or(StoreError::LeaseLost { job_id: job.id })?;
-                let outcome = if failure.kind == FailureKind::TimedOut { "timed_out" } else { "failed" };
-                record_attempt(&mut transaction, job, outcome, Some(&text)).await?;
                 let status: JobStatus = row.status.parse().map_err(|e| StoreError::Schema(format!("{e}")))?;
                 if status == JobStatus::Failed {
                     let reason = format!(

@@ -4,7 +4,8 @@ use crate::database::connections::Transaction;
 use crate::database::metrics::{QueryTimer, STORE_METRICS};
 use crate::database::store::JobStore;
 use crate::database::text::stored;
-use crate::leases::attempts::record_attempt;
+use crate::leases::attempts::{Outcome, log_own};
+use crate::leases::put_back::run_again;
 use crate::model::error::StoreError;
 use crate::model::ids::{generator_id, position_of};
 use crate::model::rows::LeasedJob;
@@ -55,6 +56,7 @@ impl JobStore {
                         lost_keys.join(", ")
                     )));
                 }
+                log_own(&mut transaction, job, Outcome::InputLost, Some(reason)).await?;
                 let changed = sqlx::query!(
                     "UPDATE jobs SET status = 'waiting_for_proofs', dependencies_left = $3,
                          error = $4,
@@ -76,7 +78,6 @@ impl JobStore {
                 if changed != 1 {
                     return Err(StoreError::LeaseLost { job_id: job.id });
                 }
-                record_attempt(&mut transaction, job, "input_lost", Some(reason)).await?;
                 transaction.commit().await.map_err(error("lose_inputs"))?;
                 STORE_METRICS.inputs_lost.inc();
                 Stage::ALL.iter().for_each(|stage| self.waker.wake(*stage));
@@ -93,34 +94,20 @@ impl JobStore {
         lost_keys: &[String],
         reason: &str,
     ) -> Result<usize, StoreError> {
-        let requeued = sqlx::query!(
-            "WITH lost AS (
-                 SELECT * FROM jobs
-                 WHERE id = ANY((SELECT predecessor_ids FROM jobs WHERE id = $1)::int8[])
-                   AND output_key = ANY($2) AND status = 'successful' AND regenerations < $4
-                 ORDER BY id FOR UPDATE
-             ), booked AS (
-                 INSERT INTO job_attempts
-                     (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome,
-                      peak_memory_bytes)
-                 SELECT id, attempts, completed_by, completed_token, started_at, finished_at, 'successful',
-                        measured_memory_bytes
-                 FROM lost
-             )
-             UPDATE jobs j SET status = 'queued', queued_at = now(), not_before = now(),
-                 finished_at = NULL, progress = 0, regenerations = j.regenerations + 1, error = $3,
-                 completed_by = NULL, completed_token = NULL, measured_memory_bytes = NULL,
-                 output_key = NULL, output_checksum = NULL, output_size_bytes = NULL
-             FROM lost WHERE j.id = lost.id",
+        let lost = sqlx::query_scalar!(
+            "SELECT id FROM jobs
+             WHERE id = ANY((SELECT predecessor_ids FROM jobs WHERE id = $1)::int8[])
+               AND output_key = ANY($2) AND status = 'successful' AND regenerations < $3
+             ORDER BY id FOR UPDATE",
             job.id,
             lost_keys,
-            reason,
             self.policy.regenerations_max
         )
-        .execute(&mut **transaction)
+        .fetch_all(&mut **transaction)
         .await
-        .map_err(StoreError::database("lose_inputs: requeue producers"))?;
-        Ok(usize::try_from(requeued.rows_affected()).unwrap_or(usize::MAX))
+        .map_err(StoreError::database("lose_inputs: find the producers"))?;
+        let requeued = run_again(transaction, &lost, 1, Some(reason)).await?;
+        Ok(usize::try_from(requeued).unwrap_or(usize::MAX))
     }
 
     /// Queues the batch's witness generator again, which wrote the circuit that was lost. One that still runs, or
@@ -131,31 +118,32 @@ impl JobStore {
         job: &LeasedJob,
         reason: &str,
     ) -> Result<usize, StoreError> {
-        let row = sqlx::query!(
-            "WITH generator AS (
-                 SELECT * FROM jobs
-                 WHERE id = $1 AND regenerations < $3 AND status IN ('successful', 'queued', 'in_progress')
-                 FOR UPDATE
-             ), booked AS (
-                 INSERT INTO job_attempts
-                     (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome,
-                      peak_memory_bytes)
-                 SELECT id, attempts, completed_by, completed_token, started_at, finished_at, 'successful',
-                        measured_memory_bytes
-                 FROM generator WHERE status = 'successful'
-             )
-             UPDATE jobs j SET
-                 status = CASE WHEN j.status = 'successful' THEN 'queued' ELSE j.status END,
-                 queued_at = now(), finished_at = NULL, regenerations = j.regenerations + 1, error = $2,
-                 completed_by = NULL, completed_token = NULL, measured_memory_bytes = NULL
-             FROM generator WHERE j.id = generator.id",
-            generator_id(position_of(job.id))?,
-            reason,
+        let generator = generator_id(position_of(job.id))?;
+        // One that succeeded runs again; one that does not run yet, or still does, finds the gap itself.
+        let found = sqlx::query_scalar!(
+            r#"SELECT status = 'successful' AS "is_successful!" FROM jobs
+               WHERE id = $1 AND regenerations < $2 AND status IN ('successful', 'queued', 'in_progress')
+               FOR UPDATE"#,
+            generator,
             self.policy.regenerations_max
         )
-        .execute(&mut **transaction)
+        .fetch_optional(&mut **transaction)
         .await
-        .map_err(StoreError::database("lose_inputs: requeue generator"))?;
-        Ok(usize::try_from(row.rows_affected()).unwrap_or(usize::MAX))
+        .map_err(StoreError::database("lose_inputs: find the generator"))?;
+        match found {
+            None => return Ok(0),
+            Some(true) => drop(run_again(transaction, &[generator], 1, Some(reason)).await?),
+            Some(false) => {
+                sqlx::query!(
+                    "UPDATE jobs SET queued_at = now(), regenerations = regenerations + 1, error = $2 WHERE id = $1",
+                    generator,
+                    reason
+                )
+                .execute(&mut **transaction)
+                .await
+                .map_err(StoreError::database("lose_inputs: charge the generator"))?;
+            }
+        }
+        Ok(1)
     }
 }

@@ -9,5 +9,7 @@ pub mod heartbeat;
 pub mod keeper;
 mod pg_heartbeat;
 pub mod pick;
+pub(crate) mod picking_order;
+pub(crate) mod put_back;
 mod release;
 pub mod workers;

@@ -2,14 +2,16 @@
 
 use crate::database::metrics::QueryTimer;
 use crate::database::notify::Waker;
+use crate::leases::attempts::{self, Outcome};
 use crate::leases::heartbeat::{LeaseName, Prolonged, Pulse};
+use crate::leases::put_back::put_back;
 use crate::leases::workers::{NewWorker, register};
 use crate::model::error::StoreError;
 use crate::model::ids::job_key;
 use async_trait::async_trait;
 use proving_model::Stage;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, PgConnection};
+use sqlx::{ConnectOptions, Connection, PgConnection};
 use std::{collections::BTreeSet, time::Duration};
 use uuid::Uuid;
 
@@ -147,31 +149,23 @@ impl Pulse for Connected {
     async fn hand_back(&mut self, strays: &[LeaseName]) -> Result<(), StoreError> {
         let mut connection = self.take().await?;
         let (ids, tokens): (Vec<i64>, Vec<Uuid>) = strays.iter().copied().unzip();
+        let error = StoreError::database;
+        let mut transaction = connection.begin().await.map_err(error("heartbeat: hand back strays"))?;
         let ids = sqlx::query_scalar!(
-            r#"WITH strays AS (
-                   SELECT j.id, j.attempts, j.worker_id, j.lease_token, j.started_at
-                   FROM UNNEST($1::int8[], $2::uuid[]) AS s (id, token)
-                   JOIN jobs j ON j.id = s.id AND j.lease_token = s.token
-                   -- One that is locked is being ended by a connection that nobody hears of any more.
-                   ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
-               ), attempted AS (
-                   INSERT INTO job_attempts
-                       (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome, error)
-                   SELECT id, attempts, worker_id, lease_token, started_at, now(), 'released',
-                          'the worker never heard that it had the job, or could not write its end'
-                   FROM strays
-               )
-               UPDATE jobs j SET status = 'queued', queued_at = now(), progress = 0,
-                   not_before = now(),
-                   worker_id = NULL, lease_token = NULL
-               FROM strays s WHERE j.id = s.id
-               RETURNING j.id"#,
+            "SELECT j.id FROM UNNEST($1::int8[], $2::uuid[]) AS s (id, token)
+             JOIN jobs j ON j.id = s.id AND j.lease_token = s.token
+             -- One that is locked is being ended by a connection that nobody hears of any more.
+             ORDER BY j.id FOR UPDATE OF j SKIP LOCKED",
             &ids,
             &tokens
         )
-        .fetch_all(&mut connection)
+        .fetch_all(&mut *transaction)
         .await
-        .map_err(StoreError::database("heartbeat: hand back strays"))?;
+        .map_err(error("heartbeat: hand back strays"))?;
+        let reason = "the worker never heard that it had the job, or could not write its end";
+        attempts::log(&mut transaction, &ids, Outcome::Released, Some(reason)).await?;
+        put_back(&mut transaction, &ids, Duration::ZERO).await?;
+        transaction.commit().await.map_err(error("heartbeat: hand back strays"))?;
         self.connection = Some(connection);
         tracing::warn!(jobs = ids.len(), "leases that nobody knew of were handed back");
         let stages: BTreeSet<Stage> =

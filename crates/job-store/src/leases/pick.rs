@@ -5,6 +5,7 @@ use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::database::text::stored;
 use crate::database::unreadable::skipped;
+use crate::leases::picking_order::query_in_picking_order;
 use crate::model::error::StoreError;
 use crate::model::ids::{GENERATOR, job_key, lane, memory_class, position_of, queue};
 use crate::model::rows::{LeasedJob, Predecessor, artifact, batch_of};
@@ -106,7 +107,8 @@ impl JobStore {
         let mut rows = self
             .relaxed
             .run("pick", async |connection: &mut PgConnection| {
-                sqlx::query!(
+                query_in_picking_order!(
+                    query,
                     // `= ANY(ARRAY(…))` and not a join: a join flips to a hash join and a sequential scan at some sizes. The second
                     // branch runs only as far as the first leaves room.
                     r#"UPDATE jobs SET
@@ -117,14 +119,16 @@ impl JobStore {
                                SELECT id FROM jobs
                                WHERE status = 'queued' AND queue = $2 AND (id >> 33) & 15 = ANY($4)
                                  AND not_before <= now() AND peak_memory_bytes <= $7 AND worker_deaths < $9
-                               ORDER BY priority DESC, deadline, start_tag, rank_in_batch, id
+                               "#,
+                    r#"
                                LIMIT $5 FOR UPDATE SKIP LOCKED) AS preferred
                            UNION ALL
                            SELECT id FROM (
                                SELECT id FROM jobs
                                WHERE status = 'queued' AND queue = $3 AND (id >> 33) & 15 = ANY($4)
                                  AND not_before <= now() AND peak_memory_bytes <= $7 AND worker_deaths < $9
-                               ORDER BY priority DESC, deadline, start_tag, rank_in_batch, id
+                               "#,
+                    r#"
                                LIMIT $5 FOR UPDATE SKIP LOCKED) AS others
                            LIMIT $5))
                          AND peak_memory_bytes <= $8
@@ -134,7 +138,7 @@ impl JobStore {
                        RETURNING id, attempts AS attempt,
                            input_key, input_checksum, input_size_bytes, queue, priority,
                            date_part('epoch', deadline) AS "deadline!", start_tag, rank_in_batch,
-                           peak_memory_bytes, worker_deaths"#,
+                           peak_memory_bytes, worker_deaths"#;
                     worker,
                     queues.next(),
                     queues.next(),
@@ -244,13 +248,15 @@ impl JobStore {
             let next = self
                 .relaxed
                 .run("next_peak_memory", async |connection: &mut PgConnection| {
-                    sqlx::query_scalar!(
+                    query_in_picking_order!(
+                        query_scalar,
                         r#"SELECT peak_memory_bytes AS "peak!" FROM jobs
                            WHERE status = 'queued' AND queue = $1 AND (id >> 33) & 15 = ANY($2)
                              AND not_before <= now() AND peak_memory_bytes <= $3 AND worker_deaths < $4
                              AND NOT EXISTS (SELECT FROM paused_stages WHERE stage = $5)
-                           ORDER BY priority DESC, deadline, start_tag, rank_in_batch, id
-                           LIMIT 1"#,
+                           "#,
+                        r#"
+                           LIMIT 1"#;
                         queue(filter.version, filter.stage, *class),
                         &lanes,
                         room.total,

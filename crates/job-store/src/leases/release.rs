@@ -2,7 +2,8 @@
 
 use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
-use crate::leases::attempts::record_attempt;
+use crate::leases::attempts::{Outcome, log_own};
+use crate::leases::put_back::put_back;
 use crate::model::error::StoreError;
 use crate::model::rows::LeasedJob;
 use sqlx::{Connection, PgConnection};
@@ -32,23 +33,8 @@ impl JobStore {
         self.hot
             .run("release", async |connection: &mut PgConnection| {
                 let mut transaction = connection.begin().await.map_err(error("release"))?;
-                let changed = sqlx::query!(
-                    "UPDATE jobs SET status = 'queued', queued_at = now(), progress = 0,
-                         not_before = now() + make_interval(secs => $3),
-                         worker_id = NULL, lease_token = NULL
-                     WHERE id = $1 AND lease_token = $2",
-                    job.id,
-                    job.token,
-                    rest.as_secs_f64()
-                )
-                .execute(&mut *transaction)
-                .await
-                .map_err(error("release"))?
-                .rows_affected();
-                if changed != 1 {
-                    return Err(StoreError::LeaseLost { job_id: job.id });
-                }
-                record_attempt(&mut transaction, job, "released", reason).await?;
+                log_own(&mut transaction, job, Outcome::Released, reason).await?;
+                put_back(&mut transaction, &[job.id], rest).await?;
                 transaction.commit().await.map_err(error("release"))?;
                 self.waker.wake(job.key.stage);
                 Ok(())

@@ -3,6 +3,7 @@
 use crate::batches::chains::{lock_chain, release_next};
 use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
+use crate::leases::attempts::{self, Outcome};
 use crate::model::error::StoreError;
 use crate::model::ids::ids_of_batch;
 use crate::operator::mode::{Mode, end};
@@ -52,28 +53,26 @@ impl JobStore {
                 if status == BatchStatus::Cancelled.as_str() {
                     return Ok(Cancelled::default());
                 }
-                let ended = sqlx::query_scalar!(
-                    r#"WITH ended AS (
-                           SELECT * FROM jobs
-                           WHERE id >= $1 AND id < $2 AND status IN ('waiting_for_proofs', 'queued',
-                           'in_progress', 'failed')
-                           ORDER BY id FOR UPDATE
-                       ), booked AS (
-                           INSERT INTO job_attempts
-                               (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome,
-                               error)
-                           SELECT id, attempts, worker_id, lease_token, started_at, now(), 'cancelled',
-                                  'the batch was cancelled'
-                           FROM ended WHERE status = 'in_progress'
-                       )
-                       UPDATE jobs j SET
-                           status = 'cancelled', worker_id = NULL, lease_token = NULL, finished_at = now()
-                       FROM ended WHERE j.id = ended.id
-                       RETURNING ended.status"#,
+                let ended = sqlx::query!(
+                    "SELECT id, status FROM jobs
+                     WHERE id >= $1 AND id < $2
+                       AND status IN ('waiting_for_proofs', 'queued', 'in_progress', 'failed')
+                     ORDER BY id FOR UPDATE",
                     first,
                     past
                 )
                 .fetch_all(&mut *transaction)
+                .await
+                .map_err(error("cancel_batch: jobs"))?;
+                let ids: Vec<i64> = ended.iter().map(|row| row.id).collect();
+                let reason = Some("the batch was cancelled");
+                attempts::log(&mut transaction, &ids, Outcome::Cancelled, reason).await?;
+                sqlx::query!(
+                    "UPDATE jobs SET status = 'cancelled', worker_id = NULL, lease_token = NULL, finished_at = now()
+                     WHERE id = ANY($1)",
+                    &ids
+                )
+                .execute(&mut *transaction)
                 .await
                 .map_err(error("cancel_batch: jobs"))?;
                 sqlx::query!(
@@ -86,7 +85,7 @@ impl JobStore {
                 .await
                 .map_err(error("cancel_batch"))?;
                 let starts_next = release_next(&mut transaction, id.chain_id).await?;
-                let stopped = ended.iter().filter(|was| *was == JobStatus::InProgress.as_str()).count();
+                let stopped = ended.iter().filter(|row| row.status == JobStatus::InProgress.as_str()).count();
                 end(transaction, mode, "cancel_batch").await?;
                 Ok(Cancelled {
                     jobs_dropped: (ended.len() - stopped) as u64,

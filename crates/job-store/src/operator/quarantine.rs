@@ -5,6 +5,7 @@ use crate::database::connections::Transaction;
 use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::database::text::stored;
+use crate::leases::attempts::{self, Outcome};
 use crate::model::error::StoreError;
 use crate::model::ids::{GENERATOR, ids_of_batch, job_key, position_of};
 use crate::model::rows::batch_id;
@@ -43,28 +44,26 @@ impl JobStore {
             .run("quarantine_job", async |connection: &mut PgConnection| {
                 let mut transaction = connection.begin().await.map_err(error("quarantine_job"))?;
                 let was = sqlx::query_scalar!(
-                    r#"WITH held AS (
-                           SELECT * FROM jobs
-                           WHERE id = $1 AND status IN ('waiting_for_proofs', 'queued',
-                           'in_progress') FOR UPDATE
-                       ), booked AS (
-                           INSERT INTO job_attempts
-                               (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome,
-                               error)
-                           SELECT id, attempts, worker_id, lease_token, started_at, now(), 'cancelled', $2
-                           FROM held WHERE status = 'in_progress'
-                       )
-                       UPDATE jobs j SET
-                           status = 'failed', error = $2, finished_at = now(), worker_id = NULL,
-                           lease_token = NULL
-                       FROM held WHERE j.id = held.id
-                       RETURNING held.status"#,
-                    job_id,
-                    reason
+                    "SELECT status FROM jobs
+                     WHERE id = $1 AND status IN ('waiting_for_proofs', 'queued', 'in_progress') FOR UPDATE",
+                    job_id
                 )
                 .fetch_optional(&mut *transaction)
                 .await
                 .map_err(error("quarantine_job"))?;
+                if was.is_some() {
+                    attempts::log(&mut transaction, &[job_id], Outcome::Cancelled, Some(reason)).await?;
+                    sqlx::query!(
+                        "UPDATE jobs SET status = 'failed', error = $2, finished_at = now(), worker_id = NULL,
+                             lease_token = NULL
+                         WHERE id = $1",
+                        job_id,
+                        reason
+                    )
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(error("quarantine_job"))?;
+                }
                 end(transaction, mode, "quarantine_job").await?;
                 Ok(was)
             })

@@ -3,6 +3,7 @@
 use crate::batches::chains::{arrange, lock_chain};
 use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
+use crate::leases::attempts::{self, Outcome};
 use crate::model::error::StoreError;
 use crate::model::ids::{generator_id, ids_of_batch};
 use crate::operator::mode::{Mode, end};
@@ -93,34 +94,33 @@ impl JobStore {
                 .execute(&mut *transaction)
                 .await
                 .map_err(error("restart_batch: pause"))?;
+                let again = sqlx::query_scalar!(
+                    r#"SELECT id AS "id!" FROM prover_jobs
+                       WHERE id >= $1 AND id < $2 AND aggregation_round >= $3
+                         -- A first job that waits does so for another batch.
+                         AND NOT (id = $4 AND status = 'waiting_for_proofs')"#,
+                    first,
+                    past,
+                    from.number(),
+                    generator
+                )
+                .fetch_all(&mut *transaction)
+                .await
+                .map_err(error("restart_batch: find the jobs"))?;
+                let reason = Some("the batch was restarted");
+                attempts::log(&mut transaction, &again, Outcome::Cancelled, reason).await?;
                 let was = sqlx::query_scalar!(
-                    r#"WITH again AS (
-                           SELECT * FROM prover_jobs
-                           WHERE id >= $1 AND id < $2 AND aggregation_round >= $3
-                             -- A first job that waits does so for another batch.
-                             AND NOT (id = $4 AND status = 'waiting_for_proofs')
-                       ), booked AS (
-                           INSERT INTO job_attempts
-                               (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome,
-                                error, peak_memory_bytes)
-                           SELECT id, attempts, coalesce(worker_id, completed_by),
-                                  coalesce(lease_token, completed_token), started_at,
-                                  CASE WHEN status = 'in_progress' THEN now() ELSE finished_at END,
-                                  CASE WHEN status = 'in_progress' THEN 'cancelled' ELSE 'successful' END,
-                                  CASE WHEN status = 'in_progress' THEN 'the batch was restarted' END,
-                                  measured_memory_bytes
-                           FROM again WHERE status IN ('in_progress', 'successful')
-                       ), counted AS (
+                    r#"WITH counted AS (
                            SELECT id, status AS was, CASE
-                                      WHEN id = $4 THEN 0
+                                      WHEN id = $3 THEN 0
                                       -- A circuit is its generator's output.
                                       WHEN aggregation_round = 0 THEN 1
                                       ELSE (SELECT count(*) FROM prover_jobs p
                                             WHERE p.id = ANY(again.predecessor_ids)
-                                              AND (p.aggregation_round >= $3
+                                              AND (p.aggregation_round >= $2
                                                    OR p.status <> 'successful'))::int4
                                   END AS missing
-                           FROM again
+                           FROM prover_jobs again WHERE id = ANY($1)
                        )
                        UPDATE jobs j SET
                            status = CASE WHEN missing = 0 THEN 'queued' ELSE 'waiting_for_proofs' END,
@@ -133,8 +133,7 @@ impl JobStore {
                            input_key = NULL, input_checksum = NULL, input_size_bytes = NULL
                        FROM counted WHERE j.id = counted.id
                        RETURNING was AS "was!""#,
-                    first,
-                    past,
+                    &again,
                     from.number(),
                     generator
                 )

@@ -4,6 +4,7 @@ use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::database::unreadable::readable;
 use crate::leases::pick::SUSPECT_DEATHS;
+use crate::leases::picking_order::query_in_picking_order;
 use crate::model::error::StoreError;
 use crate::model::ids::job_id_as_text;
 use crate::model::ids::{GENERATOR, generator_id, ids_of_batch, job_key, position_of};
@@ -393,14 +394,17 @@ impl JobStore {
     async fn place(&self, job_id: i64, queue: i64) -> Result<Option<i64>, StoreError> {
         self.hot
             .run("why: place", async |connection: &mut PgConnection| {
-                sqlx::query_scalar!(
+                query_in_picking_order!(
+                    query_scalar,
                     r#"SELECT place AS "place!" FROM (
                            SELECT id, row_number() OVER (
-                               ORDER BY priority DESC, deadline, start_tag, rank_in_batch, id) AS place
+                               "#,
+                    r#") AS place
                            FROM jobs
                            WHERE status = 'queued' AND queue = $1 AND not_before <= now()
-                           ORDER BY priority DESC, deadline, start_tag, rank_in_batch, id LIMIT $3) AS row
-                       WHERE id = $2"#,
+                           "#,
+                    r#" LIMIT $3) AS row
+                       WHERE id = $2"#;
                     queue,
                     job_id,
                     PLACES_MAX
