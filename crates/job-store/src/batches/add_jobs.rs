@@ -1,7 +1,6 @@
 //! Growing a batch while its witness generator runs: new jobs, and who consumes whose output.
 
 use crate::database::connections::Transaction;
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
 use crate::model::ids::{job_id, job_key, position_of, queue, rank_in_batch};
@@ -45,8 +44,6 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::LeaseLost`] when the job is no longer the caller's; nothing is added then.
     pub async fn extend_batch(&self, job: &LeasedJob, extension: &Extension) -> Result<(), StoreError> {
-        let _timer = QueryTimer::start("extend_batch");
-        let error = StoreError::database;
         let position = position_of(job.id);
         let mut links = Vec::with_capacity(extension.links.len());
         for (child, parent) in &extension.links {
@@ -59,11 +56,11 @@ impl JobStore {
                 insert_jobs(connection, job, &extension.jobs, &learned).await?;
                 return Ok(Vec::new());
             }
-            let mut transaction = connection.begin().await.map_err(error("extend_batch"))?;
+            let mut transaction = connection.begin().await?;
             let waiting = insert_jobs(&mut transaction, job, &extension.jobs, &learned).await?;
             link_jobs(&mut transaction, &links).await?;
             let unlocked = count_dependencies(&mut transaction, &links, &waiting).await?;
-            transaction.commit().await.map_err(error("extend_batch"))?;
+            transaction.commit().await?;
             Ok(unlocked)
         });
         let unlocked = unlocked.await?;
@@ -127,8 +124,7 @@ async fn insert_jobs(
         &ranks
     )
     .fetch_all(&mut *connection)
-    .await
-    .map_err(StoreError::database("extend_batch: insert jobs"))?;
+    .await?;
     if rows.is_empty() {
         // All were there already, or the lease is gone.
         let is_held = sqlx::query_scalar!(
@@ -137,8 +133,7 @@ async fn insert_jobs(
             generator.token
         )
         .fetch_one(connection)
-        .await
-        .map_err(StoreError::database("extend_batch: look at the lease"))?;
+        .await?;
         if !is_held {
             return Err(StoreError::LeaseLost { job_id: generator.id });
         }
@@ -161,8 +156,7 @@ async fn link_jobs(transaction: &mut Transaction<'_>, links: &[(i64, i64)]) -> R
         &parents
     )
     .execute(&mut **transaction)
-    .await
-    .map_err(StoreError::database("extend_batch: link jobs"))?;
+    .await?;
     Ok(())
 }
 
@@ -192,7 +186,6 @@ async fn count_dependencies(
         inserted
     )
     .fetch_all(&mut **transaction)
-    .await
-    .map_err(StoreError::database("extend_batch: count dependencies"))?;
+    .await?;
     queued.into_iter().flatten().map(|id| Ok(job_key(id)?.stage)).collect()
 }

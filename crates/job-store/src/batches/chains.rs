@@ -11,7 +11,6 @@
 //! it consumes; a failed batch holds its chain until it is requeued.
 
 use crate::database::connections::Transaction;
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
 use crate::model::ids::PLACE_BITS;
@@ -44,14 +43,12 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Invalid`] for a share out of its bounds.
     pub async fn set_chain(&self, chain_id: u32, settings: ChainSettings) -> Result<(), StoreError> {
-        let _timer = QueryTimer::start("set_chain");
         if let Some(share @ (0 | 1_001..)) = settings.share {
             return Err(StoreError::Invalid(format!("a chain's share is 1 to 1,000, not {share}")));
         }
-        let error = StoreError::database;
         self.hot
             .run("set_chain", async |connection: &mut PgConnection| {
-                let mut transaction = connection.begin().await.map_err(error("set_chain"))?;
+                let mut transaction = connection.begin().await?;
                 lock_chain(&mut transaction, chain_id).await?;
                 sqlx::query!(
                     "UPDATE chains SET head_of_chain = coalesce($2, head_of_chain),
@@ -62,10 +59,9 @@ impl JobStore {
                     settings.share.map(i32::from)
                 )
                 .execute(&mut *transaction)
-                .await
-                .map_err(error("set_chain"))?;
+                .await?;
                 arrange(&mut transaction, chain_id).await?;
-                transaction.commit().await.map_err(error("set_chain"))?;
+                transaction.commit().await?;
                 self.waker.wake(Stage::WitnessGeneration);
                 Ok(())
             })
@@ -78,11 +74,9 @@ pub(crate) async fn lock_chain(
     transaction: &mut Transaction<'_>,
     chain_id: u32,
 ) -> Result<LockedChain, StoreError> {
-    let error = StoreError::database;
     sqlx::query!("INSERT INTO chains (chain_id) VALUES ($1) ON CONFLICT DO NOTHING", i64::from(chain_id))
         .execute(&mut **transaction)
-        .await
-        .map_err(error("lock_chain: insert"))?;
+        .await?;
     let row = sqlx::query!(
         r#"SELECT head_of_chain = 'strict' AS "is_strict!", paused_at IS NOT NULL AS "is_paused!", share,
                   finish_tag
@@ -90,8 +84,7 @@ pub(crate) async fn lock_chain(
         i64::from(chain_id)
     )
     .fetch_one(&mut **transaction)
-    .await
-    .map_err(error("lock_chain"))?;
+    .await?;
     Ok(LockedChain {
         is_strict: row.is_strict,
         is_paused: row.is_paused,
@@ -108,8 +101,7 @@ pub(crate) async fn take_start_tag(
 ) -> Result<i64, StoreError> {
     let virtual_time = sqlx::query_scalar!("SELECT max(start_tag) FROM batches WHERE started_at IS NOT NULL")
         .fetch_one(&mut **transaction)
-        .await
-        .map_err(StoreError::database("take_start_tag"))?;
+        .await?;
     let start_tag = chain.finish_tag.max(virtual_time.unwrap_or(0));
     sqlx::query!(
         "UPDATE chains SET finish_tag = $2 WHERE chain_id = $1",
@@ -117,8 +109,7 @@ pub(crate) async fn take_start_tag(
         start_tag + BATCH_SPAN / chain.share
     )
     .execute(&mut **transaction)
-    .await
-    .map_err(StoreError::database("take_start_tag"))?;
+    .await?;
     Ok(start_tag)
 }
 
@@ -137,8 +128,7 @@ pub(crate) async fn is_in_order(
         i64::from(batch.number)
     )
     .fetch_one(&mut **transaction)
-    .await
-    .map_err(StoreError::database("is_in_order"))?;
+    .await?;
     Ok(!(row.has_later || chain.is_strict && row.has_earlier))
 }
 
@@ -155,8 +145,7 @@ pub(crate) async fn arrange(transaction: &mut Transaction<'_>, chain_id: u32) ->
         i64::from(chain_id)
     )
     .execute(&mut **transaction)
-    .await
-    .map_err(StoreError::database("arrange: tags"))?;
+    .await?;
     sqlx::query!(
         "UPDATE jobs j SET
              start_tag = b.start_tag,
@@ -175,8 +164,7 @@ pub(crate) async fn arrange(transaction: &mut Transaction<'_>, chain_id: u32) ->
         PLACE_BITS as i32
     )
     .execute(&mut **transaction)
-    .await
-    .map_err(StoreError::database("arrange: first jobs"))?;
+    .await?;
     Ok(())
 }
 
@@ -196,7 +184,6 @@ pub(crate) async fn release_next(
         PLACE_BITS as i32
     )
     .execute(&mut **transaction)
-    .await
-    .map_err(StoreError::database("release_next"))?;
+    .await?;
     Ok(released.rows_affected() == 1)
 }

@@ -1,6 +1,5 @@
 //! A batch's row.
 
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
 use crate::model::rows::BatchIds;
@@ -42,7 +41,6 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn batch(&self, id: BatchId) -> Result<Option<Batch>, StoreError> {
-        let _timer = QueryTimer::start("batch");
         self.hot.run("batch", async |connection: &mut PgConnection| find_batch(connection, id).await).await
     }
 }
@@ -63,8 +61,7 @@ pub(crate) async fn find_batch(
         i64::from(id.number)
     )
     .fetch_optional(connection)
-    .await
-    .map_err(StoreError::database("batch"))?;
+    .await?;
     let Some(row) = row else { return Ok(None) };
     let bad = |what: &str| StoreError::Schema(format!("the row of {id} has a bad {what}"));
     let narrow = |value: i32| u16::try_from(value).map_err(|_| bad("protocol version"));
@@ -95,8 +92,7 @@ pub(crate) async fn batch_ids(
     let rows =
         sqlx::query!("SELECT position, chain_id, number FROM batches WHERE position = ANY($1)", &positions)
             .fetch_all(connection)
-            .await
-            .map_err(StoreError::database("batch_ids"))?;
+            .await?;
     rows.into_iter().map(|row| Ok((row.position, batch_id(row.chain_id, row.number)?))).collect()
 }
 

@@ -2,7 +2,6 @@
 
 use crate::batches::chains::{arrange, is_in_order, lock_chain, take_start_tag};
 use crate::batches::find::find_batch;
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
 use crate::model::ids::{GENERATOR, POSITION_MAX, generator_id, held_queue, queue, rank_in_batch};
@@ -49,12 +48,11 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Conflict`] when the batch is there with another input or version.
     pub async fn insert_batch(&self, batch: &NewBatch) -> Result<InsertedBatch, StoreError> {
-        let _timer = QueryTimer::start("insert_batch");
         let error = StoreError::database;
         let inserted = self
             .hot
             .run("insert_batch", async |connection: &mut PgConnection| {
-                let mut transaction = connection.begin().await.map_err(error("insert_batch"))?;
+                let mut transaction = connection.begin().await?;
                 let (chain_id, number) = (i64::from(batch.id.chain_id), i64::from(batch.id.number));
                 let chain = lock_chain(&mut transaction, batch.id.chain_id).await?;
                 // Looked up first: an insertion that fails or meets its batch would use up a position all the same.
@@ -96,8 +94,7 @@ impl JobStore {
                     number
                 )
                 .execute(&mut *transaction)
-                .await
-                .map_err(error("insert_batch"))?;
+                .await?;
                 let queue = queue(batch.version, GENERATOR.stage, MemoryClass::Light);
                 sqlx::query!(
                     "INSERT INTO jobs (id, priority, start_tag, status, dependencies_left, queued_at, deadline,
@@ -111,12 +108,11 @@ impl JobStore {
                     rank_in_batch(GENERATOR.round, 0)
                 )
                 .execute(&mut *transaction)
-                .await
-                .map_err(error("insert_batch"))?;
+                .await?;
                 if !is_in_order(&mut transaction, batch.id, &chain).await? {
                     arrange(&mut transaction, batch.id.chain_id).await?;
                 }
-                transaction.commit().await.map_err(error("insert_batch"))?;
+                transaction.commit().await?;
                 Ok(InsertedBatch::New)
             })
             .await?;

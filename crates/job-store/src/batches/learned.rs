@@ -1,6 +1,5 @@
 //! Reads what was learned of a version's circuits.
 
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
 use crate::model::learned::Learned;
@@ -24,10 +23,9 @@ impl JobStore {
         {
             return Ok(learned);
         }
-        let _timer = QueryTimer::start("learned");
         let rows = self
             .reports
-            .run("learned", async |connection: &mut PgConnection| {
+            .statement("learned", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     "SELECT aggregation_round, circuit_id, peak_memory_bytes FROM learned_circuits
                      WHERE protocol_minor = $1 AND protocol_patch = $2",
@@ -36,7 +34,6 @@ impl JobStore {
                 )
                 .fetch_all(connection)
                 .await
-                .map_err(StoreError::database("learned"))
             })
             .await?;
         let peak = |round: i16, circuit: i16, peak: i64| {

@@ -21,8 +21,7 @@ pub(crate) async fn begin_batches(
         &numbers
     )
     .execute(executor)
-    .await
-    .map_err(StoreError::database("begin_batches"))?;
+    .await?;
     Ok(())
 }
 
@@ -42,8 +41,7 @@ pub(crate) async fn finish_batch(
         size(output)
     )
     .execute(&mut **transaction)
-    .await
-    .map_err(StoreError::database("complete: finish the batch"))?;
+    .await?;
     Ok(())
 }
 
@@ -60,7 +58,6 @@ pub(crate) async fn fail_batch(
         &*stored(reason)
     )
     .execute(&mut **transaction)
-    .await
-    .map_err(StoreError::database("fail_batch"))?;
+    .await?;
     Ok(())
 }

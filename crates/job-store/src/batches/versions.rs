@@ -1,6 +1,5 @@
 //! Protocol versions.
 
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
 use proving_model::ProtocolVersion;
@@ -17,9 +16,8 @@ impl JobStore {
         proof_system: &str,
         keys_digest: &str,
     ) -> Result<(), StoreError> {
-        let _timer = QueryTimer::start("insert_protocol_version");
         self.reports
-            .run("insert_protocol_version", async |connection: &mut PgConnection| {
+            .statement("insert_protocol_version", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     "INSERT INTO protocol_versions (minor, patch, proof_system, verification_keys_digest)
                      VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
@@ -30,7 +28,6 @@ impl JobStore {
                 )
                 .execute(connection)
                 .await
-                .map_err(StoreError::database("insert_protocol_version"))
             })
             .await?;
         self.check_protocol_version(version, proof_system, keys_digest).await
@@ -46,10 +43,9 @@ impl JobStore {
         proof_system: &str,
         keys_digest: &str,
     ) -> Result<(), StoreError> {
-        let _timer = QueryTimer::start("check_protocol_version");
         let row = self
             .reports
-            .run("check_protocol_version", async |connection: &mut PgConnection| {
+            .statement("check_protocol_version", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     "SELECT proof_system, verification_keys_digest FROM protocol_versions
                      WHERE minor = $1 AND patch = $2",
@@ -58,7 +54,6 @@ impl JobStore {
                 )
                 .fetch_optional(connection)
                 .await
-                .map_err(StoreError::database("check_protocol_version"))
             })
             .await?;
         match row {

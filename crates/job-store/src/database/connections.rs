@@ -5,6 +5,7 @@
 //! connection that was cut without a word would hold its caller for as long as TCP cares to. The same happens to the connection
 //! of an operation that is cancelled half way, so that none comes back in the middle of something.
 
+use crate::database::metrics::QueryTimer;
 use crate::database::url::DatabaseUrl;
 use crate::model::error::StoreError;
 use sqlx::postgres::PgConnectOptions;
@@ -112,7 +113,7 @@ impl Connections {
         Ok(Self { options, limit: REPORT_LIMIT, idle: Arc::default(), places, most })
     }
 
-    /// Works with a connection; `action` names the operation in errors.
+    /// Works with a connection; `action` names the operation in errors and in the metric of its time.
     ///
     /// # Errors
     /// The work's, and [`StoreError::Database`] when there is no connection or no answer in time.
@@ -121,6 +122,7 @@ impl Connections {
         action: &'static str,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        let _timer = QueryTimer::start(action);
         let all = async {
             let closed = |_| StoreError::database(action)(sqlx::Error::PoolClosed);
             let _place = self.places.acquire().await.map_err(closed)?;
@@ -137,7 +139,7 @@ impl Connections {
                 discarded.map_err(StoreError::database(action))?;
                 planned = Instant::now();
             }
-            let result = work(&mut connection).await;
+            let result = work(&mut connection).await.map_err(|e| e.of(action));
             // A transaction that was left on the way is rolled back by the connection's next statement, which may be long in
             // coming; what is not sent yet is sent now.
             let is_sound = !matches!(result, Err(StoreError::Database { .. }))
@@ -158,6 +160,18 @@ impl Connections {
             tracing::warn!(action, took = ?begun.elapsed(), "the database is slow");
         }
         result
+    }
+
+    /// As [`Connections::run`], for one statement.
+    ///
+    /// # Errors
+    /// As [`Connections::run`].
+    pub(crate) async fn statement<T>(
+        &self,
+        action: &'static str,
+        work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+    ) -> Result<T, StoreError> {
+        self.run(action, async |connection: &mut PgConnection| Ok(work(connection).await?)).await
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {

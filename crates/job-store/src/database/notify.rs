@@ -7,7 +7,6 @@
 
 use crate::database::connections::Connections;
 use crate::database::metrics::STORE_METRICS;
-use crate::model::error::StoreError;
 use proving_model::Stage;
 use sqlx::PgConnection;
 use std::sync::Arc;
@@ -91,13 +90,12 @@ impl Waker {
                 }
                 let woken = Stage::ALL.iter().filter(|stage| stages[**stage as usize]).map(|s| s.as_str());
                 for word in woken.chain(revokes.then_some(REVOKED)) {
-                    let sent = connections.run("notify", async |connection: &mut PgConnection| {
+                    let sent = connections.statement("notify", async |connection: &mut PgConnection| {
                         sqlx::query("SELECT pg_notify($1, $2)")
                             .bind(CHANNEL)
                             .bind(word)
                             .execute(connection)
                             .await
-                            .map_err(StoreError::database("notify"))
                     });
                     match sent.await {
                         Ok(_) => drop(STORE_METRICS.wake_ups_sent.inc()),

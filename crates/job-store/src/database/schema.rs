@@ -3,7 +3,6 @@
 //! Everything of ours lies in a schema of its own, and every connection looks for names there and nowhere else. With PostgreSQL's own
 //! search path a function or operator that another role left in `public` runs as us, with our rights.
 
-use crate::database::metrics::QueryTimer;
 use crate::database::roles::RoleNames;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
@@ -53,7 +52,6 @@ impl JobStore {
             .run("migrate", async |connection: &mut PgConnection| {
                 let found = look(connection).await?;
                 found.check_hands()?;
-                let error = StoreError::database;
                 match &found.owner {
                     None => {
                         // Another process may do the same.
@@ -74,7 +72,7 @@ impl JobStore {
                     Some(owner) => {
                         // Quoted by the server.
                         let statement = sqlx::AssertSqlSafe(format!("SET ROLE {owner}"));
-                        sqlx::raw_sql(statement).execute(&mut *connection).await.map_err(error("migrate: set role"))?;
+                        sqlx::raw_sql(statement).execute(&mut *connection).await?;
                     }
                 }
                 let migrated = MIGRATOR
@@ -82,9 +80,9 @@ impl JobStore {
                     .await
                     .map_err(|e| StoreError::Schema(format!("the database cannot be migrated: {e}")));
                 if migrated.is_ok() {
-                    sqlx::raw_sql(PROTECT_BOOKS).execute(&mut *connection).await.map_err(error("migrate: grants"))?;
+                    sqlx::raw_sql(PROTECT_BOOKS).execute(&mut *connection).await?;
                 }
-                sqlx::raw_sql("RESET ROLE").execute(&mut *connection).await.map_err(error("migrate: reset role"))?;
+                sqlx::raw_sql("RESET ROLE").execute(&mut *connection).await?;
                 migrated
             })
             .await
@@ -95,7 +93,6 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Schema`] says what is wrong, and what to do.
     pub async fn check_schema(&self) -> Result<(), StoreError> {
-        let _timer = QueryTimer::start("check_schema");
         let (found, state) = self
             .reports
             .run("check_schema", async |connection: &mut PgConnection| {
@@ -153,7 +150,7 @@ impl JobStore {
                 let applied = sqlx::raw_sql(sql).execute(&mut *connection).await.map(drop);
                 if applied.is_err() {
                     // The transaction that the statements began.
-                    sqlx::raw_sql("ROLLBACK").execute(connection).await.map_err(StoreError::database("apply roles"))?;
+                    sqlx::raw_sql("ROLLBACK").execute(connection).await?;
                 }
                 applied.map_err(|e| {
                     StoreError::Schema(format!(

@@ -1,7 +1,6 @@
 //! The store itself: connections and what they share.
 
 use crate::database::connections::Connections;
-use crate::database::metrics::QueryTimer;
 use crate::database::notify::Waker;
 use crate::database::url::DatabaseUrl;
 use crate::model::completion::Completion;
@@ -44,14 +43,9 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn ping(&self) -> Result<(), StoreError> {
-        let _timer = QueryTimer::start("ping");
         self.reports
-            .run("ping", async |connection: &mut PgConnection| {
-                sqlx::query("SELECT 1")
-                    .execute(connection)
-                    .await
-                    .map(drop)
-                    .map_err(StoreError::database("ping"))
+            .statement("ping", async |connection: &mut PgConnection| {
+                sqlx::query("SELECT 1").execute(connection).await.map(drop)
             })
             .await
     }

@@ -3,7 +3,6 @@
 //!
 //! Nothing that comes late can touch an archived job: every write of a worker looks in `jobs` for its token.
 
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
 use crate::model::ids::{PLACE_BITS, ids_of_batch};
@@ -29,11 +28,9 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn archive_batch(&self, after: Duration) -> Result<Option<Moved>, StoreError> {
-        let _timer = QueryTimer::start("archive_batch");
-        let error = StoreError::database;
         self.reports
             .run("archive_batch", async |connection: &mut PgConnection| {
-                let mut transaction = connection.begin().await.map_err(error("archive_batch"))?;
+                let mut transaction = connection.begin().await?;
                 let batch = sqlx::query!(
                     "UPDATE batches SET archived_at = now() WHERE position = (
                          SELECT position FROM batches b
@@ -50,8 +47,7 @@ impl JobStore {
                     i32::try_from(PLACE_BITS).unwrap_or(i32::MAX)
                 )
                 .fetch_optional(&mut *transaction)
-                .await
-                .map_err(error("archive_batch: find one"))?;
+                .await?;
                 let Some(batch) = batch else { return Ok(None) };
                 let (first, end) = ids_of_batch(batch.position);
                 let jobs = sqlx::query!(
@@ -61,10 +57,9 @@ impl JobStore {
                     end
                 )
                 .execute(&mut *transaction)
-                .await
-                .map_err(error("archive_batch: move the jobs"))?
+                .await?
                 .rows_affected();
-                transaction.commit().await.map_err(error("archive_batch"))?;
+                transaction.commit().await?;
                 Ok(Some(Moved { batch: batch_id(batch.chain_id, batch.number)?, jobs }))
             })
             .await
@@ -76,11 +71,9 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn delete_archived_batch(&self, after: Duration) -> Result<Option<Moved>, StoreError> {
-        let _timer = QueryTimer::start("delete_archived_batch");
-        let error = StoreError::database;
         self.reports
             .run("delete_archived_batch", async |connection: &mut PgConnection| {
-                let mut transaction = connection.begin().await.map_err(error("delete_archived_batch"))?;
+                let mut transaction = connection.begin().await?;
                 let batch = sqlx::query!(
                     "UPDATE batches SET jobs_deleted_at = now() WHERE position = (
                          SELECT position FROM batches
@@ -90,20 +83,17 @@ impl JobStore {
                     after.as_secs_f64()
                 )
                 .fetch_optional(&mut *transaction)
-                .await
-                .map_err(error("delete_archived_batch: find one"))?;
+                .await?;
                 let Some(batch) = batch else { return Ok(None) };
                 let (first, end) = ids_of_batch(batch.position);
                 sqlx::query!("DELETE FROM job_attempts WHERE job_id >= $1 AND job_id < $2", first, end)
                     .execute(&mut *transaction)
-                    .await
-                    .map_err(error("delete_archived_batch: attempts"))?;
+                    .await?;
                 let jobs = sqlx::query!("DELETE FROM jobs_archive WHERE id >= $1 AND id < $2", first, end)
                     .execute(&mut *transaction)
-                    .await
-                    .map_err(error("delete_archived_batch: jobs"))?
+                    .await?
                     .rows_affected();
-                transaction.commit().await.map_err(error("delete_archived_batch"))?;
+                transaction.commit().await?;
                 Ok(Some(Moved { batch: batch_id(batch.chain_id, batch.number)?, jobs }))
             })
             .await
@@ -114,17 +104,15 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn delete_stopped_workers(&self, after: Duration) -> Result<u64, StoreError> {
-        let _timer = QueryTimer::start("delete_stopped_workers");
         let deleted = self
             .reports
-            .run("delete_stopped_workers", async |connection: &mut PgConnection| {
+            .statement("delete_stopped_workers", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     "DELETE FROM workers WHERE stopped_at <= now() - make_interval(secs => $1)",
                     after.as_secs_f64()
                 )
                 .execute(connection)
                 .await
-                .map_err(StoreError::database("delete_stopped_workers"))
             })
             .await?;
         Ok(deleted.rows_affected())

@@ -1,6 +1,5 @@
 //! Which batches' artifacts are no longer needed. The object store is not this crate's: the job monitor deletes them, and says so here.
 
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
 use crate::model::rows::batch_id;
@@ -25,10 +24,9 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn next_collectable(&self, after: Duration) -> Result<Option<Collectable>, StoreError> {
-        let _timer = QueryTimer::start("next_collectable");
         let row = self
             .reports
-            .run("next_collectable", async |connection: &mut PgConnection| {
+            .statement("next_collectable", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     r#"(SELECT chain_id AS "chain_id!", number AS "number!", 
                                EXTRACT(EPOCH FROM now() - deleted_at)::float8 AS deleted_seconds_ago
@@ -44,7 +42,6 @@ impl JobStore {
                 )
                 .fetch_optional(connection)
                 .await
-                .map_err(StoreError::database("next_collectable"))
             })
             .await?;
         row.map(|row| {
@@ -59,10 +56,9 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn collected(&self, collected: Collectable) -> Result<(), StoreError> {
-        let _timer = QueryTimer::start("collected");
         let (chain_id, number) = (i64::from(collected.batch.chain_id), i64::from(collected.batch.number));
         self.reports
-            .run("collected", async |connection: &mut PgConnection| {
+            .statement("collected", async |connection: &mut PgConnection| {
                 let done = if collected.deleted_seconds_ago.is_some() {
                     sqlx::query!(
                         "DELETE FROM deleted_batches WHERE chain_id = $1 AND number = $2",
@@ -82,7 +78,7 @@ impl JobStore {
                     .execute(connection)
                     .await
                 };
-                done.map(drop).map_err(StoreError::database("collected"))
+                done.map(drop)
             })
             .await
     }

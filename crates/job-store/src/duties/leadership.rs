@@ -3,7 +3,6 @@
 //! Leading is a lease that is prolonged, and not a lock on a connection: a process that hangs keeps its connections. Duties are safe
 //! to run twice at once; leading spares the work.
 
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::database::text::stored_name;
 use crate::model::error::StoreError;
@@ -33,10 +32,9 @@ impl JobStore {
         duties: &[&str],
         lease: Duration,
     ) -> Result<Vec<String>, StoreError> {
-        let _timer = QueryTimer::start("lead");
         let duties: Vec<String> = duties.iter().map(|duty| (*duty).to_owned()).collect();
         self.relaxed
-            .run("lead", async |connection: &mut PgConnection| {
+            .statement("lead", async |connection: &mut PgConnection| {
                 sqlx::query_scalar!(
                     "INSERT INTO duties AS known (name, leader, host, pid, expires_at)
                      SELECT duty, $2, $3, $4, now() + make_interval(secs => $5)
@@ -54,7 +52,6 @@ impl JobStore {
                 )
                 .fetch_all(connection)
                 .await
-                .map_err(StoreError::database("lead"))
             })
             .await
     }
@@ -64,14 +61,12 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn resign(&self, leader: &Leader) -> Result<(), StoreError> {
-        let _timer = QueryTimer::start("resign");
         self.relaxed
-            .run("resign", async |connection: &mut PgConnection| {
+            .statement("resign", async |connection: &mut PgConnection| {
                 sqlx::query!("DELETE FROM duties WHERE leader = $1", leader.id)
                     .execute(connection)
                     .await
                     .map(drop)
-                    .map_err(StoreError::database("resign"))
             })
             .await
     }

@@ -1,6 +1,5 @@
 //! Learns from what was measured: how much memory the circuits of a version take.
 
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
 use crate::model::ids::ids_of_batch;
@@ -18,11 +17,9 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn learn_from_batch(&self) -> Result<Option<BatchId>, StoreError> {
-        let _timer = QueryTimer::start("learn_from_batch");
-        let error = StoreError::database;
         self.reports
             .run("learn_from_batch", async |connection: &mut PgConnection| {
-                let mut transaction = connection.begin().await.map_err(error("learn_from_batch"))?;
+                let mut transaction = connection.begin().await?;
                 let batch = sqlx::query!(
                     "UPDATE batches SET learned_at = now() WHERE position = (
                          SELECT position FROM batches WHERE learned_at IS NULL AND status = 'successful'
@@ -30,8 +27,7 @@ impl JobStore {
                      RETURNING chain_id, number, position"
                 )
                 .fetch_optional(&mut *transaction)
-                .await
-                .map_err(error("learn_from_batch: find one"))?;
+                .await?;
                 let Some(batch) = batch else { return Ok(None) };
                 let (first, end) = ids_of_batch(batch.position);
                 sqlx::query!(
@@ -52,9 +48,8 @@ impl JobStore {
                     end
                 )
                 .execute(&mut *transaction)
-                .await
-                .map_err(error("learn_from_batch"))?;
-                transaction.commit().await.map_err(error("learn_from_batch"))?;
+                .await?;
+                transaction.commit().await?;
                 self.knowledge.lock().unwrap_or_else(PoisonError::into_inner).clear();
                 Ok(Some(batch_id(batch.chain_id, batch.number)?))
             })

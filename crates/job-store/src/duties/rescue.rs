@@ -2,7 +2,7 @@
 
 use crate::batches::find::batch_ids;
 use crate::batches::progress::fail_batch;
-use crate::database::metrics::{QueryTimer, STORE_METRICS};
+use crate::database::metrics::STORE_METRICS;
 use crate::database::store::JobStore;
 use crate::database::unreadable::readable;
 use crate::leases::attempts::{self, Outcome};
@@ -36,10 +36,8 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn rescue_expired(&self) -> Result<Vec<Rescued>, StoreError> {
-        let _timer = QueryTimer::start("rescue_expired");
-        let error = StoreError::database;
         self.hot.run("rescue_expired", async |connection: &mut PgConnection| {
-        let mut transaction = connection.begin().await.map_err(error("rescue_expired"))?;
+        let mut transaction = connection.begin().await?;
         let expired = sqlx::query_scalar!(
             "SELECT j.id FROM workers w JOIN jobs j ON j.worker_id = w.id AND j.status = 'in_progress'
              WHERE w.stopped_at IS NULL AND w.expires_at < now()
@@ -47,8 +45,7 @@ impl JobStore {
             RESCUE_BATCH
         )
         .fetch_all(&mut *transaction)
-        .await
-        .map_err(error("rescue_expired"))?;
+        .await?;
         if expired.is_empty() {
             return Ok(Vec::new());
         }
@@ -68,8 +65,7 @@ impl JobStore {
             self.policy.worker_deaths_max
         )
         .fetch_all(&mut *transaction)
-        .await
-        .map_err(error("rescue_expired"))?;
+        .await?;
         let mut rescued = Vec::with_capacity(rows.len());
         let mut stages = Vec::new();
         let batches = batch_ids(&mut transaction, rows.iter().map(|row| position_of(row.id))).await?;
@@ -86,7 +82,7 @@ impl JobStore {
             }
             rescued.push(job);
         }
-        transaction.commit().await.map_err(error("rescue_expired"))?;
+        transaction.commit().await?;
         STORE_METRICS.leases_expired.inc_by(rescued.len() as u64);
         stages.sort_unstable();
         stages.dedup();

@@ -1,6 +1,5 @@
 //! Wakes pickers when a backoff ends.
 
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
 use proving_model::Stage;
@@ -13,10 +12,9 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn wake_rested(&self, window: std::time::Duration) -> Result<Vec<Stage>, StoreError> {
-        let _timer = QueryTimer::start("wake_rested");
         let stages = self
             .reports
-            .run("wake_rested", async |connection: &mut PgConnection| {
+            .statement("wake_rested", async |connection: &mut PgConnection| {
                 sqlx::query_scalar!(
                     r#"SELECT DISTINCT stage AS "stage!" FROM prover_jobs
                      WHERE status = 'queued' AND not_before > queued_at
@@ -25,7 +23,6 @@ impl JobStore {
                 )
                 .fetch_all(connection)
                 .await
-                .map_err(StoreError::database("wake_rested"))
             })
             .await?;
         let stages: Vec<Stage> = stages.iter().filter_map(|stage| stage.parse().ok()).collect();

@@ -1,6 +1,5 @@
 //! Writes down what a worker takes.
 
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::leases::pick::PickFilter;
 use crate::model::error::StoreError;
@@ -14,12 +13,11 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn announce_filter(&self, worker: Uuid, filter: &PickFilter) -> Result<(), StoreError> {
-        let _timer = QueryTimer::start("announce_filter");
         let rounds: Vec<i16> = filter.rounds.iter().map(|round| round.number()).collect();
         let queues: Vec<i64> =
             filter.memory_classes.iter().map(|class| queue(filter.version, filter.stage, *class)).collect();
         self.relaxed
-            .run("announce_filter", async |connection: &mut PgConnection| {
+            .statement("announce_filter", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     // Two runners of one process may share a queue, each with its rounds.
                     "INSERT INTO worker_filters AS known (worker_id, queue, rounds)
@@ -32,7 +30,6 @@ impl JobStore {
                 )
                 .execute(connection)
                 .await
-                .map_err(StoreError::database("announce_filter"))
             })
             .await?;
         Ok(())

@@ -82,7 +82,6 @@ async fn insert(
         error.as_deref()
     )
     .execute(&mut **transaction)
-    .await
-    .map_err(StoreError::database("log_attempts"))?;
+    .await?;
     Ok(inserted.rows_affected())
 }

@@ -7,7 +7,7 @@
 use crate::batches::chains::release_next;
 use crate::batches::progress::{begin_batches, finish_batch};
 use crate::database::connections::{Connections, Transaction};
-use crate::database::metrics::{QueryTimer, STORE_METRICS};
+use crate::database::metrics::STORE_METRICS;
 use crate::database::notify::Waker;
 use crate::database::store::JobStore;
 use crate::leases::put_back::run_again;
@@ -91,7 +91,6 @@ impl JobStore {
 
 /// Commits them together and answers each.
 async fn commit(hot: &Connections, waker: &Waker, mut all: Vec<Completion>) {
-    let _timer = QueryTimer::start("complete");
     // Rows are locked in the order of their ids, here as in `extend_batch`: two that meet wait, and do not deadlock.
     all.sort_unstable_by_key(|completion| completion.attempt);
     let together =
@@ -123,8 +122,7 @@ async fn in_one_transaction(
     connection: &mut PgConnection,
     all: &[Completion],
 ) -> Result<Committed, StoreError> {
-    let error = StoreError::database;
-    let mut transaction = connection.begin().await.map_err(error("complete: begin"))?;
+    let mut transaction = connection.begin().await?;
     let Marked { jobs, successors } = mark_successful(&mut transaction, all).await?;
     let done = if jobs == all.len() { None } else { Some(look_for(&mut transaction, all).await?) };
     let mut woken = unlock(&mut transaction, &successors).await?;
@@ -142,7 +140,7 @@ async fn in_one_transaction(
             woken.extend(requeue_if_circuits_are_missing(&mut transaction, attempt.0).await?);
         }
     }
-    transaction.commit().await.map_err(error("complete: commit"))?;
+    transaction.commit().await?;
     Ok(Committed { done, woken })
 }
 
@@ -190,8 +188,7 @@ async fn mark_successful(
         &peaks as &[Option<i64>]
     )
     .fetch_all(&mut **transaction)
-    .await
-    .map_err(StoreError::database("complete"))?;
+    .await?;
     Ok(Marked {
         jobs: rows.iter().map(|row| usize::try_from(row.count).unwrap_or(0)).sum(),
         successors: rows.into_iter().filter_map(|row| Some((row.successor_id?, row.count))).collect(),
@@ -224,8 +221,7 @@ async fn unlock(
         JobStatus::Queued.as_str()
     )
     .fetch_all(&mut **transaction)
-    .await
-    .map_err(StoreError::database("complete: unlock the successors"))?;
+    .await?;
     queued.into_iter().flatten().map(|id| Ok(job_key(id)?.stage)).collect()
 }
 
@@ -244,8 +240,7 @@ async fn requeue_if_circuits_are_missing(
         end
     )
     .fetch_one(&mut **transaction)
-    .await
-    .map_err(StoreError::database("complete: look for lost circuits"))?;
+    .await?;
     let runs_again = is_missing && run_again(transaction, &[generator_id], 0, None).await? == 1;
     Ok(runs_again.then_some(Stage::WitnessGeneration))
 }
@@ -268,7 +263,6 @@ async fn look_for(
         &tokens
     )
     .fetch_all(&mut **transaction)
-    .await
-    .map_err(StoreError::database("complete: look for lost answers"))?;
+    .await?;
     Ok(rows.into_iter().map(|row| ((row.id, row.token), row.is_fresh)).collect())
 }

@@ -1,7 +1,6 @@
 //! Ends an attempt that failed.
 
 use crate::batches::progress::fail_batch;
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::database::text::stored;
 use crate::leases::attempts::{Outcome, log_own};
@@ -37,12 +36,10 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::LeaseLost`]; nothing is changed then.
     pub async fn fail(&self, job: &LeasedJob, failure: &AttemptFailure) -> Result<JobStatus, StoreError> {
-        let _timer = QueryTimer::start("fail");
-        let error = StoreError::database;
         let text = stored(&failure.error);
         self.hot
             .run("fail", async |connection: &mut PgConnection| {
-                let mut transaction = connection.begin().await.map_err(error("fail"))?;
+                let mut transaction = connection.begin().await?;
                 let outcome = match failure.kind {
                     FailureKind::TimedOut => Outcome::TimedOut,
                     FailureKind::Retryable | FailureKind::Fatal => Outcome::Failed,
@@ -71,8 +68,7 @@ impl JobStore {
                     self.policy.backoff_longest.as_secs_f64()
                 )
                 .fetch_optional(&mut *transaction)
-                .await
-                .map_err(error("fail"))?
+                .await?
                 .ok_or(StoreError::LeaseLost { job_id: job.id })?;
                 let status: JobStatus = row.status.parse().map_err(|e| StoreError::Schema(format!("{e}")))?;
                 if status == JobStatus::Failed {
@@ -82,7 +78,7 @@ impl JobStore {
                     );
                     fail_batch(&mut transaction, job.batch, &reason).await?;
                 }
-                transaction.commit().await.map_err(error("fail"))?;
+                transaction.commit().await?;
                 Ok(status)
             })
             .await

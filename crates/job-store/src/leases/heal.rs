@@ -1,7 +1,7 @@
 //! Heals lost artifacts: whoever made them makes them again.
 
 use crate::database::connections::Transaction;
-use crate::database::metrics::{QueryTimer, STORE_METRICS};
+use crate::database::metrics::STORE_METRICS;
 use crate::database::store::JobStore;
 use crate::database::text::stored;
 use crate::leases::attempts::{Outcome, log_own};
@@ -25,12 +25,10 @@ impl JobStore {
         lost_keys: &[String],
         reason: &str,
     ) -> Result<usize, StoreError> {
-        let _timer = QueryTimer::start("lose_inputs");
-        let error = StoreError::database;
         let reason = &*stored(reason);
         self.hot
             .run("lose_inputs", async |connection: &mut PgConnection| {
-                let mut transaction = connection.begin().await.map_err(error("lose_inputs"))?;
+                let mut transaction = connection.begin().await?;
                 let is_own_input = job.input.as_ref().is_some_and(|input| lost_keys.contains(&input.key));
                 // The producers first: a job's row is always locked before its successor's, here as in `complete`.
                 let producers = if is_own_input {
@@ -46,8 +44,7 @@ impl JobStore {
                         job.token
                     )
                     .fetch_one(&mut *transaction)
-                    .await
-                    .map_err(error("lose_inputs"))?;
+                    .await?;
                     if !is_held {
                         return Err(StoreError::LeaseLost { job_id: job.id });
                     }
@@ -72,13 +69,12 @@ impl JobStore {
                     is_own_input
                 )
                 .execute(&mut *transaction)
-                .await
-                .map_err(error("lose_inputs"))?
+                .await?
                 .rows_affected();
                 if changed != 1 {
                     return Err(StoreError::LeaseLost { job_id: job.id });
                 }
-                transaction.commit().await.map_err(error("lose_inputs"))?;
+                transaction.commit().await?;
                 STORE_METRICS.inputs_lost.inc();
                 Stage::ALL.iter().for_each(|stage| self.waker.wake(*stage));
                 Ok(producers)
@@ -104,8 +100,7 @@ impl JobStore {
             self.policy.regenerations_max
         )
         .fetch_all(&mut **transaction)
-        .await
-        .map_err(StoreError::database("lose_inputs: find the producers"))?;
+        .await?;
         let requeued = run_again(transaction, &lost, 1, Some(reason)).await?;
         Ok(usize::try_from(requeued).unwrap_or(usize::MAX))
     }
@@ -128,8 +123,7 @@ impl JobStore {
             self.policy.regenerations_max
         )
         .fetch_optional(&mut **transaction)
-        .await
-        .map_err(StoreError::database("lose_inputs: find the generator"))?;
+        .await?;
         match found {
             None => return Ok(0),
             Some(true) => drop(run_again(transaction, &[generator], 1, Some(reason)).await?),
@@ -140,8 +134,7 @@ impl JobStore {
                     reason
                 )
                 .execute(&mut **transaction)
-                .await
-                .map_err(StoreError::database("lose_inputs: charge the generator"))?;
+                .await?;
             }
         }
         Ok(1)

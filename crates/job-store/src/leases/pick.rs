@@ -1,7 +1,6 @@
 //! Picking: the one statement that hands out leases.
 
 use crate::batches::progress::begin_batches;
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::database::text::stored;
 use crate::database::unreadable::skipped;
@@ -98,7 +97,6 @@ impl JobStore {
         worker: Uuid,
         room: Room,
     ) -> Result<(Vec<LeasedJob>, usize), StoreError> {
-        let _timer = QueryTimer::start("pick");
         let lanes: Vec<i64> = filter.rounds.iter().map(|round| lane(filter.stage, *round).into()).collect();
         // Fresh and random, one for all jobs of this pick: a lease is named by its job and its token.
         let token = Uuid::new_v4();
@@ -106,7 +104,7 @@ impl JobStore {
             filter.memory_classes.iter().map(|class| queue(filter.version, filter.stage, *class));
         let mut rows = self
             .relaxed
-            .run("pick", async |connection: &mut PgConnection| {
+            .statement("pick", async |connection: &mut PgConnection| {
                 query_in_picking_order!(
                     query,
                     // `= ANY(ARRAY(…))` and not a join: a join flips to a hash join and a sequential scan at some sizes. The second
@@ -152,7 +150,6 @@ impl JobStore {
                 )
                 .fetch_all(connection)
                 .await
-                .map_err(StoreError::database("pick"))
             })
             .await?;
         // RETURNING promises no order.
@@ -212,7 +209,7 @@ impl JobStore {
         let text = format!("the job's row cannot be read: {reason}");
         let text = stored(&text);
         self.hot
-            .run("pick: unreadable", async |connection: &mut PgConnection| {
+            .statement("pick: unreadable", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     "UPDATE jobs SET status = 'failed', error = $3, finished_at = now(),
                          worker_id = NULL, lease_token = NULL
@@ -223,7 +220,6 @@ impl JobStore {
                 )
                 .execute(connection)
                 .await
-                .map_err(StoreError::database("pick: unreadable"))
             })
             .await?;
         Ok(())
@@ -242,12 +238,11 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn next_peak_memory(&self, filter: &PickFilter, room: Room) -> Result<Option<i64>, StoreError> {
-        let _timer = QueryTimer::start("next_peak_memory");
         let lanes: Vec<i64> = filter.rounds.iter().map(|round| lane(filter.stage, *round).into()).collect();
         for class in &filter.memory_classes {
             let next = self
                 .relaxed
-                .run("next_peak_memory", async |connection: &mut PgConnection| {
+                .statement("next_peak_memory", async |connection: &mut PgConnection| {
                     query_in_picking_order!(
                         query_scalar,
                         r#"SELECT peak_memory_bytes AS "peak!" FROM jobs
@@ -265,7 +260,6 @@ impl JobStore {
                     )
                     .fetch_optional(connection)
                     .await
-                    .map_err(StoreError::database("next_peak_memory"))
                 })
                 .await?;
             if next.is_some() {
@@ -280,10 +274,9 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn predecessors(&self, job: &LeasedJob) -> Result<Vec<Predecessor>, StoreError> {
-        let _timer = QueryTimer::start("predecessors");
         let rows = self
             .hot
-            .run("predecessors", async |connection: &mut PgConnection| {
+            .statement("predecessors", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     r#"SELECT j.id, j.output_key, j.output_checksum, j.output_size_bytes
                        FROM UNNEST((SELECT predecessor_ids FROM jobs WHERE id = $1)::int8[])
@@ -295,7 +288,6 @@ impl JobStore {
                 )
                 .fetch_all(connection)
                 .await
-                .map_err(StoreError::database("predecessors"))
             })
             .await?;
         rows.into_iter()

@@ -19,8 +19,7 @@ pub(crate) async fn put_back(
         backoff.as_secs_f64()
     )
     .execute(&mut **transaction)
-    .await
-    .map_err(StoreError::database("put_back"))?;
+    .await?;
     Ok(())
 }
 
@@ -43,7 +42,6 @@ pub(crate) async fn run_again(
         reason
     )
     .execute(&mut **transaction)
-    .await
-    .map_err(StoreError::database("run_again"))?;
+    .await?;
     Ok(requeued.rows_affected())
 }

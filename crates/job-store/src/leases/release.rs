@@ -1,6 +1,5 @@
 //! Hands a leased job back at no cost.
 
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::leases::attempts::{Outcome, log_own};
 use crate::leases::put_back::put_back;
@@ -28,14 +27,12 @@ impl JobStore {
         rest: Duration,
         reason: Option<&str>,
     ) -> Result<(), StoreError> {
-        let _timer = QueryTimer::start("release");
-        let error = StoreError::database;
         self.hot
             .run("release", async |connection: &mut PgConnection| {
-                let mut transaction = connection.begin().await.map_err(error("release"))?;
+                let mut transaction = connection.begin().await?;
                 log_own(&mut transaction, job, Outcome::Released, reason).await?;
                 put_back(&mut transaction, &[job.id], rest).await?;
-                transaction.commit().await.map_err(error("release"))?;
+                transaction.commit().await?;
                 self.waker.wake(job.key.stage);
                 Ok(())
             })

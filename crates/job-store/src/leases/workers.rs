@@ -42,9 +42,8 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn stop_worker(&self, id: Uuid) -> Result<(), StoreError> {
-        let _timer = QueryTimer::start("stop_worker");
         self.hot
-            .run("stop_worker", async |connection: &mut PgConnection| {
+            .statement("stop_worker", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     "UPDATE workers SET expires_at = now(), stopped_at = CASE WHEN NOT EXISTS (
                          SELECT FROM jobs WHERE worker_id = $1
@@ -54,7 +53,6 @@ impl JobStore {
                 )
                 .execute(&mut *connection)
                 .await
-                .map_err(StoreError::database("stop_worker"))
             })
             .await?;
         Ok(())
@@ -66,10 +64,9 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn give_up_worker(&self, worker: Uuid) -> Result<bool, StoreError> {
-        let _timer = QueryTimer::start("give_up_worker");
         let given_up = self
             .hot
-            .run("give_up_worker", async |connection: &mut PgConnection| {
+            .statement("give_up_worker", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     "UPDATE workers SET expires_at = now()
                      WHERE id = $1 AND stopped_at IS NULL AND expires_at > now()
@@ -81,7 +78,6 @@ impl JobStore {
                 )
                 .execute(&mut *connection)
                 .await
-                .map_err(StoreError::database("give_up_worker"))
             })
             .await?;
         Ok(given_up.rows_affected() == 1)
@@ -92,10 +88,9 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn bury_workers(&self, after: Duration) -> Result<u64, StoreError> {
-        let _timer = QueryTimer::start("bury_workers");
         let buried = self
             .hot
-            .run("bury_workers", async |connection: &mut PgConnection| {
+            .statement("bury_workers", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     "UPDATE workers w SET stopped_at = now()
                      WHERE stopped_at IS NULL AND expires_at < now() - make_interval(secs => $1)
@@ -105,7 +100,6 @@ impl JobStore {
                 )
                 .execute(&mut *connection)
                 .await
-                .map_err(StoreError::database("bury_workers"))
             })
             .await?;
         Ok(buried.rows_affected())

@@ -29,9 +29,8 @@ impl JobStore {
         jobs: i64,
         ballast: Ballast,
     ) -> Result<(), StoreError> {
-        let error = StoreError::database;
         let (minor, patch) = (i32::from(version.minor), i32::from(version.patch));
-        let batch = self.reports.run("add_ballast", async |connection: &mut PgConnection| {
+        let batch = self.reports.statement("add_ballast", async |connection: &mut PgConnection| {
             sqlx::query_as(
                 "INSERT INTO batches (chain_id, number, status, protocol_minor, protocol_patch, input_key,
                                       input_checksum,
@@ -47,7 +46,6 @@ impl JobStore {
             .bind(ballast == Ballast::Archived)
             .fetch_one(connection)
             .await
-            .map_err(error("add_ballast: batch"))
         });
         let (position, start_tag): (i64, i64) = batch.await?;
         let queue = queue(version, Stage::CircuitProof, MemoryClass::Light);
@@ -90,8 +88,7 @@ impl JobStore {
                         .bind(start_tag)
                         .bind(count)
                         .execute(&mut *connection)
-                        .await
-                        .map_err(error("add_ballast: jobs"))?;
+                        .await?;
                     Ok(())
                 })
                 .await?;
@@ -104,23 +101,19 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn settle(&self) -> Result<(), StoreError> {
-        let error = StoreError::database;
         self.reports
-            .run("settle", async |connection: &mut PgConnection| {
-                sqlx::raw_sql("VACUUM ANALYZE jobs").execute(connection).await.map_err(error("settle"))
+            .statement("settle", async |connection: &mut PgConnection| {
+                sqlx::raw_sql("VACUUM ANALYZE jobs").execute(connection).await
             })
             .await?;
         self.reports
-            .run("settle", async |connection: &mut PgConnection| {
-                sqlx::raw_sql("VACUUM ANALYZE job_attempts")
-                    .execute(connection)
-                    .await
-                    .map_err(error("settle"))
+            .statement("settle", async |connection: &mut PgConnection| {
+                sqlx::raw_sql("VACUUM ANALYZE job_attempts").execute(connection).await
             })
             .await?;
         self.reports
-            .run("settle", async |connection: &mut PgConnection| {
-                sqlx::raw_sql("CHECKPOINT").execute(connection).await.map(drop).map_err(error("settle"))
+            .statement("settle", async |connection: &mut PgConnection| {
+                sqlx::raw_sql("CHECKPOINT").execute(connection).await.map(drop)
             })
             .await
     }
@@ -131,11 +124,8 @@ impl JobStore {
     /// [`StoreError::Database`].
     pub async fn write_ahead_log_bytes(&self) -> Result<i64, StoreError> {
         self.reports
-            .run("write_ahead_log_bytes", async |connection: &mut PgConnection| {
-                sqlx::query_scalar("SELECT (pg_current_wal_lsn() - '0/0')::int8")
-                    .fetch_one(connection)
-                    .await
-                    .map_err(StoreError::database("write_ahead_log_bytes"))
+            .statement("write_ahead_log_bytes", async |connection: &mut PgConnection| {
+                sqlx::query_scalar("SELECT (pg_current_wal_lsn() - '0/0')::int8").fetch_one(connection).await
             })
             .await
     }
@@ -146,11 +136,10 @@ impl JobStore {
     /// [`StoreError::Database`].
     pub async fn hot_table_bytes(&self) -> Result<(i64, i64), StoreError> {
         self.reports
-            .run("hot_table_bytes", async |connection: &mut PgConnection| {
+            .statement("hot_table_bytes", async |connection: &mut PgConnection| {
                 sqlx::query_as("SELECT pg_table_size('jobs'), pg_indexes_size('jobs')")
                     .fetch_one(connection)
                     .await
-                    .map_err(StoreError::database("hot_table_bytes"))
             })
             .await
     }

@@ -10,7 +10,7 @@ use crate::model::error::StoreError;
 use sqlx::PgConnection;
 use sqlx::postgres::{PgListener, PgPool, PgPoolOptions};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinSet};
 use uuid::Uuid;
 
 const CHANNEL: &str = "roundhouse_floor";
@@ -48,11 +48,8 @@ impl Floor {
             CREATE INDEX floor_jobs_queued ON floor_jobs (id) WHERE status = 0";
         floor
             .durable
-            .run("floor: prepare", async |connection: &mut PgConnection| {
-                sqlx::raw_sql(schema)
-                    .execute(connection)
-                    .await
-                    .map_err(StoreError::database("floor: prepare"))
+            .statement("floor: prepare", async |connection: &mut PgConnection| {
+                sqlx::raw_sql(schema).execute(connection).await
             })
             .await?;
         Ok(floor)
@@ -70,28 +67,23 @@ impl Floor {
         fetchers: usize,
         batch: usize,
     ) -> Result<Duration, StoreError> {
-        let error = StoreError::database;
         self.durable
-            .run("floor: insert", async |connection: &mut PgConnection| {
+            .statement("floor: insert", async |connection: &mut PgConnection| {
                 sqlx::query("INSERT INTO floor_jobs (status) SELECT 0 FROM generate_series(1, $1::int8)")
                     .bind(i64::try_from(jobs).unwrap_or(i64::MAX))
                     .execute(connection)
                     .await
-                    .map_err(error("floor: insert"))
             })
             .await?;
         self.durable
-            .run("floor: analyze", async |connection: &mut PgConnection| {
-                sqlx::raw_sql("ANALYZE floor_jobs; CHECKPOINT")
-                    .execute(connection)
-                    .await
-                    .map_err(error("floor: analyze"))
+            .statement("floor: analyze", async |connection: &mut PgConnection| {
+                sqlx::raw_sql("ANALYZE floor_jobs; CHECKPOINT").execute(connection).await
             })
             .await?;
         let begun = Instant::now();
         let (fetched, work) = async_channel(BUFFERED_FETCHES * batch);
         let (done, mut finished) = mpsc::channel::<Claim>(batch * 4);
-        let mut tasks = tokio::task::JoinSet::new();
+        let mut tasks: JoinSet<Result<(), StoreError>> = JoinSet::new();
         for _ in 0..fetchers.max(1) {
             let (floor, fetched) = (self.clone(), fetched.clone());
             tasks.spawn(async move {
@@ -142,16 +134,15 @@ impl Floor {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn dispatch(&self, rounds: usize) -> Result<Vec<Duration>, StoreError> {
-        let error = StoreError::database;
-        let mut listener = PgListener::connect_with(&self.listener).await.map_err(error("floor: listen"))?;
-        listener.listen(CHANNEL).await.map_err(error("floor: listen"))?;
+        let mut listener = PgListener::connect_with(&self.listener).await?;
+        listener.listen(CHANNEL).await?;
         let (claimed, mut claims) = mpsc::channel(1);
         let floor = self.clone();
         let worker = tokio::spawn(async move {
             for _ in 0..rounds {
                 let mut mine = Vec::new();
                 while mine.is_empty() {
-                    listener.recv().await.map_err(error("floor: listen"))?;
+                    listener.recv().await?;
                     mine = floor.claim(1).await?;
                 }
                 let _ = claimed.send(Instant::now()).await;
@@ -163,20 +154,13 @@ impl Floor {
         for _ in 0..rounds {
             let begun = Instant::now();
             self.durable
-                .run("floor: insert", async |connection: &mut PgConnection| {
-                    sqlx::query("INSERT INTO floor_jobs (status) VALUES (0)")
-                        .execute(connection)
-                        .await
-                        .map_err(error("floor: insert"))
+                .statement("floor: insert", async |connection: &mut PgConnection| {
+                    sqlx::query("INSERT INTO floor_jobs (status) VALUES (0)").execute(connection).await
                 })
                 .await?;
             self.relaxed
-                .run("floor: notify", async |connection: &mut PgConnection| {
-                    sqlx::query("SELECT pg_notify($1, '')")
-                        .bind(CHANNEL)
-                        .execute(connection)
-                        .await
-                        .map_err(error("floor: notify"))
+                .statement("floor: notify", async |connection: &mut PgConnection| {
+                    sqlx::query("SELECT pg_notify($1, '')").bind(CHANNEL).execute(connection).await
                 })
                 .await?;
             match claims.recv().await {
@@ -191,7 +175,7 @@ impl Floor {
 
     async fn claim(&self, want: usize) -> Result<Vec<Claim>, StoreError> {
         self.relaxed
-            .run("floor: claim", async |connection: &mut PgConnection| {
+            .statement("floor: claim", async |connection: &mut PgConnection| {
                 sqlx::query_as(
                     "UPDATE floor_jobs SET status = 1, token = gen_random_uuid() WHERE id = ANY(ARRAY(
                          SELECT id FROM floor_jobs WHERE status = 0
@@ -201,7 +185,6 @@ impl Floor {
                 .bind(i64::try_from(want).unwrap_or(i64::MAX))
                 .fetch_all(connection)
                 .await
-                .map_err(StoreError::database("floor: claim"))
             })
             .await
     }
@@ -210,7 +193,7 @@ impl Floor {
         let (ids, tokens): (Vec<i64>, Vec<Uuid>) = claims.iter().copied().unzip();
         let done = self
             .durable
-            .run("floor: complete", async |connection: &mut PgConnection| {
+            .statement("floor: complete", async |connection: &mut PgConnection| {
                 sqlx::query(
                     "UPDATE floor_jobs j SET status = 2, token = NULL
                      FROM UNNEST($1::int8[], $2::uuid[]) AS d (id, token)
@@ -220,7 +203,6 @@ impl Floor {
                 .bind(tokens)
                 .execute(connection)
                 .await
-                .map_err(StoreError::database("floor: complete"))
             })
             .await?;
         Ok(usize::try_from(done.rows_affected()).unwrap_or(usize::MAX))

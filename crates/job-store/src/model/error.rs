@@ -50,7 +50,26 @@ pub enum StoreError {
 /// Codes of PostgreSQL for what a role may not do, and for writes in a read-only transaction.
 const FORBIDDEN: [&str; 2] = ["42501", "25006"];
 
+/// The action of an error that no operation has named yet.
+const UNNAMED: &str = "an operation";
+
+/// `?` makes a fault of the driver's error; [`Connections::run`](crate::database::connections::Connections::run) names the operation.
+impl From<sqlx::Error> for StoreError {
+    fn from(cause: sqlx::Error) -> Self {
+        Self::database(UNNAMED)(cause)
+    }
+}
+
 impl StoreError {
+    /// The error of this operation, if it is no other's already.
+    pub(crate) fn of(self, operation: &'static str) -> Self {
+        match self {
+            Self::Database { action: UNNAMED, cause } => Self::Database { action: operation, cause },
+            Self::Forbidden { action: UNNAMED, cause } => Self::Forbidden { action: operation, cause },
+            named => named,
+        }
+    }
+
     pub(crate) fn database(action: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |cause| {
             let code = cause.as_database_error().and_then(sqlx::error::DatabaseError::code);

@@ -1,7 +1,6 @@
 //! Cancels batches.
 
 use crate::batches::chains::{lock_chain, release_next};
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::leases::attempts::{self, Outcome};
 use crate::model::error::StoreError;
@@ -30,14 +29,12 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::NoSuchBatch`]; [`StoreError::Invalid`] for one that is proven; [`StoreError::Database`].
     pub async fn cancel_batch(&self, id: BatchId, mode: Mode) -> Result<Cancelled, StoreError> {
-        let _timer = QueryTimer::start("cancel_batch");
-        let error = StoreError::database;
         let found = self.batch(id).await?.ok_or(StoreError::NoSuchBatch(id))?;
         let (first, past) = ids_of_batch(found.position);
         let cancelled = self
             .hot
             .run("cancel_batch", async |connection: &mut PgConnection| {
-                let mut transaction = connection.begin().await.map_err(error("cancel_batch"))?;
+                let mut transaction = connection.begin().await?;
                 lock_chain(&mut transaction, id.chain_id).await?;
                 let status: String = sqlx::query_scalar!(
                     "SELECT status FROM batches WHERE chain_id = $1 AND number = $2 FOR UPDATE",
@@ -45,8 +42,7 @@ impl JobStore {
                     i64::from(id.number)
                 )
                 .fetch_one(&mut *transaction)
-                .await
-                .map_err(error("cancel_batch"))?;
+                .await?;
                 if status == BatchStatus::Successful.as_str() {
                     return Err(StoreError::Invalid(format!("{id} is proven: there is nothing to cancel")));
                 }
@@ -62,8 +58,7 @@ impl JobStore {
                     past
                 )
                 .fetch_all(&mut *transaction)
-                .await
-                .map_err(error("cancel_batch: jobs"))?;
+                .await?;
                 let ids: Vec<i64> = ended.iter().map(|row| row.id).collect();
                 let reason = Some("the batch was cancelled");
                 attempts::log(&mut transaction, &ids, Outcome::Cancelled, reason).await?;
@@ -73,8 +68,7 @@ impl JobStore {
                     &ids
                 )
                 .execute(&mut *transaction)
-                .await
-                .map_err(error("cancel_batch: jobs"))?;
+                .await?;
                 sqlx::query!(
                     "UPDATE batches SET status = 'cancelled', finished_at = now()
                      WHERE chain_id = $1 AND number = $2",
@@ -82,8 +76,7 @@ impl JobStore {
                     i64::from(id.number)
                 )
                 .execute(&mut *transaction)
-                .await
-                .map_err(error("cancel_batch"))?;
+                .await?;
                 let starts_next = release_next(&mut transaction, id.chain_id).await?;
                 let stopped = ended.iter().filter(|row| row.status == JobStatus::InProgress.as_str()).count();
                 end(transaction, mode, "cancel_batch").await?;

@@ -1,7 +1,6 @@
 //! Deletes batches that are over.
 
 use crate::batches::chains::{lock_chain, release_next};
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
 use crate::model::ids::ids_of_batch;
@@ -27,22 +26,19 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::NoSuchBatch`]; [`StoreError::Invalid`] for one that is not over; [`StoreError::Database`].
     pub async fn delete_batch(&self, id: BatchId, mode: Mode) -> Result<Deleted, StoreError> {
-        let _timer = QueryTimer::start("delete_batch");
-        let error = StoreError::database;
         let found = self.batch(id).await?.ok_or(StoreError::NoSuchBatch(id))?;
         let (first, past) = ids_of_batch(found.position);
         let deleted = self
             .reports
             .run("delete_batch", async |connection: &mut PgConnection| {
-                let mut transaction = connection.begin().await.map_err(error("delete_batch"))?;
+                let mut transaction = connection.begin().await?;
                 lock_chain(&mut transaction, id.chain_id).await?;
                 let batch = sqlx::query!(
                     "DELETE FROM batches WHERE position = $1 AND status NOT IN ('queued', 'in_progress')",
                     found.position
                 )
                 .execute(&mut *transaction)
-                .await
-                .map_err(error("delete_batch: batch"))?;
+                .await?;
                 if batch.rows_affected() == 0 {
                     return Err(StoreError::Invalid(format!("{id} is not over: cancel it first")));
                 }
@@ -54,20 +50,17 @@ impl JobStore {
                     past
                 )
                 .fetch_one(&mut *transaction)
-                .await
-                .map_err(error("delete_batch: jobs"))?;
+                .await?;
                 sqlx::query!("DELETE FROM job_attempts WHERE job_id >= $1 AND job_id < $2", first, past)
                     .execute(&mut *transaction)
-                    .await
-                    .map_err(error("delete_batch: attempts"))?;
+                    .await?;
                 sqlx::query!(
                     "INSERT INTO deleted_batches (chain_id, number) VALUES ($1, $2) ON CONFLICT DO NOTHING",
                     i64::from(id.chain_id),
                     i64::from(id.number)
                 )
                 .execute(&mut *transaction)
-                .await
-                .map_err(error("delete_batch: artifacts"))?;
+                .await?;
                 let starts_next = release_next(&mut transaction, id.chain_id).await?;
                 end(transaction, mode, "delete_batch").await?;
                 Ok(Deleted { jobs, starts_next })

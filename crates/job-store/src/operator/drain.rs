@@ -1,6 +1,5 @@
 //! Asks workers to drain.
 
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
 use crate::operator::mode::{Mode, end};
@@ -25,12 +24,10 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Invalid`] when no such worker lives; [`StoreError::Database`].
     pub async fn drain_worker(&self, worker: Uuid, mode: Mode) -> Result<Drained, StoreError> {
-        let _timer = QueryTimer::start("drain_worker");
-        let error = StoreError::database;
         let jobs_held = self
             .hot
             .run("drain_worker", async |connection: &mut PgConnection| {
-                let mut transaction = connection.begin().await.map_err(error("drain_worker"))?;
+                let mut transaction = connection.begin().await?;
                 let jobs_held = sqlx::query_scalar!(
                     r#"UPDATE workers SET drain_asked_at = coalesce(drain_asked_at, now())
                        WHERE id = $1 AND stopped_at IS NULL AND expires_at > now()
@@ -39,8 +36,7 @@ impl JobStore {
                     worker
                 )
                 .fetch_optional(&mut *transaction)
-                .await
-                .map_err(error("drain_worker"))?;
+                .await?;
                 end(transaction, mode, "drain_worker").await?;
                 Ok(jobs_held)
             })

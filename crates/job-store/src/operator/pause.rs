@@ -2,7 +2,6 @@
 
 use crate::batches::chains::lock_chain;
 use crate::database::connections::Transaction;
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
 use crate::model::ids::PLACE_BITS;
@@ -41,11 +40,10 @@ impl JobStore {
         is_paused: bool,
         mode: Mode,
     ) -> Result<PauseChange, StoreError> {
-        let _timer = QueryTimer::start("set_paused");
         let change = self
             .reports
             .run("set_paused", async |connection: &mut PgConnection| {
-                let mut transaction = connection.begin().await.map_err(StoreError::database("set_paused"))?;
+                let mut transaction = connection.begin().await?;
                 let change = match what {
                     Pausable::Chain(chain_id) => pause_chain(&mut transaction, chain_id, is_paused).await?,
                     Pausable::Stage(stage) => pause_stage(&mut transaction, stage, is_paused).await?,
@@ -66,7 +64,6 @@ async fn pause_chain(
     chain_id: u32,
     is_paused: bool,
 ) -> Result<PauseChange, StoreError> {
-    let error = StoreError::database;
     lock_chain(transaction, chain_id).await?;
     let changed = sqlx::query!(
         "UPDATE chains SET paused_at = CASE WHEN $2 THEN now() END
@@ -75,8 +72,7 @@ async fn pause_chain(
         is_paused
     )
     .execute(&mut **transaction)
-    .await
-    .map_err(error("set_paused: chain"))?;
+    .await?;
     let mut jobs = 0;
     // Twice: the first waits for generators that are inserting jobs, by the lock on their rows, and does not see what they inserted. From
     // then on their own rows say that the chain is paused.
@@ -98,8 +94,7 @@ async fn pause_chain(
             PLACE_BITS as i32
         )
         .fetch_one(&mut **transaction)
-        .await
-        .map_err(error("set_paused: the chain's jobs"))?;
+        .await?;
     }
     Ok(PauseChange { was_so_already: changed.rows_affected() == 0, jobs })
 }
@@ -109,7 +104,6 @@ async fn pause_stage(
     stage: Stage,
     is_paused: bool,
 ) -> Result<PauseChange, StoreError> {
-    let error = StoreError::database;
     let changed = if is_paused {
         sqlx::query!(
             "INSERT INTO paused_stages (stage) VALUES ($1) ON CONFLICT DO NOTHING",
@@ -122,13 +116,12 @@ async fn pause_stage(
             .execute(&mut **transaction)
             .await
     };
-    let was_so_already = changed.map_err(error("set_paused: stage"))?.rows_affected() == 0;
+    let was_so_already = changed?.rows_affected() == 0;
     let jobs = sqlx::query_scalar!(
         r#"SELECT count(*) AS "jobs!" FROM prover_jobs WHERE status = 'queued' AND stage = $1"#,
         stage.as_str()
     )
     .fetch_one(&mut **transaction)
-    .await
-    .map_err(error("set_paused: the stage's jobs"))?;
+    .await?;
     Ok(PauseChange { was_so_already, jobs: if was_so_already { 0 } else { jobs } })
 }

@@ -2,7 +2,6 @@
 
 use crate::batches::chains::release_next;
 use crate::database::connections::Transaction;
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::database::text::stored;
 use crate::leases::attempts::{self, Outcome};
@@ -36,21 +35,18 @@ impl JobStore {
         reason: &str,
         mode: Mode,
     ) -> Result<JobChange, StoreError> {
-        let _timer = QueryTimer::start("quarantine_job");
         let reason = &*stored(reason);
-        let error = StoreError::database;
         let was = self
             .hot
             .run("quarantine_job", async |connection: &mut PgConnection| {
-                let mut transaction = connection.begin().await.map_err(error("quarantine_job"))?;
+                let mut transaction = connection.begin().await?;
                 let was = sqlx::query_scalar!(
                     "SELECT status FROM jobs
                      WHERE id = $1 AND status IN ('waiting_for_proofs', 'queued', 'in_progress') FOR UPDATE",
                     job_id
                 )
                 .fetch_optional(&mut *transaction)
-                .await
-                .map_err(error("quarantine_job"))?;
+                .await?;
                 if was.is_some() {
                     attempts::log(&mut transaction, &[job_id], Outcome::Cancelled, Some(reason)).await?;
                     sqlx::query!(
@@ -61,8 +57,7 @@ impl JobStore {
                         reason
                     )
                     .execute(&mut *transaction)
-                    .await
-                    .map_err(error("quarantine_job"))?;
+                    .await?;
                 }
                 end(transaction, mode, "quarantine_job").await?;
                 Ok(was)
@@ -85,13 +80,11 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::NoSuchJob`]; [`StoreError::Invalid`] for one that is not failed; [`StoreError::Database`].
     pub async fn release_job(&self, job_id: i64, mode: Mode) -> Result<JobChange, StoreError> {
-        let _timer = QueryTimer::start("release_job");
-        let error = StoreError::database;
         let (first, past) = ids_of_batch(position_of(job_id));
         let is = self
             .hot
             .run("release_job", async |connection: &mut PgConnection| {
-                let mut transaction = connection.begin().await.map_err(error("release_job"))?;
+                let mut transaction = connection.begin().await?;
                 let is = sqlx::query_scalar!(
                     r#"UPDATE jobs SET
                            status = CASE WHEN dependencies_left = 0 THEN 'queued' ELSE 'waiting_for_proofs' END,
@@ -102,8 +95,7 @@ impl JobStore {
                     job_id
                 )
                 .fetch_optional(&mut *transaction)
-                .await
-                .map_err(error("release_job"))?;
+                .await?;
                 sqlx::query!(
                     "UPDATE batches b SET status = 'in_progress', error = NULL, finished_at = NULL
                      WHERE position = $1 AND status = 'failed' AND NOT EXISTS (
@@ -113,8 +105,7 @@ impl JobStore {
                     past
                 )
                 .execute(&mut *transaction)
-                .await
-                .map_err(error("release_job"))?;
+                .await?;
                 let mut is = is;
                 // What it waited for may have come while it was out of circulation, and nobody told it.
                 if job_key(job_id)? == GENERATOR
@@ -140,14 +131,13 @@ impl JobStore {
     async fn not_in_state(&self, job_id: i64, rule: &str) -> Result<StoreError, StoreError> {
         let status = self
             .reports
-            .run("operate: look at the job", async |connection: &mut PgConnection| {
+            .statement("operate: look at the job", async |connection: &mut PgConnection| {
                 sqlx::query_scalar!(
                     r#"SELECT status AS "status!" FROM all_prover_jobs WHERE id = $1"#,
                     job_id
                 )
                 .fetch_optional(connection)
                 .await
-                .map_err(StoreError::database("operate: look at the job"))
             })
             .await?;
         Ok(match status {
@@ -162,7 +152,6 @@ async fn chain_of(transaction: &mut Transaction<'_>, job_id: i64) -> Result<Opti
     let chain_id =
         sqlx::query_scalar!("SELECT chain_id FROM batches WHERE position = $1", position_of(job_id))
             .fetch_optional(&mut **transaction)
-            .await
-            .map_err(StoreError::database("operate: the job's chain"))?;
+            .await?;
     chain_id.map(|chain_id| Ok(batch_id(chain_id, 0)?.chain_id)).transpose()
 }

@@ -1,6 +1,5 @@
 //! Gives failed jobs new budgets.
 
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
 use crate::model::ids::ids_of_batch;
@@ -23,14 +22,12 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::NoSuchBatch`].
     pub async fn requeue_failed(&self, batch: BatchId, mode: Mode) -> Result<Requeued, StoreError> {
-        let _timer = QueryTimer::start("requeue_failed");
-        let error = StoreError::database;
         let (chain_id, number) = (i64::from(batch.chain_id), i64::from(batch.number));
         let found = self.batch(batch).await?.ok_or(StoreError::NoSuchBatch(batch))?;
         let (first, past) = ids_of_batch(found.position);
         self.hot
             .run("requeue_failed", async |connection: &mut PgConnection| {
-                let mut transaction = connection.begin().await.map_err(error("requeue_failed"))?;
+                let mut transaction = connection.begin().await?;
                 let jobs = sqlx::query!(
                     "UPDATE jobs SET
                          status = 'queued', queued_at = now(), not_before = now(), finished_at = NULL,
@@ -40,8 +37,7 @@ impl JobStore {
                     past
                 )
                 .execute(&mut *transaction)
-                .await
-                .map_err(error("requeue_failed"))?
+                .await?
                 .rows_affected();
                 sqlx::query!(
             "UPDATE batches SET status = CASE WHEN status = 'failed' THEN 'in_progress' ELSE status END,
@@ -52,8 +48,7 @@ impl JobStore {
             number
         )
                 .execute(&mut *transaction)
-                .await
-                .map_err(error("requeue_failed"))?;
+                .await?;
                 end(transaction, mode, "requeue_failed").await?;
                 if mode == Mode::Apply && jobs > 0 {
                     Stage::ALL.iter().for_each(|stage| self.waker.wake(*stage));

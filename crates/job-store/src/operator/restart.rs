@@ -1,7 +1,6 @@
 //! Restart: a batch from a round on, as if nothing of that round and of those after it had been made.
 
 use crate::batches::chains::{arrange, lock_chain};
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::leases::attempts::{self, Outcome};
 use crate::model::error::StoreError;
@@ -35,15 +34,13 @@ impl JobStore {
         from: AggregationRound,
         mode: Mode,
     ) -> Result<Restarted, StoreError> {
-        let _timer = QueryTimer::start("restart_batch");
-        let error = StoreError::database;
         let found = self.batch(id).await?.ok_or(StoreError::NoSuchBatch(id))?;
         let (first, past) = ids_of_batch(found.position);
         let generator = generator_id(found.position)?;
         let restarted = self
             .reports
             .run("restart_batch", async |connection: &mut PgConnection| {
-                let mut transaction = connection.begin().await.map_err(error("restart_batch"))?;
+                let mut transaction = connection.begin().await?;
                 let chain = lock_chain(&mut transaction, id.chain_id).await?;
                 let batch = sqlx::query!(
                     r#"SELECT status, jobs_deleted_at IS NOT NULL AS "is_deleted!" FROM batches
@@ -51,8 +48,7 @@ impl JobStore {
                     found.position
                 )
                 .fetch_one(&mut *transaction)
-                .await
-                .map_err(error("restart_batch"))?;
+                .await?;
                 if batch.status == BatchStatus::Cancelled.as_str() {
                     let text = format!("{id} was cancelled for good: delete it, and insert it again");
                     return Err(StoreError::Invalid(text));
@@ -69,8 +65,7 @@ impl JobStore {
                     past
                 )
                 .execute(&mut *transaction)
-                .await
-                .map_err(error("restart_batch: out of the archive"))?;
+                .await?;
                 // Whatever ends from here on waits, and finds its lease gone, or its successor's count as it is to be. Twice: the first
                 // waits for a generator that is inserting jobs, by the lock on its row, and does not see what it inserted.
                 for _ in 0..2 {
@@ -80,8 +75,7 @@ impl JobStore {
                         past
                     )
                     .execute(&mut *transaction)
-                    .await
-                    .map_err(error("restart_batch: lock"))?;
+                    .await?;
                 }
                 // While they were in the archive their chain may have been paused, or a pause may have ended.
                 sqlx::query!(
@@ -92,8 +86,7 @@ impl JobStore {
                     chain.is_paused
                 )
                 .execute(&mut *transaction)
-                .await
-                .map_err(error("restart_batch: pause"))?;
+                .await?;
                 let again = sqlx::query_scalar!(
                     r#"SELECT id AS "id!" FROM prover_jobs
                        WHERE id >= $1 AND id < $2 AND aggregation_round >= $3
@@ -105,8 +98,7 @@ impl JobStore {
                     generator
                 )
                 .fetch_all(&mut *transaction)
-                .await
-                .map_err(error("restart_batch: find the jobs"))?;
+                .await?;
                 let reason = Some("the batch was restarted");
                 attempts::log(&mut transaction, &again, Outcome::Cancelled, reason).await?;
                 let was = sqlx::query_scalar!(
@@ -138,8 +130,7 @@ impl JobStore {
                     generator
                 )
                 .fetch_all(&mut *transaction)
-                .await
-                .map_err(error("restart_batch: jobs"))?;
+                .await?;
                 sqlx::query!(
                     "UPDATE batches SET status = 'in_progress', error = NULL,
                          finished_at = NULL, archived_at = NULL, collected_at = NULL,
@@ -153,8 +144,7 @@ impl JobStore {
                     past
                 )
                 .execute(&mut *transaction)
-                .await
-                .map_err(error("restart_batch: batch"))?;
+                .await?;
                 // Later batches of a strict chain that nobody has started wait for it again.
                 arrange(&mut transaction, id.chain_id).await?;
                 end(transaction, mode, "restart_batch").await?;

@@ -1,6 +1,5 @@
 //! The attempts of a batch or a job.
 
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
 use crate::model::ids::ids_of_batch;
@@ -65,9 +64,8 @@ impl JobStore {
         only_troubled: bool,
         most: i64,
     ) -> Result<Vec<AttemptReport>, StoreError> {
-        let _timer = QueryTimer::start("attempts");
         self.reports
-            .run("attempts", async |connection: &mut PgConnection| {
+            .statement("attempts", async |connection: &mut PgConnection| {
                 sqlx::query_as!(
                     AttemptReport,
                     r#"SELECT a.job_id AS "job_id!", a.attempt AS "attempt!", a.outcome, a.error,
@@ -89,7 +87,6 @@ impl JobStore {
                 )
                 .fetch_all(connection)
                 .await
-                .map_err(StoreError::database("attempts"))
             })
             .await
     }

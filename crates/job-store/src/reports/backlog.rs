@@ -1,6 +1,5 @@
 //! What there is to do: for operators, and for whatever starts and stops workers by it.
 
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
 use schemars::JsonSchema;
@@ -45,9 +44,8 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn demand(&self) -> Result<Vec<Demand>, StoreError> {
-        let _timer = QueryTimer::start("demand");
         self.reports
-            .run("demand", async |connection: &mut PgConnection| {
+            .statement("demand", async |connection: &mut PgConnection| {
                 sqlx::query_as!(
                     Demand,
                     r#"WITH counted AS (
@@ -92,7 +90,6 @@ impl JobStore {
                 )
                 .fetch_all(connection)
                 .await
-                .map_err(StoreError::database("demand"))
             })
             .await
     }

@@ -1,7 +1,6 @@
 //! A batch, round by round.
 
 use crate::batches::find::{Batch, find_batch};
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::database::unreadable::readable;
 use crate::model::error::StoreError;
@@ -76,16 +75,13 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::NoSuchBatch`].
     pub async fn batch_report(&self, id: BatchId) -> Result<BatchReport, StoreError> {
-        let _timer = QueryTimer::start("batch_report");
         self.reports
             .run("batch_report", async |connection: &mut PgConnection| {
                 // All of its statements see the same: a batch does not fail between its status and its jobs'.
-                let mut look = connection
-                    .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                    .await
-                    .map_err(StoreError::database("batch_report: begin"))?;
+                let mut look =
+                    connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
                 let report = look_at_batch(&mut look, id).await?;
-                look.commit().await.map_err(StoreError::database("batch_report: commit"))?;
+                look.commit().await?;
                 Ok(report)
             })
             .await
@@ -105,8 +101,7 @@ async fn look_at_batch(connection: &mut PgConnection, id: BatchId) -> Result<Bat
         end
     )
     .fetch_all(&mut *connection)
-    .await
-    .map_err(StoreError::database("batch_report: counts"))?;
+    .await?;
     let rows = sqlx::query!(
         r#"SELECT id AS "id!", status AS "status!",
                   attempts AS "attempts!", failures AS "failures!",
@@ -119,8 +114,7 @@ async fn look_at_batch(connection: &mut PgConnection, id: BatchId) -> Result<Bat
         STUCK_MAX
     )
     .fetch_all(&mut *connection)
-    .await
-    .map_err(StoreError::database("batch_report: stuck"))?;
+    .await?;
     let stuck = readable("batch_report", rows, |row| {
         Ok(StuckJob {
             id: row.id,
@@ -141,8 +135,7 @@ async fn look_at_batch(connection: &mut PgConnection, id: BatchId) -> Result<Bat
         end
     )
     .fetch_one(&mut *connection)
-    .await
-    .map_err(StoreError::database("batch_report: attempts"))?;
+    .await?;
     let circuits = circuit_progress(connection, &batch).await?;
     let is_open = matches!(batch.status, BatchStatus::Queued | BatchStatus::InProgress);
     let time_left_seconds = if is_open { estimate_seconds(&circuits) } else { None };

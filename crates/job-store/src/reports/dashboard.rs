@@ -2,7 +2,6 @@
 //!
 //! The counts read the whole hot table, which takes as long as it is large: whoever looks again and again rests in proportion.
 
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::database::unreadable::readable;
 use crate::model::error::StoreError;
@@ -220,9 +219,8 @@ impl JobStore {
     }
 
     async fn counts(&self) -> Result<Vec<Count>, StoreError> {
-        let _timer = QueryTimer::start("overview_counts");
         self.reports
-            .run("overview", async |connection: &mut PgConnection| {
+            .statement("overview_counts", async |connection: &mut PgConnection| {
                 sqlx::query_as!(
                     Count,
                     r#"SELECT id >> 37 AS "position!", aggregation_round AS "round!", stage AS "stage!",
@@ -233,15 +231,13 @@ impl JobStore {
                 )
                 .fetch_all(connection)
                 .await
-                .map_err(StoreError::database("overview: counts"))
             })
             .await
     }
 
     async fn shown_batches(&self) -> Result<Vec<ShownBatch>, StoreError> {
-        let _timer = QueryTimer::start("overview_batches");
         self.reports
-            .run("overview", async |connection: &mut PgConnection| {
+            .statement("overview_batches", async |connection: &mut PgConnection| {
                 sqlx::query_as!(
                     ShownBatch,
                     r#"WITH open AS (
@@ -276,17 +272,15 @@ impl JobStore {
                 )
                 .fetch_all(connection)
                 .await
-                .map_err(StoreError::database("overview: batches"))
             })
             .await
     }
 
     /// What each worker has in hand, the longest first.
     async fn running(&self) -> Result<HashMap<uuid::Uuid, Vec<RunningJob>>, StoreError> {
-        let _timer = QueryTimer::start("overview_running");
         let rows = self
             .reports
-            .run("overview", async |connection: &mut PgConnection| {
+            .statement("overview_running", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     r#"SELECT id AS "id!", worker_id AS "worker_id!", chain_id AS "chain_id!",
                               batch_number AS "batch_number!", progress AS "progress!",
@@ -296,7 +290,6 @@ impl JobStore {
                 )
                 .fetch_all(connection)
                 .await
-                .map_err(StoreError::database("overview: running"))
             })
             .await?;
         let mut running: HashMap<uuid::Uuid, Vec<RunningJob>> = HashMap::new();
@@ -318,10 +311,9 @@ impl JobStore {
     }
 
     async fn troubles(&self) -> Result<Vec<Trouble>, StoreError> {
-        let _timer = QueryTimer::start("overview_troubles");
         let rows = self
             .reports
-            .run("overview", async |connection: &mut PgConnection| {
+            .statement("overview_troubles", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     r#"SELECT a.job_id, a.outcome AS "outcome!", a.error,
                               coalesce(w.host, 'unknown') AS "host!",
@@ -337,7 +329,6 @@ impl JobStore {
                 )
                 .fetch_all(connection)
                 .await
-                .map_err(StoreError::database("overview: troubles"))
             })
             .await?;
         Ok(readable("overview_troubles", rows, |row| {
@@ -359,9 +350,8 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn throughput(&self, window: Duration, span: Duration) -> Result<Vec<Throughput>, StoreError> {
-        let _timer = QueryTimer::start("throughput");
         self.reports
-            .run("throughput", async |connection: &mut PgConnection| {
+            .statement("throughput", async |connection: &mut PgConnection| {
                 sqlx::query_as!(
                     Throughput,
                     r#"WITH ended AS (
@@ -383,7 +373,6 @@ impl JobStore {
                 )
                 .fetch_all(connection)
                 .await
-                .map_err(StoreError::database("throughput"))
             })
             .await
     }

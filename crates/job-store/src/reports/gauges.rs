@@ -61,7 +61,7 @@ impl JobStore {
         let timer = QueryTimer::start("vitals");
         let row = self
             .reports
-            .run("vitals", async |connection: &mut PgConnection| {
+            .statement("vitals", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     r#"SELECT count(*) FILTER (WHERE status = 'queued') AS "queued!",
                               count(*) FILTER (WHERE status = 'in_progress') AS "in_progress!",
@@ -81,12 +81,11 @@ impl JobStore {
                 )
                 .fetch_one(connection)
                 .await
-                .map_err(StoreError::database("vitals"))
             })
             .await?;
         let tables = self
             .reports
-            .run("vitals", async |connection: &mut PgConnection| {
+            .statement("vitals", async |connection: &mut PgConnection| {
                 sqlx::query_as!(
                     TableSize,
                     r#"SELECT relname::text AS "name!", pg_total_relation_size(relid) AS "bytes!",
@@ -96,7 +95,6 @@ impl JobStore {
                 )
                 .fetch_all(connection)
                 .await
-                .map_err(StoreError::database("vitals: tables"))
             })
             .await?;
         drop(timer);
@@ -140,10 +138,9 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn batches_in_progress(&self) -> Result<Vec<BatchId>, StoreError> {
-        let _timer = QueryTimer::start("batches_in_progress");
         let rows = self
             .reports
-            .run("batches_in_progress", async |connection: &mut PgConnection| {
+            .statement("batches_in_progress", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     "SELECT chain_id, number FROM batches WHERE status = 'in_progress'
                      ORDER BY position LIMIT $1",
@@ -151,7 +148,6 @@ impl JobStore {
                 )
                 .fetch_all(connection)
                 .await
-                .map_err(StoreError::database("batches_in_progress"))
             })
             .await?;
         Ok(readable("batches_in_progress", rows, |row| batch_id(row.chain_id, row.number)))

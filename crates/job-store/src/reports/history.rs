@@ -1,6 +1,5 @@
 //! What the past tells: durations, memory and failures by circuit, throughput, batches by day or week.
 
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
 use schemars::JsonSchema;
@@ -78,11 +77,10 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn statistics(&self, window: Duration, period: Period) -> Result<Statistics, StoreError> {
-        let _timer = QueryTimer::start("statistics");
         let window_seconds = window.as_secs_f64();
         let circuits = self
             .reports
-            .run("statistics", async |connection: &mut PgConnection| {
+            .statement("statistics", async |connection: &mut PgConnection| {
                 sqlx::query_as!(
                     CircuitStatistics,
                     r#"SELECT stage AS "stage!", aggregation_round AS "round!", circuit_id AS "circuit_id!",
@@ -101,7 +99,6 @@ impl JobStore {
                 )
                 .fetch_all(connection)
                 .await
-                .map_err(StoreError::database("statistics: circuits"))
             })
             .await?;
         let unit = match period {
@@ -110,7 +107,7 @@ impl JobStore {
         };
         let batches = self
             .reports
-            .run("statistics", async |connection: &mut PgConnection| {
+            .statement("statistics", async |connection: &mut PgConnection| {
                 sqlx::query_as!(
                     PeriodStatistics,
                     r#"SELECT to_char(begins, 'YYYY-MM-DD') AS "begins!",
@@ -130,7 +127,6 @@ impl JobStore {
                 )
                 .fetch_all(connection)
                 .await
-                .map_err(StoreError::database("statistics: batches"))
             })
             .await?;
         let proofs: i64 = circuits

@@ -1,6 +1,5 @@
 //! What is paused.
 
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
 use schemars::JsonSchema;
@@ -22,9 +21,8 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn paused(&self) -> Result<Paused, StoreError> {
-        let _timer = QueryTimer::start("paused");
         self.reports
-            .run("paused", async |connection: &mut PgConnection| {
+            .statement("paused", async |connection: &mut PgConnection| {
                 sqlx::query_as!(
                     Paused,
                     r#"SELECT ARRAY(SELECT chain_id FROM chains WHERE paused_at IS NOT NULL
@@ -33,7 +31,6 @@ impl JobStore {
                 )
                 .fetch_one(connection)
                 .await
-                .map_err(StoreError::database("paused"))
             })
             .await
     }

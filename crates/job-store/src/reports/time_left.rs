@@ -143,8 +143,7 @@ pub(crate) async fn circuit_progress(
         i32::from(batch.version.patch)
     )
     .fetch_all(connection)
-    .await
-    .map_err(StoreError::database("circuit_progress"))?;
+    .await?;
     let circuit = |row: Row| CircuitProgress {
         round: row.round,
         stage: row.stage,

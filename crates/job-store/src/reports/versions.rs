@@ -1,6 +1,5 @@
 //! The protocol versions that are known.
 
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
 use schemars::JsonSchema;
@@ -30,9 +29,8 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn versions(&self) -> Result<Vec<VersionReport>, StoreError> {
-        let _timer = QueryTimer::start("versions");
         self.reports
-            .run("versions", async |connection: &mut PgConnection| {
+            .statement("versions", async |connection: &mut PgConnection| {
                 sqlx::query_as!(
                     VersionReport,
                     r#"SELECT minor, patch, proof_system, verification_keys_digest,
@@ -46,7 +44,6 @@ impl JobStore {
                 )
                 .fetch_all(connection)
                 .await
-                .map_err(StoreError::database("versions"))
             })
             .await
     }

@@ -1,6 +1,5 @@
 //! Why a job does not run. Asked of the same columns, in the same order, as a pick asks; a test has the two agree on random states.
 
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::database::unreadable::readable;
 use crate::leases::pick::SUSPECT_DEATHS;
@@ -165,10 +164,9 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::NoSuchJob`], [`StoreError::Database`].
     pub async fn why(&self, job_id: i64) -> Result<Explanation, StoreError> {
-        let _timer = QueryTimer::start("why");
         let found = self
             .reports
-            .run("why", async |connection: &mut PgConnection| {
+            .statement("why", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     r#"SELECT j.status AS "status!", j.chain_id AS "chain_id!",
                            j.batch_number AS "batch_number!",
@@ -192,7 +190,6 @@ impl JobStore {
                 )
                 .fetch_optional(connection)
                 .await
-                .map_err(StoreError::database("why"))
             })
             .await?;
         let row = found.ok_or(StoreError::NoSuchJob(job_id))?;
@@ -247,10 +244,9 @@ impl JobStore {
     /// [`StoreError::NoSuchBatch`], [`StoreError::Database`].
     pub async fn telling_jobs(&self, id: BatchId) -> Result<Vec<i64>, StoreError> {
         let batch = self.batch(id).await?.ok_or(StoreError::NoSuchBatch(id))?;
-        let _timer = QueryTimer::start("telling_jobs");
         let (first, end) = ids_of_batch(batch.position);
         self.reports
-            .run("telling_jobs", async |connection: &mut PgConnection| {
+            .statement("telling_jobs", async |connection: &mut PgConnection| {
                 sqlx::query_scalar!(
                     r#"SELECT id AS "id!" FROM (
                            SELECT DISTINCT ON (kind, queue) id, kind FROM (
@@ -277,7 +273,6 @@ impl JobStore {
                 )
                 .fetch_all(connection)
                 .await
-                .map_err(StoreError::database("telling_jobs"))
             })
             .await
     }
@@ -288,7 +283,7 @@ impl JobStore {
         }
         let rows = self
             .reports
-            .run("why: what is missing", async |connection: &mut PgConnection| {
+            .statement("why: what is missing", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     r#"SELECT id, status, count(*) OVER () AS "missing!" FROM jobs
                        WHERE id = ANY((SELECT predecessor_ids FROM jobs WHERE id = $1)::int8[])
@@ -300,21 +295,17 @@ impl JobStore {
                 )
                 .fetch_all(connection)
                 .await
-                .map_err(StoreError::database("why: what is missing"))
             })
             .await?;
         let Some(missing) = rows.first().map(|row| row.missing) else {
             // Nobody's output is missing: its own input is.
+            let generator = generator_id(position_of(job_id))?;
             let generator = self
                 .reports
-                .run("why: the generator", async |connection: &mut PgConnection| {
-                    sqlx::query_scalar!(
-                        "SELECT status FROM jobs WHERE id = $1",
-                        generator_id(position_of(job_id))?
-                    )
-                    .fetch_one(connection)
-                    .await
-                    .map_err(StoreError::database("why: the generator"))
+                .statement("why: the generator", async |connection: &mut PgConnection| {
+                    sqlx::query_scalar!("SELECT status FROM jobs WHERE id = $1", generator)
+                        .fetch_one(connection)
+                        .await
                 })
                 .await?;
             return Ok(Why::WaitsForCircuit { generator });
@@ -329,7 +320,7 @@ impl JobStore {
     async fn what_goes_before(&self, batch: BatchId) -> Result<Why, StoreError> {
         let row = self
             .reports
-            .run("why: what goes before", async |connection: &mut PgConnection| {
+            .statement("why: what goes before", async |connection: &mut PgConnection| {
                 sqlx::query!(
                     "SELECT number, status FROM batches
                      WHERE chain_id = $1 AND number < $2 AND status IN ('queued', 'in_progress', 'failed')
@@ -339,7 +330,6 @@ impl JobStore {
                 )
                 .fetch_optional(connection)
                 .await
-                .map_err(StoreError::database("why: what goes before"))
             })
             .await?;
         let Some(row) = row else {
@@ -353,7 +343,7 @@ impl JobStore {
 
     async fn takers(&self, queue: i64, round: i16, peak: i64) -> Result<Takers, StoreError> {
         self.reports
-            .run("why: takers", async |connection: &mut PgConnection| {
+            .statement("why: takers", async |connection: &mut PgConnection| {
                 sqlx::query_as!(
                     Takers,
                     r#"SELECT count(*) AS "live!",
@@ -385,7 +375,6 @@ impl JobStore {
                 )
                 .fetch_one(connection)
                 .await
-                .map_err(StoreError::database("why: takers"))
             })
             .await
     }
@@ -393,7 +382,7 @@ impl JobStore {
     /// A job's place among the queued ones of its kind.
     async fn place(&self, job_id: i64, queue: i64) -> Result<Option<i64>, StoreError> {
         self.hot
-            .run("why: place", async |connection: &mut PgConnection| {
+            .statement("why: place", async |connection: &mut PgConnection| {
                 query_in_picking_order!(
                     query_scalar,
                     r#"SELECT place AS "place!" FROM (
@@ -411,7 +400,6 @@ impl JobStore {
                 )
                 .fetch_optional(connection)
                 .await
-                .map_err(StoreError::database("why: place"))
             })
             .await
     }

@@ -1,6 +1,5 @@
 //! Workers as operators see them.
 
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
 use schemars::JsonSchema;
@@ -43,9 +42,8 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn workers(&self, with_stopped: bool) -> Result<Vec<WorkerReport>, StoreError> {
-        let _timer = QueryTimer::start("workers");
         self.reports
-            .run("workers", async |connection: &mut PgConnection| {
+            .statement("workers", async |connection: &mut PgConnection| {
                 sqlx::query_as!(
                     WorkerReport,
                     r#"SELECT id, component, host, pid,
@@ -66,7 +64,6 @@ impl JobStore {
                 )
                 .fetch_all(connection)
                 .await
-                .map_err(StoreError::database("workers"))
             })
             .await
     }
