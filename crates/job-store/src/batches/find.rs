@@ -99,13 +99,16 @@ pub(crate) async fn batch_ids(
 impl JobStore {
     /// The batches of these jobs. A position is one batch's for ever, so what is known is not asked for again.
     pub(crate) async fn known_batch_ids(&self, positions: &[i64]) -> Result<BatchIds, StoreError> {
-        let known = |position: &i64| {
-            let all = self.batch_ids.lock().unwrap_or_else(PoisonError::into_inner);
-            all.get(position).map(|id| (*position, *id))
-        };
-        let mut found: BatchIds = positions.iter().filter_map(known).collect();
-        let unknown: Vec<i64> =
-            positions.iter().copied().filter(|position| !found.contains_key(position)).collect();
+        let (mut found, mut unknown) = (BatchIds::new(), Vec::new());
+        {
+            let known = self.batch_ids.lock().unwrap_or_else(PoisonError::into_inner);
+            for position in positions {
+                match known.get(position) {
+                    Some(id) => drop(found.insert(*position, *id)),
+                    None => unknown.push(*position),
+                }
+            }
+        }
         if !unknown.is_empty() {
             let asked = self.relaxed.run("batch_ids", async |connection: &mut PgConnection| {
                 batch_ids(connection, unknown.into_iter()).await

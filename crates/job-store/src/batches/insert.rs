@@ -2,6 +2,7 @@
 
 use crate::batches::chains::{arrange, is_in_order, lock_chain, take_start_tag};
 use crate::batches::find::find_batch;
+use crate::database::connections::Transaction;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
 use crate::model::ids::{GENERATOR, POSITION_MAX, generator_id, held_queue, queue, rank_in_batch};
@@ -48,12 +49,10 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Conflict`] when the batch is there with another input or version.
     pub async fn insert_batch(&self, batch: &NewBatch) -> Result<InsertedBatch, StoreError> {
-        let error = StoreError::database;
         let inserted = self
             .hot
             .run("insert_batch", async |connection: &mut PgConnection| {
                 let mut transaction = connection.begin().await?;
-                let (chain_id, number) = (i64::from(batch.id.chain_id), i64::from(batch.id.number));
                 let chain = lock_chain(&mut transaction, batch.id.chain_id).await?;
                 // Looked up first: an insertion that fails or meets its batch would use up a position all the same.
                 if find_batch(&mut transaction, batch.id).await?.is_some() {
@@ -61,54 +60,8 @@ impl JobStore {
                 }
                 check_new_batch(&mut transaction, batch).await?;
                 let start_tag = take_start_tag(&mut transaction, batch.id.chain_id, &chain).await?;
-                let position = sqlx::query_scalar!(
-                    "INSERT INTO batches (chain_id, number, protocol_minor, protocol_patch, priority,
-                                          input_key, input_checksum, input_size_bytes, start_tag, deadline)
-                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::timestamptz)
-                     RETURNING position",
-                    chain_id,
-                    number,
-                    i32::from(batch.version.minor),
-                    i32::from(batch.version.patch),
-                    batch.priority,
-                    batch.input.key,
-                    batch.input.checksum.as_slice(),
-                    size(&batch.input),
-                    start_tag,
-                    batch.deadline
-                )
-                .fetch_one(&mut *transaction)
-                .await
-                .map_err(|e| match code(&e).as_deref() {
-                    Some(SEQUENCE_EXHAUSTED) => StoreError::Invalid(format!(
-                        "{} cannot be inserted: this database has given out all {POSITION_MAX} positions that its \
-                         batches can have; create another database for further batches",
-                        batch.id
-                    )),
-                    _ => error("insert_batch")(e),
-                })?;
-                // What is left of an earlier one of this number is collected with this one's, when this one is over.
-                sqlx::query!(
-                    "DELETE FROM deleted_batches WHERE chain_id = $1 AND number = $2",
-                    chain_id,
-                    number
-                )
-                .execute(&mut *transaction)
-                .await?;
-                let queue = queue(batch.version, GENERATOR.stage, MemoryClass::Light);
-                sqlx::query!(
-                    "INSERT INTO jobs (id, priority, start_tag, status, dependencies_left, queued_at, deadline,
-                                       queue, rank_in_batch)
-                     VALUES ($1, $2, $3, 'queued', 0, now(), coalesce($4::text::timestamptz, 'infinity'), $5, $6)",
-                    generator_id(position)?,
-                    batch.priority,
-                    start_tag,
-                    batch.deadline,
-                    if chain.is_paused { held_queue(queue) } else { queue },
-                    rank_in_batch(GENERATOR.round, 0)
-                )
-                .execute(&mut *transaction)
-                .await?;
+                let position = insert_row(&mut transaction, batch, start_tag).await?;
+                insert_generator(&mut transaction, batch, position, start_tag, chain.is_paused).await?;
                 if !is_in_order(&mut transaction, batch.id, &chain).await? {
                     arrange(&mut transaction, batch.id.chain_id).await?;
                 }
@@ -129,6 +82,70 @@ impl JobStore {
             batch.id
         )))
     }
+}
+
+/// Inserts the batch's row; returns its position.
+async fn insert_row(
+    transaction: &mut Transaction<'_>,
+    batch: &NewBatch,
+    start_tag: i64,
+) -> Result<i64, StoreError> {
+    let (chain_id, number) = (i64::from(batch.id.chain_id), i64::from(batch.id.number));
+    let position = sqlx::query_scalar!(
+        "INSERT INTO batches (chain_id, number, protocol_minor, protocol_patch, priority,
+                              input_key, input_checksum, input_size_bytes, start_tag, deadline)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::timestamptz)
+         RETURNING position",
+        chain_id,
+        number,
+        i32::from(batch.version.minor),
+        i32::from(batch.version.patch),
+        batch.priority,
+        batch.input.key,
+        batch.input.checksum.as_slice(),
+        size(&batch.input),
+        start_tag,
+        batch.deadline
+    )
+    .fetch_one(&mut **transaction)
+    .await
+    .map_err(|e| match code(&e).as_deref() {
+        Some(SEQUENCE_EXHAUSTED) => StoreError::Invalid(format!(
+            "{} cannot be inserted: this database has given out all {POSITION_MAX} positions that its batches can have; create \
+             another database for further batches",
+            batch.id
+        )),
+        _ => e.into(),
+    })?;
+    // What is left of an earlier one of this number is collected with this one's, when this one is over.
+    sqlx::query!("DELETE FROM deleted_batches WHERE chain_id = $1 AND number = $2", chain_id, number)
+        .execute(&mut **transaction)
+        .await?;
+    Ok(position)
+}
+
+/// Inserts the batch's first job, which cuts its input into circuits.
+async fn insert_generator(
+    transaction: &mut Transaction<'_>,
+    batch: &NewBatch,
+    position: i64,
+    start_tag: i64,
+    is_paused: bool,
+) -> Result<(), StoreError> {
+    let queue = queue(batch.version, GENERATOR.stage, MemoryClass::Light);
+    sqlx::query!(
+        "INSERT INTO jobs (id, priority, start_tag, status, dependencies_left, queued_at, deadline, queue, rank_in_batch)
+         VALUES ($1, $2, $3, 'queued', 0, now(), coalesce($4::text::timestamptz, 'infinity'), $5, $6)",
+        generator_id(position)?,
+        batch.priority,
+        start_tag,
+        batch.deadline,
+        if is_paused { held_queue(queue) } else { queue },
+        rank_in_batch(GENERATOR.round, 0)
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
 }
 
 /// PostgreSQL's code for a sequence at its end.

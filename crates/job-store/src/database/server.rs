@@ -1,6 +1,5 @@
 //! What is done to a server or a whole database: create, drop, analyse.
 
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::database::url::DatabaseUrl;
 use crate::model::error::StoreError;
@@ -41,7 +40,6 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn analyze(&self) -> Result<(), StoreError> {
-        let _timer = QueryTimer::start("analyze");
         self.reports
             .run("analyze", async |connection: &mut PgConnection| {
                 sqlx::raw_sql("ANALYZE")

@@ -7,7 +7,7 @@ use crate::database::unreadable::skipped;
 use crate::leases::picking_order::query_in_picking_order;
 use crate::model::error::StoreError;
 use crate::model::ids::{GENERATOR, job_key, lane, memory_class, position_of, queue};
-use crate::model::rows::{LeasedJob, Predecessor, artifact, batch_of};
+use crate::model::rows::{BatchIds, LeasedJob, Predecessor, artifact, batch_of};
 use proving_model::{AggregationRound, BatchId, MemoryClass, ProtocolVersion, Stage};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -46,6 +46,47 @@ impl Room {
     /// Only jobs with fewer deaths are taken.
     fn deaths_limit(self) -> i32 {
         if self.suspects { i32::MAX } else { SUSPECT_DEATHS }
+    }
+}
+
+/// What a lease returns of a job's row.
+struct LeasedRow {
+    id: i64,
+    attempt: i32,
+    input_key: Option<String>,
+    input_checksum: Option<Vec<u8>>,
+    input_size_bytes: Option<i64>,
+    queue: i64,
+    priority: i32,
+    deadline: f64,
+    start_tag: i64,
+    rank_in_batch: i64,
+    peak_memory_bytes: i64,
+    worker_deaths: i32,
+}
+
+impl LeasedRow {
+    /// The job, as far as the row makes sense.
+    fn read(
+        self,
+        batches: &BatchIds,
+        version: ProtocolVersion,
+        worker: Uuid,
+        token: Uuid,
+    ) -> Result<LeasedJob, StoreError> {
+        Ok(LeasedJob {
+            id: self.id,
+            batch: batch_of(batches, self.id)?,
+            key: job_key(self.id)?,
+            memory_class: memory_class(self.queue),
+            version,
+            worker,
+            token,
+            attempt: self.attempt,
+            peak_memory_bytes: self.peak_memory_bytes,
+            is_suspect: self.worker_deaths >= SUSPECT_DEATHS,
+            input: artifact(self.input_key, self.input_checksum, self.input_size_bytes)?,
+        })
     }
 }
 
@@ -97,94 +138,19 @@ impl JobStore {
         worker: Uuid,
         room: Room,
     ) -> Result<(Vec<LeasedJob>, usize), StoreError> {
-        let lanes: Vec<i64> = filter.rounds.iter().map(|round| lane(filter.stage, *round).into()).collect();
         // Fresh and random, one for all jobs of this pick: a lease is named by its job and its token.
         let token = Uuid::new_v4();
-        let mut queues =
-            filter.memory_classes.iter().map(|class| queue(filter.version, filter.stage, *class));
-        let mut rows = self
-            .relaxed
-            .statement("pick", async |connection: &mut PgConnection| {
-                query_in_picking_order!(
-                    query,
-                    // `= ANY(ARRAY(…))` and not a join: a join flips to a hash join and a sequential scan at some sizes. The second
-                    // branch runs only as far as the first leaves room.
-                    r#"UPDATE jobs SET
-                           status = 'in_progress', worker_id = $1, lease_token = $6,
-                           attempts = attempts + 1, started_at = now(), progress = 0
-                       WHERE id = ANY(ARRAY(
-                           SELECT id FROM (
-                               SELECT id FROM jobs
-                               WHERE status = 'queued' AND queue = $2 AND (id >> 33) & 15 = ANY($4)
-                                 AND not_before <= now() AND peak_memory_bytes <= $7 AND worker_deaths < $9
-                               "#,
-                    r#"
-                               LIMIT $5 FOR UPDATE SKIP LOCKED) AS preferred
-                           UNION ALL
-                           SELECT id FROM (
-                               SELECT id FROM jobs
-                               WHERE status = 'queued' AND queue = $3 AND (id >> 33) & 15 = ANY($4)
-                                 AND not_before <= now() AND peak_memory_bytes <= $7 AND worker_deaths < $9
-                               "#,
-                    r#"
-                               LIMIT $5 FOR UPDATE SKIP LOCKED) AS others
-                           LIMIT $5))
-                         AND peak_memory_bytes <= $8
-                         AND (SELECT expires_at > now() AND drain_asked_at IS NULL AND NOT EXISTS (
-                                  SELECT FROM paused_stages WHERE stage = $10)
-                              FROM workers WHERE id = $1)
-                       RETURNING id, attempts AS attempt,
-                           input_key, input_checksum, input_size_bytes, queue, priority,
-                           date_part('epoch', deadline) AS "deadline!", start_tag, rank_in_batch,
-                           peak_memory_bytes, worker_deaths"#;
-                    worker,
-                    queues.next(),
-                    queues.next(),
-                    &lanes,
-                    i64::try_from(want).unwrap_or(i64::MAX),
-                    token,
-                    room.total,
-                    room.free,
-                    room.deaths_limit(),
-                    filter.stage.as_str() as _
-                )
-                .fetch_all(connection)
-                .await
-            })
-            .await?;
-        // RETURNING promises no order.
-        let preferred =
-            filter.memory_classes.first().map(|class| queue(filter.version, filter.stage, *class));
-        rows.sort_by(|a, b| {
-            (Some(a.queue) != preferred)
-                .cmp(&(Some(b.queue) != preferred))
-                .then(b.priority.cmp(&a.priority))
-                .then(a.deadline.total_cmp(&b.deadline))
-                .then((a.start_tag, a.rank_in_batch, a.id).cmp(&(b.start_tag, b.rank_in_batch, b.id)))
-        });
-        let positions: Vec<i64> = rows.iter().map(|row| position_of(row.id)).collect();
+        let rows = self.lease_rows(filter, want, worker, token, room).await?;
+        let mut positions: Vec<i64> = rows.iter().map(|row| position_of(row.id)).collect();
+        positions.dedup();
         let batches = self.known_batch_ids(&positions).await?;
         let mut unreadable = Vec::new();
         let mut jobs = Vec::with_capacity(rows.len());
         for row in rows {
-            let read = || {
-                Ok(LeasedJob {
-                    id: row.id,
-                    batch: batch_of(&batches, row.id)?,
-                    key: job_key(row.id)?,
-                    memory_class: memory_class(row.queue),
-                    version: filter.version,
-                    worker,
-                    token,
-                    attempt: row.attempt,
-                    peak_memory_bytes: row.peak_memory_bytes,
-                    is_suspect: row.worker_deaths >= SUSPECT_DEATHS,
-                    input: artifact(row.input_key, row.input_checksum, row.input_size_bytes)?,
-                })
-            };
-            match read() {
+            let id = row.id;
+            match row.read(&batches, filter.version, worker, token) {
                 Ok(job) => jobs.push(job),
-                Err(e) => unreadable.push((row.id, e)),
+                Err(e) => unreadable.push((id, e)),
             }
         }
         for (id, reason) in &unreadable {
@@ -202,6 +168,78 @@ impl JobStore {
             );
         }
         Ok((jobs, unreadable.len()))
+    }
+
+    /// The statement that leases; the rows come in the order in which they are to be worked on.
+    async fn lease_rows(
+        &self,
+        filter: &PickFilter,
+        want: usize,
+        worker: Uuid,
+        token: Uuid,
+        room: Room,
+    ) -> Result<Vec<LeasedRow>, StoreError> {
+        let lanes: Vec<i64> = filter.rounds.iter().map(|round| lane(filter.stage, *round).into()).collect();
+        let mut queues =
+            filter.memory_classes.iter().map(|class| queue(filter.version, filter.stage, *class));
+        let (first, second) = (queues.next(), queues.next());
+        let leased = self.relaxed.statement("pick", async |connection: &mut PgConnection| {
+            query_in_picking_order!(
+                query_as<LeasedRow>,
+                // `= ANY(ARRAY(…))` and not a join: a join flips to a hash join and a sequential scan at some sizes. The second
+                // branch runs only as far as the first leaves room.
+                r#"UPDATE jobs SET
+                           status = 'in_progress', worker_id = $1, lease_token = $6,
+                           attempts = attempts + 1, started_at = now(), progress = 0
+                       WHERE id = ANY(ARRAY(
+                           SELECT id FROM (
+                               SELECT id FROM jobs
+                               WHERE status = 'queued' AND queue = $2 AND (id >> 33) & 15 = ANY($4)
+                                 AND not_before <= now() AND peak_memory_bytes <= $7 AND worker_deaths < $9
+                               "#,
+                r#"
+                               LIMIT $5 FOR UPDATE SKIP LOCKED) AS preferred
+                           UNION ALL
+                           SELECT id FROM (
+                               SELECT id FROM jobs
+                               WHERE status = 'queued' AND queue = $3 AND (id >> 33) & 15 = ANY($4)
+                                 AND not_before <= now() AND peak_memory_bytes <= $7 AND worker_deaths < $9
+                               "#,
+                r#"
+                               LIMIT $5 FOR UPDATE SKIP LOCKED) AS others
+                           LIMIT $5))
+                         AND peak_memory_bytes <= $8
+                         AND (SELECT expires_at > now() AND drain_asked_at IS NULL AND NOT EXISTS (
+                                  SELECT FROM paused_stages WHERE stage = $10)
+                              FROM workers WHERE id = $1)
+                       RETURNING id, attempts AS attempt,
+                           input_key, input_checksum, input_size_bytes, queue, priority,
+                           date_part('epoch', deadline) AS "deadline!", start_tag, rank_in_batch,
+                           peak_memory_bytes, worker_deaths"#;
+                worker,
+                first,
+                second,
+                &lanes,
+                i64::try_from(want).unwrap_or(i64::MAX),
+                token,
+                room.total,
+                room.free,
+                room.deaths_limit(),
+                filter.stage.as_str() as _
+            )
+            .fetch_all(connection)
+            .await
+        });
+        let mut rows = leased.await?;
+        // RETURNING promises no order.
+        rows.sort_by(|a, b| {
+            (Some(a.queue) != first)
+                .cmp(&(Some(b.queue) != first))
+                .then(b.priority.cmp(&a.priority))
+                .then(a.deadline.total_cmp(&b.deadline))
+                .then((a.start_tag, a.rank_in_batch, a.id).cmp(&(b.start_tag, b.rank_in_batch, b.id)))
+        });
+        Ok(rows)
     }
 
     /// Fails a leased job whose row makes no sense. Handed back, it would be picked again and again.

@@ -1,7 +1,6 @@
 //! The system's vital signs, in a few numbers: what the job monitor reports.
 
 use crate::batches::find::find_batch;
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::database::unreadable::readable;
 use crate::model::error::StoreError;
@@ -58,7 +57,6 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn vitals(&self) -> Result<Vitals, StoreError> {
-        let timer = QueryTimer::start("vitals");
         let row = self
             .reports
             .statement("vitals", async |connection: &mut PgConnection| {
@@ -97,7 +95,6 @@ impl JobStore {
                 .await
             })
             .await?;
-        drop(timer);
         let mut time_left_seconds: Option<f64> = None;
         for id in self.batches_in_progress().await? {
             let left = self.time_left(id).await?;
