@@ -3,7 +3,7 @@
 use crate::{median, print};
 use anyhow::{Context, ensure};
 use clap::Args;
-use plonk_prover::floor::{Needs, Rates};
+use plonk_prover::roofline::{Needs, Rates};
 use plonk_prover::sample::{Sample, standard_config};
 use plonk_prover::{Stage, Stages};
 use serde::Serialize;
@@ -65,7 +65,7 @@ struct Figure {
     /// Seconds of each stage, means over the rounds.
     stages: BTreeMap<&'static str, f64>,
     /// The least that each could take on this machine, in seconds: its bytes through the memory, or its hashes, whichever is longer.
-    floors: BTreeMap<&'static str, f64>,
+    rooflines: BTreeMap<&'static str, f64>,
     /// What generating the witness took, in seconds of one core.
     synthesis_seconds: f64,
     /// Poseidon permutations of the Merkle trees.
@@ -87,7 +87,7 @@ struct DeviceFigure {
     stages: BTreeMap<&'static str, f64>,
     /// The least that each could take, by what the driver tells of the device's clocks.
     #[serde(skip_serializing_if = "Option::is_none")]
-    floors: Option<BTreeMap<&'static str, f64>>,
+    rooflines: Option<BTreeMap<&'static str, f64>>,
     /// Witness vectors that it takes a second, while there are always some that wait.
     vectors_per_second: f64,
     /// The share of that time in which it worked on one.
@@ -144,7 +144,7 @@ fn measure(args: &CircuitArgs) -> anyhow::Result<Figures> {
             seconds: median(&ours),
             ratio: median(&ratios),
             stages: means(&stages, rounds),
-            floors: floors(&sample, &rates),
+            rooflines: rooflines(&sample, &rates),
             synthesis_seconds: sample.synthesis.as_secs_f64(),
             permutations: stages.permutations / args.rounds as usize,
             permutation_nanoseconds: stages.of(Stage::Hashing).as_nanos() as f64 * cores as f64
@@ -156,12 +156,12 @@ fn measure(args: &CircuitArgs) -> anyhow::Result<Figures> {
     Ok(Figures { cores, copied_bytes_per_second: bytes, permutations_per_second: permutations, circuits })
 }
 
-fn floors(sample: &Sample, rates: &Rates) -> BTreeMap<&'static str, f64> {
-    let floor = |stage: &Stage| {
+fn rooflines(sample: &Sample, rates: &Rates) -> BTreeMap<&'static str, f64> {
+    let roofline = |stage: &Stage| {
         let needs = Needs::of(*stage, &sample.circuit.common);
-        (stage.name(), needs.floor(*stage, rates).as_secs_f64())
+        (stage.name(), needs.roofline(*stage, rates).as_secs_f64())
     };
-    Stage::ALL.iter().map(floor).collect()
+    Stage::ALL.iter().map(roofline).collect()
 }
 
 fn means(stages: &Stages, rounds: f64) -> BTreeMap<&'static str, f64> {
@@ -197,7 +197,9 @@ mod devices {
 
 #[cfg(feature = "gpu")]
 mod devices {
-    use super::{CircuitArgs, DeviceFigure, Instant, Rates, Sample, Stages, ensure, floors, means, median};
+    use super::{
+        CircuitArgs, DeviceFigure, Instant, Rates, Sample, Stages, ensure, means, median, rooflines,
+    };
     use gpu_prover::circuit::DeviceCircuit;
     use gpu_prover::device::Device;
     use gpu_prover::pool::{Pool, PoolSettings};
@@ -248,7 +250,7 @@ mod devices {
                 seconds: median(&self.seconds),
                 speedup: median(&ratios),
                 stages: means(&self.stages, f64::from(args.rounds)),
-                floors: rates.as_ref().map(|rates| floors(sample, rates)),
+                rooflines: rates.as_ref().map(|rates| rooflines(sample, rates)),
                 vectors_per_second,
                 busy,
                 generator_cores: sample.synthesis.as_secs_f64() * vectors_per_second,
@@ -298,12 +300,12 @@ fn lines(figures: &Figures) -> String {
     }
     let _ = writeln!(lines, " {:>17}", "ns a permutation");
     for figure in &figures.circuits {
-        let Figure { log_size, library_seconds, seconds, ratio, stages, floors, device, .. } = figure;
+        let Figure { log_size, library_seconds, seconds, ratio, stages, rooflines, device, .. } = figure;
         let rows = format!("2^{log_size}");
         let _ = write!(lines, "{rows:>6} {library_seconds:8.2} {seconds:8.2} {ratio:6.2}");
         write_stages(&mut lines, stages, 2);
         let _ = writeln!(lines, " {:17.0}", figure.permutation_nanoseconds);
-        write_floors(&mut lines, floors, 2);
+        write_rooflines(&mut lines, rooflines, 2);
         if let Some(device) = device {
             let DeviceFigure { seconds, speedup, vectors_per_second, busy, generator_cores, .. } = device;
             let _ = write!(lines, "{:>6} {:>8} {seconds:8.4} {speedup:5.1}x", "device", "");
@@ -314,8 +316,8 @@ fn lines(figures: &Figures) -> String {
                 busy * 100.0,
                 device.memory_bytes >> 20
             );
-            if let Some(floors) = &device.floors {
-                write_floors(&mut lines, floors, 4);
+            if let Some(rooflines) = &device.rooflines {
+                write_rooflines(&mut lines, rooflines, 4);
             }
         }
     }
@@ -328,9 +330,9 @@ fn write_stages(lines: &mut String, stages: &BTreeMap<&'static str, f64>, digits
     }
 }
 
-fn write_floors(lines: &mut String, floors: &BTreeMap<&'static str, f64>, digits: usize) {
-    let _ = write!(lines, "{:>6} {:>8} {:8.digits$} {:>6}", "floor", "", floors.values().sum::<f64>(), "");
-    write_stages(lines, floors, digits);
+fn write_rooflines(lines: &mut String, rooflines: &BTreeMap<&'static str, f64>, digits: usize) {
+    let _ = write!(lines, "{:>6} {:>8} {:8.digits$} {:>6}", "roof", "", rooflines.values().sum::<f64>(), "");
+    write_stages(lines, rooflines, digits);
     let _ = writeln!(lines);
 }
 

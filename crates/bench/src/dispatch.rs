@@ -6,7 +6,7 @@ use crate::{Quantiles, median, print};
 use anyhow::Context;
 use clap::Args;
 use job_store::JobStore;
-use job_store::measure::baseline::Floor;
+use job_store::measure::baseline::Baseline;
 use proving_model::Stage;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -35,11 +35,11 @@ pub(crate) struct DispatchArgs {
 struct Figures {
     workers: usize,
     /// Plain statements: insert, NOTIFY, claim committed asynchronously; milliseconds.
-    floor_ms: Quantiles,
+    baseline_ms: Quantiles,
     roundhouse_ms: Quantiles,
     /// Of that, until the insertion was on the disk.
     insertion_ms: Quantiles,
-    /// Medians of the rounds' ratios to the floor.
+    /// Medians of the rounds' ratios to the baseline.
     p50_ratio: f64,
     p99_ratio: f64,
 }
@@ -49,13 +49,13 @@ pub(crate) async fn run(args: DispatchArgs) -> anyhow::Result<()> {
     let figures = measure(&args, &server).await;
     server.close().await?;
     let figures = figures?;
-    let Figures { floor_ms: floor, roundhouse_ms: ours, .. } = &figures;
+    let Figures { baseline_ms: baseline, roundhouse_ms: ours, .. } = &figures;
     let lines = format!(
-        "insertion to start, ms, {} workers: floor p50 {:.2} p99 {:.2}, roundhouse p50 {:.2} p99 {:.2} (insertion on disk: p50 {:.2}); \
+        "insertion to start, ms, {} workers: baseline p50 {:.2} p99 {:.2}, roundhouse p50 {:.2} p99 {:.2} (insertion on disk: p50 {:.2}); \
          ratios p50 {:.2}, p99 {:.2} (medians of {} rounds)",
         args.workers,
-        floor.p50,
-        floor.p99,
+        baseline.p50,
+        baseline.p99,
         ours.p50,
         ours.p99,
         figures.insertion_ms.p50,
@@ -68,7 +68,7 @@ pub(crate) async fn run(args: DispatchArgs) -> anyhow::Result<()> {
 
 async fn measure(args: &DispatchArgs, server: &Server) -> anyhow::Result<Figures> {
     let jobs = usize::try_from(args.jobs)?;
-    let floor = Floor::prepare(&server.database().await?).await?;
+    let baseline = Baseline::prepare(&server.database().await?).await?;
     let (url, store) = noop_workers::fresh_store(server).await?;
     let context = noop_workers::register(&store, args.workers, LEASE_DURATION).await?;
     let (started, mut starts) = mpsc::unbounded_channel();
@@ -85,10 +85,10 @@ async fn measure(args: &DispatchArgs, server: &Server) -> anyhow::Result<Figures
         tokio::spawn(async move { noop.run(context, filter, workers, 1, shutdown).await })
     };
     let milliseconds = |duration: Duration| duration.as_secs_f64() * 1_000.0;
-    let (mut floors, mut ours, mut p50s, mut p99s) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut baselines, mut ours, mut p50s, mut p99s) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut inserted = Vec::new();
     for round in 0..usize::try_from(args.rounds)? {
-        let theirs: Vec<f64> = floor.dispatch(jobs).await?.into_iter().map(milliseconds).collect();
+        let theirs: Vec<f64> = baseline.dispatch(jobs).await?.into_iter().map(milliseconds).collect();
         let mut times = Vec::new();
         for job in 0..jobs {
             let begun = Instant::now();
@@ -103,17 +103,17 @@ async fn measure(args: &DispatchArgs, server: &Server) -> anyhow::Result<Figures
             (Quantiles::of(theirs.iter().copied()), Quantiles::of(times.iter().copied()));
         p50s.push(ours_all.p50 / theirs_all.p50);
         p99s.push(ours_all.p99 / theirs_all.p99);
-        floors.extend(theirs);
+        baselines.extend(theirs);
         ours.extend(times);
     }
     shutdown.cancel();
     running.await?;
     elsewhere.close().await;
     store.close().await;
-    floor.close().await;
+    baseline.close().await;
     Ok(Figures {
         workers: args.workers,
-        floor_ms: Quantiles::of(floors),
+        baseline_ms: Quantiles::of(baselines),
         roundhouse_ms: Quantiles::of(ours),
         insertion_ms: Quantiles::of(inserted),
         p50_ratio: median(&p50s),

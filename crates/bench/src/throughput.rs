@@ -6,7 +6,7 @@ use crate::{median, print};
 use anyhow::Context;
 use artifact_store::ArtifactStore;
 use clap::Args;
-use job_store::measure::baseline::Floor;
+use job_store::measure::baseline::Baseline;
 use job_store::runner::context::WorkerContext;
 use job_store::{DatabaseUrl, JobStore};
 use proving_model::{ArtifactRef, Stage};
@@ -17,9 +17,9 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// The floor's fetchers and their batch: what was found to be best for it.
-const FLOOR_FETCHERS: usize = 2;
-const FLOOR_BATCH: usize = 128;
+/// The baseline's fetchers and their batch: what was found to be best for it.
+const BASELINE_FETCHERS: usize = 2;
+const BASELINE_BATCH: usize = 128;
 /// Jobs that one extension queues.
 const QUEUED_AT_ONCE: usize = 1_000;
 
@@ -56,14 +56,14 @@ struct Figure {
     /// Of each round.
     jobs_per_second: Vec<f64>,
     median: f64,
-    /// The median of the rounds' ratios to the floor with as many workers.
-    of_the_floor: f64,
+    /// The median of the rounds' ratios to the baseline with as many workers.
+    of_the_baseline: f64,
 }
 
 #[derive(Debug, Serialize)]
 struct Figures {
     jobs: u32,
-    floor: Vec<Figure>,
+    baseline: Vec<Figure>,
     roundhouse: Vec<Figure>,
 }
 
@@ -74,14 +74,17 @@ pub(crate) async fn run(args: ThroughputArgs) -> anyhow::Result<()> {
     let figures = figures?;
     let mut lines =
         format!("{} jobs without work, jobs/s, medians of {} rounds\n", figures.jobs, args.rounds);
-    for (name, figure) in
-        figures.floor.iter().map(|f| ("floor", f)).chain(figures.roundhouse.iter().map(|f| ("roundhouse", f)))
+    for (name, figure) in figures
+        .baseline
+        .iter()
+        .map(|f| ("baseline", f))
+        .chain(figures.roundhouse.iter().map(|f| ("roundhouse", f)))
     {
-        let Figure { workers, processes, artifacts, median, of_the_floor, .. } = figure;
+        let Figure { workers, processes, artifacts, median, of_the_baseline, .. } = figure;
         let artifacts = if *artifacts { "with artifacts" } else { "" };
         let _ = writeln!(
             lines,
-            "{name:10} {workers:3} workers in {processes} processes {artifacts:14} {median:8.0}  {of_the_floor:.2} of the floor"
+            "{name:10} {workers:3} workers in {processes} processes {artifacts:14} {median:8.0}  {of_the_baseline:.2} of the baseline"
         );
     }
     print(args.server.json, &figures, &lines)
@@ -89,17 +92,17 @@ pub(crate) async fn run(args: ThroughputArgs) -> anyhow::Result<()> {
 
 async fn measure(args: &ThroughputArgs, server: &Server) -> anyhow::Result<Figures> {
     let jobs = usize::try_from(args.jobs)?;
-    let floor_url = server.database().await?;
-    let floor = Floor::prepare(&floor_url).await?;
+    let baseline_url = server.database().await?;
+    let baseline = Baseline::prepare(&baseline_url).await?;
     let new = |workers, processes, artifacts| Figure {
         workers,
         processes,
         artifacts,
         jobs_per_second: Vec::new(),
         median: 0.0,
-        of_the_floor: 0.0,
+        of_the_baseline: 0.0,
     };
-    let mut floors: Vec<Figure> = args.workers.iter().map(|workers| new(*workers, 1, false)).collect();
+    let mut baselines: Vec<Figure> = args.workers.iter().map(|workers| new(*workers, 1, false)).collect();
     let mut ours = Vec::new();
     for artifacts in [false, true].into_iter().take(if args.without_artifacts { 1 } else { 2 }) {
         for processes in &args.processes {
@@ -115,8 +118,8 @@ async fn measure(args: &ThroughputArgs, server: &Server) -> anyhow::Result<Figur
     let input = noop_workers::input_artifact(&artifact_store).await?;
     let mut number = 0;
     for round in 1..=args.rounds {
-        for figure in &mut floors {
-            let took = floor.throughput(jobs, figure.workers, FLOOR_FETCHERS, FLOOR_BATCH).await?;
+        for figure in &mut baselines {
+            let took = baseline.throughput(jobs, figure.workers, BASELINE_FETCHERS, BASELINE_BATCH).await?;
             figure.jobs_per_second.push(jobs as f64 / took.as_secs_f64());
         }
         for figure in &mut ours {
@@ -133,22 +136,23 @@ async fn measure(args: &ThroughputArgs, server: &Server) -> anyhow::Result<Figur
         tracing::info!("round {round} of {} is measured", args.rounds);
     }
     for figure in &mut ours {
-        let floor = floors.iter().find(|floor| floor.workers == figure.workers).context("measured above")?;
+        let baseline =
+            baselines.iter().find(|baseline| baseline.workers == figure.workers).context("measured above")?;
         let ratios: Vec<f64> = figure
             .jobs_per_second
             .iter()
-            .zip(&floor.jobs_per_second)
-            .map(|(ours, floor)| ours / floor)
+            .zip(&baseline.jobs_per_second)
+            .map(|(ours, baseline)| ours / baseline)
             .collect();
-        figure.of_the_floor = median(&ratios);
+        figure.of_the_baseline = median(&ratios);
     }
-    for figure in floors.iter_mut().chain(&mut ours) {
+    for figure in baselines.iter_mut().chain(&mut ours) {
         figure.median = median(&figure.jobs_per_second);
     }
-    floors.iter_mut().for_each(|floor| floor.of_the_floor = 1.0);
+    baselines.iter_mut().for_each(|baseline| baseline.of_the_baseline = 1.0);
     store.close().await;
-    floor.close().await;
-    Ok(Figures { jobs: args.jobs, floor: floors, roundhouse: ours })
+    baseline.close().await;
+    Ok(Figures { jobs: args.jobs, baseline: baselines, roundhouse: ours })
 }
 
 async fn queue(

@@ -10,7 +10,7 @@
 // j * 2^(log_rows - rate_bits) + t. `digests` gets 4 elements a leaf. A thread has one row: neighbouring threads read neighbouring elements
 // of a column.
 //
-// Reads 8 bytes an element and writes 32 a row; ceil(width / 8) permutations a row, which is the floor: at 135 columns 17 of them for
+// Reads 8 bytes an element and writes 32 a row; ceil(width / 8) permutations a row, which is the roofline: at 135 columns 17 of them for
 // 1.1 kB read.
 extern "C" __global__ void hash_leaves(const u64 *columns, u32 width, u32 log_rows, u32 rate_bits, u64 *digests) {
     u64 place = thread_number();
@@ -58,7 +58,7 @@ extern "C" __global__ void hash_nodes(const u64 *children, u64 *parents, u64 cou
 // (at most `low_bit`) neighbours each, so that it reads neighbouring elements together; 2^(bits + tile_bits) is at most PASS_ELEMENTS. It has
 // half as many threads, or a multiple of them to share.
 //
-// 16 bytes moved an element and pass, and bits / 2 products an element: the floor is the memory's.
+// 16 bytes moved an element and pass, and bits / 2 products an element: the roofline is the memory's.
 extern "C" __global__ void transform_pass(u64 *data, u32 log_n, u32 low_bit, u32 bits, u32 tile_bits, const u64 *roots,
                                           u32 inverse, u64 scale) {
     __shared__ u64 tile[PASS_ELEMENTS];

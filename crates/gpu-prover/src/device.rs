@@ -16,7 +16,7 @@ use cust::function::{BlockSize, Function, GridSize};
 use cust::memory::{AsyncCopyDestination, DeviceBuffer, DevicePointer, DeviceSlice, mem_get_info};
 use cust::module::Module;
 use cust::stream::{Stream, StreamFlags, StreamWaitEventFlags};
-use plonk_prover::floor::Rates;
+use plonk_prover::roofline::Rates;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;

@@ -18,13 +18,13 @@ mod circuit_prover;
 mod commitment;
 pub mod committer;
 mod cpu;
-pub mod floor;
 mod fri;
 mod merkle;
 mod permutation;
 mod polynomials;
 mod poseidon;
 mod quotient;
+pub mod roofline;
 pub mod sample;
 mod stages;
 

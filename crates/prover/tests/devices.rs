@@ -67,8 +67,8 @@ fn a_circuit_is_measured_on_a_device_beside_the_cpu() {
     );
     // An emulated multiprocessor of 1 GHz makes 6 M permutations a second, its memory moves 8 GB.
     let permutations = found["circuits"][0]["permutations"].as_f64().unwrap();
-    let floor = device["floors"]["hashing"].as_f64().unwrap();
-    assert!((floor * 6.079e6 / permutations - 1.0).abs() < 0.01, "{floor} s for {permutations}");
+    let roofline = device["rooflines"]["hashing"].as_f64().unwrap();
+    assert!((roofline * 6.079e6 / permutations - 1.0).abs() < 0.01, "{roofline} s for {permutations}");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The floor that benchmarks measure against: a table of three columns and plain statements, the least that PostgreSQL costs
+//! The baseline that benchmarks measure against: a table of three columns and plain statements, the least that PostgreSQL costs
 //! a queue that leases, fences and keeps its rows. No product runs on it.
 //!
 //! Claims are committed asynchronously, since a claim that a server crash forgets costs a re-run; inserts and completions wait
@@ -13,28 +13,28 @@ use std::time::{Duration, Instant};
 use tokio::{sync::mpsc, task::JoinSet};
 use uuid::Uuid;
 
-const CHANNEL: &str = "roundhouse_floor";
+const CHANNEL: &str = "roundhouse_baseline";
 /// Jobs that wait between a fetcher and the workers: two fetches, so that the workers never run dry.
 const BUFFERED_FETCHES: usize = 2;
 
 /// A claimed job: what a completion must show.
 type Claim = (i64, Uuid);
 
-/// The floor's table on a database of its own.
+/// The baseline's table on a database of its own.
 #[derive(Debug, Clone)]
-pub struct Floor {
+pub struct Baseline {
     durable: Connections,
     relaxed: Connections,
     listener: PgPool,
 }
 
-impl Floor {
+impl Baseline {
     /// Creates the table.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn prepare(url: &DatabaseUrl) -> Result<Self, StoreError> {
-        let floor = Self {
+        let baseline = Self {
             durable: Connections::new(url, Durability::Durable, 4)?,
             relaxed: Connections::new(url, Durability::Relaxed, 4)?,
             listener: PgPoolOptions::new()
@@ -42,17 +42,17 @@ impl Floor {
                 .connect_lazy_with(options(url, Durability::Relaxed)?),
         };
         let schema = "CREATE SCHEMA IF NOT EXISTS roundhouse;
-            DROP TABLE IF EXISTS floor_jobs;
-            CREATE TABLE floor_jobs (
+            DROP TABLE IF EXISTS baseline_jobs;
+            CREATE TABLE baseline_jobs (
                 id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, status smallint NOT NULL DEFAULT 0, token uuid);
-            CREATE INDEX floor_jobs_queued ON floor_jobs (id) WHERE status = 0";
-        floor
+            CREATE INDEX baseline_jobs_queued ON baseline_jobs (id) WHERE status = 0";
+        baseline
             .durable
-            .statement("floor: prepare", async |connection: &mut PgConnection| {
+            .statement("baseline: prepare", async |connection: &mut PgConnection| {
                 sqlx::raw_sql(schema).execute(connection).await
             })
             .await?;
-        Ok(floor)
+        Ok(baseline)
     }
 
     /// Queues so many jobs, claims each by batches, works on none, completes each under its token. Returns the time from
@@ -68,16 +68,16 @@ impl Floor {
         batch: usize,
     ) -> Result<Duration, StoreError> {
         self.durable
-            .statement("floor: insert", async |connection: &mut PgConnection| {
-                sqlx::query("INSERT INTO floor_jobs (status) SELECT 0 FROM generate_series(1, $1::int8)")
+            .statement("baseline: insert", async |connection: &mut PgConnection| {
+                sqlx::query("INSERT INTO baseline_jobs (status) SELECT 0 FROM generate_series(1, $1::int8)")
                     .bind(i64::try_from(jobs).unwrap_or(i64::MAX))
                     .execute(connection)
                     .await
             })
             .await?;
         self.durable
-            .statement("floor: analyze", async |connection: &mut PgConnection| {
-                sqlx::raw_sql("ANALYZE floor_jobs; CHECKPOINT").execute(connection).await
+            .statement("baseline: analyze", async |connection: &mut PgConnection| {
+                sqlx::raw_sql("ANALYZE baseline_jobs; CHECKPOINT").execute(connection).await
             })
             .await?;
         let begun = Instant::now();
@@ -85,10 +85,10 @@ impl Floor {
         let (done, mut finished) = mpsc::channel::<Claim>(batch * 4);
         let mut tasks: JoinSet<Result<(), StoreError>> = JoinSet::new();
         for _ in 0..fetchers.max(1) {
-            let (floor, fetched) = (self.clone(), fetched.clone());
+            let (baseline, fetched) = (self.clone(), fetched.clone());
             tasks.spawn(async move {
                 loop {
-                    let claims = floor.claim(batch).await?;
+                    let claims = baseline.claim(batch).await?;
                     if claims.is_empty() {
                         return Ok(());
                     }
@@ -123,7 +123,7 @@ impl Floor {
             task.map_err(|e| StoreError::Invalid(e.to_string()))??;
         }
         if completed != jobs {
-            return Err(StoreError::Invalid(format!("the floor completed {completed} jobs of {jobs}")));
+            return Err(StoreError::Invalid(format!("the baseline completed {completed} jobs of {jobs}")));
         }
         Ok(begun.elapsed())
     }
@@ -137,16 +137,16 @@ impl Floor {
         let mut listener = PgListener::connect_with(&self.listener).await?;
         listener.listen(CHANNEL).await?;
         let (claimed, mut claims) = mpsc::channel(1);
-        let floor = self.clone();
+        let baseline = self.clone();
         let worker = tokio::spawn(async move {
             for _ in 0..rounds {
                 let mut mine = Vec::new();
                 while mine.is_empty() {
                     listener.recv().await?;
-                    mine = floor.claim(1).await?;
+                    mine = baseline.claim(1).await?;
                 }
                 let _ = claimed.send(Instant::now()).await;
-                floor.complete(&mine).await?;
+                baseline.complete(&mine).await?;
             }
             Ok::<_, StoreError>(())
         });
@@ -154,12 +154,12 @@ impl Floor {
         for _ in 0..rounds {
             let begun = Instant::now();
             self.durable
-                .statement("floor: insert", async |connection: &mut PgConnection| {
-                    sqlx::query("INSERT INTO floor_jobs (status) VALUES (0)").execute(connection).await
+                .statement("baseline: insert", async |connection: &mut PgConnection| {
+                    sqlx::query("INSERT INTO baseline_jobs (status) VALUES (0)").execute(connection).await
                 })
                 .await?;
             self.relaxed
-                .statement("floor: notify", async |connection: &mut PgConnection| {
+                .statement("baseline: notify", async |connection: &mut PgConnection| {
                     sqlx::query("SELECT pg_notify($1, '')").bind(CHANNEL).execute(connection).await
                 })
                 .await?;
@@ -175,10 +175,10 @@ impl Floor {
 
     async fn claim(&self, want: usize) -> Result<Vec<Claim>, StoreError> {
         self.relaxed
-            .statement("floor: claim", async |connection: &mut PgConnection| {
+            .statement("baseline: claim", async |connection: &mut PgConnection| {
                 sqlx::query_as(
-                    "UPDATE floor_jobs SET status = 1, token = gen_random_uuid() WHERE id = ANY(ARRAY(
-                         SELECT id FROM floor_jobs WHERE status = 0
+                    "UPDATE baseline_jobs SET status = 1, token = gen_random_uuid() WHERE id = ANY(ARRAY(
+                         SELECT id FROM baseline_jobs WHERE status = 0
                          ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED))
                      RETURNING id, token",
                 )
@@ -193,9 +193,9 @@ impl Floor {
         let (ids, tokens): (Vec<i64>, Vec<Uuid>) = claims.iter().copied().unzip();
         let done = self
             .durable
-            .statement("floor: complete", async |connection: &mut PgConnection| {
+            .statement("baseline: complete", async |connection: &mut PgConnection| {
                 sqlx::query(
-                    "UPDATE floor_jobs j SET status = 2, token = NULL
+                    "UPDATE baseline_jobs j SET status = 2, token = NULL
                      FROM UNNEST($1::int8[], $2::uuid[]) AS d (id, token)
                      WHERE j.id = d.id AND j.token = d.token AND j.status = 1",
                 )

@@ -1,7 +1,7 @@
 //! The least that a proof takes: bytes that must move, and hashes; against what a machine moves and hashes.
 //!
 //! A stage reads each value that it takes once, and writes each that it makes once, whatever it keeps in caches; its hashes are Poseidon
-//! permutations. Whichever of the two takes longer is its floor. The field's other products are not in it: what is above the floor is theirs,
+//! permutations. Whichever of the two takes longer is its roofline. The field's other products are not in it: what is above the roofline is theirs,
 //! or to be won.
 
 use crate::poseidon::{self, LANES, States};
@@ -102,7 +102,7 @@ impl Needs {
 
     /// The least time that these take.
     #[must_use]
-    pub fn floor(&self, stage: Stage, rates: &Rates) -> Duration {
+    pub fn roofline(&self, stage: Stage, rates: &Rates) -> Duration {
         let rate = if stage == Stage::Upload { rates.uploaded_bytes } else { rates.bytes };
         let seconds = (self.bytes as f64 / rate).max(self.permutations as f64 / rates.permutations);
         Duration::from_secs_f64(seconds)
@@ -177,12 +177,12 @@ mod tests {
     }
 
     #[test]
-    fn the_longer_of_moving_and_hashing_is_the_floor() {
+    fn the_longer_of_moving_and_hashing_is_the_roofline() {
         let rates = Rates { bytes: 100.0, uploaded_bytes: 10.0, permutations: 2.0 };
         let needs = Needs { bytes: 300, permutations: 2 };
-        assert_eq!(needs.floor(Stage::Hashing, &rates), Duration::from_secs(3));
-        assert_eq!(needs.floor(Stage::Upload, &rates), Duration::from_secs(30));
+        assert_eq!(needs.roofline(Stage::Hashing, &rates), Duration::from_secs(3));
+        assert_eq!(needs.roofline(Stage::Upload, &rates), Duration::from_secs(30));
         let hashes = Needs { permutations: 10, ..needs };
-        assert_eq!(hashes.floor(Stage::Hashing, &rates), Duration::from_secs(5));
+        assert_eq!(hashes.roofline(Stage::Hashing, &rates), Duration::from_secs(5));
     }
 }
