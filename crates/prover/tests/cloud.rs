@@ -38,6 +38,6 @@ async fn a_batch_is_proven_over_s3_alone() {
     let refused = output(&mut command);
     assert_eq!(refused.status.code(), Some(1));
     let words = stderr(&refused);
-    assert!(words.contains("the object store is of no use") && words.contains("s3://proofs/main"), "{words}");
+    assert!(words.contains("check --object-store") && words.contains("s3://proofs/main"), "{words}");
     assert!(!words.contains("the secret"), "{words}");
 }
