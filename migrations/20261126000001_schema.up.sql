@@ -3,8 +3,13 @@
 -- Time is always the database's: now() within statements, defaults elsewhere. Words in CHECK constraints are those of the Rust enums in
 -- crates/proving-model; a test compares the two.
 
-CREATE DOMAIN non_negative_int4 AS integer CHECK (VALUE >= 0);
+-- Values that a statement over many rows cannot stumble over: one row that another hand wrote must not stop all others. So counters stay
+-- where they can be added to, and moments where they can be subtracted.
+CREATE DOMAIN non_negative_int4 AS integer CHECK (VALUE BETWEEN 0 AND 1000000000);
 CREATE DOMAIN non_negative_int8 AS bigint CHECK (VALUE >= 0);
+CREATE DOMAIN moment AS timestamptz CHECK (isfinite(VALUE));
+-- Virtual time of the fair share.
+CREATE DOMAIN virtual_time AS bigint CHECK (VALUE BETWEEN 0 AND 4611686018427387904);
 -- BLAKE3.
 CREATE DOMAIN checksum AS bytea CHECK (octet_length(VALUE) = 32);
 -- Bytewise comparison: words need no language's order.
@@ -22,7 +27,7 @@ CREATE TABLE protocol_versions (
     proof_system text NOT NULL,
     -- Digest of all verification keys; a worker whose keys differ refuses to start.
     verification_keys_digest text NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT now(),
+    created_at moment NOT NULL DEFAULT now(),
     PRIMARY KEY (minor, patch)
 );
 
@@ -35,9 +40,9 @@ CREATE TABLE chains (
     -- Of the fleet, against the other chains' shares.
     share integer NOT NULL DEFAULT 1 CHECK (share BETWEEN 1 AND 1000),
     -- Start-time fair queueing: where the chain's next batch may start at the earliest, in virtual time.
-    finish_tag bigint NOT NULL DEFAULT 0,
+    finish_tag virtual_time NOT NULL DEFAULT 0,
     -- Nothing of a paused chain is leased; what runs goes on.
-    paused_at timestamptz
+    paused_at moment
 );
 
 -- A batch: the unit that a user asks to have proven.
@@ -57,7 +62,7 @@ CREATE TABLE batches (
     -- When the final proof should be there.
     deadline timestamptz,
     -- Start-time fair queueing: batches are worked on in this order, over all chains. Virtual time is the latest start.
-    start_tag bigint NOT NULL,
+    start_tag virtual_time NOT NULL,
     -- The witness input: key, BLAKE3 and size of the artifact.
     input_key text NOT NULL,
     input_checksum bytea NOT NULL CHECK (octet_length(input_checksum) = 32),
@@ -68,16 +73,16 @@ CREATE TABLE batches (
     final_proof_size_bytes bigint CHECK (final_proof_size_bytes >= 0),
     -- Why the batch failed.
     error text,
-    created_at timestamptz NOT NULL DEFAULT now(),
-    started_at timestamptz,
-    finished_at timestamptz,
+    created_at moment NOT NULL DEFAULT now(),
+    started_at moment,
+    finished_at moment,
     -- When its measurements were learned from.
-    learned_at timestamptz,
+    learned_at moment,
     -- When its artifacts, but for its input and its final proof, left the object store.
-    collected_at timestamptz,
+    collected_at moment,
     -- When its jobs went into the archive, and when they and their attempts left it for good.
-    archived_at timestamptz,
-    jobs_deleted_at timestamptz,
+    archived_at moment,
+    jobs_deleted_at moment,
     PRIMARY KEY (chain_id, number),
     FOREIGN KEY (protocol_minor, protocol_patch) REFERENCES protocol_versions (minor, patch),
     CONSTRAINT chain_and_number_have_32_bits
@@ -103,14 +108,15 @@ CREATE INDEX batches_ended ON batches (finished_at) WHERE finished_at IS NOT NUL
 CREATE TABLE deleted_batches (
     chain_id bigint NOT NULL,
     number bigint NOT NULL,
-    deleted_at timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (chain_id, number)
+    deleted_at moment NOT NULL DEFAULT now(),
+    PRIMARY KEY (chain_id, number),
+    CHECK (chain_id BETWEEN 0 AND 4294967295 AND number BETWEEN 0 AND 4294967295)
 );
 
 -- Stages of which nothing is leased. Few rows, read once for each pick.
 CREATE TABLE paused_stages (
     stage stage PRIMARY KEY,
-    paused_at timestamptz NOT NULL DEFAULT now()
+    paused_at moment NOT NULL DEFAULT now()
 );
 
 -- The memory that a circuit is expected to take, from its attempts.
@@ -120,7 +126,7 @@ CREATE TABLE learned_circuits (
     aggregation_round aggregation_round NOT NULL,
     circuit_id smallint NOT NULL,
     peak_memory_bytes non_negative_int8 NOT NULL,
-    learned_at timestamptz NOT NULL DEFAULT now(),
+    learned_at moment NOT NULL DEFAULT now(),
     PRIMARY KEY (protocol_minor, protocol_patch, aggregation_round, circuit_id)
 );
 
@@ -137,14 +143,14 @@ CREATE TABLE workers (
     protocol_patch integer NOT NULL,
     -- What it lets its jobs take of memory at the same time; NULL is no limit.
     memory_budget_bytes non_negative_int8,
-    started_at timestamptz NOT NULL DEFAULT now(),
-    heartbeat_at timestamptz NOT NULL DEFAULT now(),
-    expires_at timestamptz NOT NULL,
+    started_at moment NOT NULL DEFAULT now(),
+    heartbeat_at moment NOT NULL DEFAULT now(),
+    expires_at moment NOT NULL,
     -- An operator's wish that it finish what it runs, take nothing more, and stop. It gets no lease from here on, and learns of the wish
     -- with its next heartbeat.
-    drain_asked_at timestamptz,
+    drain_asked_at moment,
     -- Set by an orderly stop.
-    stopped_at timestamptz
+    stopped_at moment
 );
 CREATE INDEX workers_expiry ON workers (expires_at) WHERE stopped_at IS NULL;
 
@@ -167,7 +173,7 @@ CREATE TABLE signs_of_life (
     watch_key bigint NOT NULL UNIQUE,
     -- The lock's holder, as pg_stat_activity knows it: while it is there, the worker is not dead, whoever says so.
     backend_pid integer NOT NULL,
-    backend_started_at timestamptz NOT NULL
+    backend_started_at moment NOT NULL
 );
 -- Whoever may not write workers sees no rows here, whatever was granted on all tables.
 ALTER TABLE signs_of_life ENABLE ROW LEVEL SECURITY;
@@ -179,7 +185,7 @@ CREATE TABLE duties (
     leader uuid NOT NULL,
     host text NOT NULL,
     pid integer NOT NULL,
-    expires_at timestamptz NOT NULL
+    expires_at moment NOT NULL
 );
 
 -- Every job of every stage: one row a job, one state machine for all (proving_model::JobStatus).
@@ -198,12 +204,12 @@ CREATE TABLE jobs (
     queue bigint NOT NULL,
     deadline timestamptz NOT NULL DEFAULT 'infinity',
     -- Fair share between chains: see batches.
-    start_tag bigint NOT NULL,
+    start_tag virtual_time NOT NULL,
     -- Among the jobs of a batch: the round nearest to the final proof, then the longest. The lower 32 bits are 2^32 - 1 less the expected
     -- cost in milliseconds.
     rank_in_batch bigint NOT NULL,
     -- Not picked before this time: backoff between retries.
-    not_before timestamptz NOT NULL DEFAULT now(),
+    not_before moment NOT NULL DEFAULT now(),
     -- Expected peak in bytes: what was learned of its circuit when it was inserted, or else what the proof system declares; 0 where
     -- nothing is known.
     peak_memory_bytes non_negative_int8 NOT NULL DEFAULT 0,
@@ -229,9 +235,9 @@ CREATE TABLE jobs (
     completed_by uuid,
     completed_token uuid,
     measured_memory_bytes non_negative_int8,
-    queued_at timestamptz,
-    started_at timestamptz,
-    finished_at timestamptz,
+    queued_at moment,
+    started_at moment,
+    finished_at moment,
     -- The job that consumes this one's output; NULL until it is known, and for the last job of a batch.
     successor_id bigint,
     -- Basic circuits only: the circuit that the witness generator wrote. Other jobs read their predecessors' outputs.
@@ -248,8 +254,9 @@ CREATE TABLE jobs (
     error text,
     CONSTRAINT state_is_whole CHECK (CASE status
         WHEN 'in_progress' THEN dependencies_left = 0 AND lease_token IS NOT NULL AND worker_id IS NOT NULL
-            AND completed_token IS NULL
+            AND started_at IS NOT NULL AND completed_token IS NULL
         WHEN 'successful' THEN dependencies_left = 0 AND lease_token IS NULL AND worker_id IS NULL
+            AND started_at IS NOT NULL AND finished_at IS NOT NULL
             AND completed_token IS NOT NULL AND completed_by IS NOT NULL
         ELSE lease_token IS NULL AND worker_id IS NULL AND completed_token IS NULL AND output_key IS NULL
             AND (status <> 'queued' OR dependencies_left = 0)
@@ -278,8 +285,8 @@ CREATE TABLE job_attempts (
     attempt integer NOT NULL,
     worker_id uuid NOT NULL,
     lease_token uuid NOT NULL,
-    started_at timestamptz NOT NULL,
-    finished_at timestamptz NOT NULL,
+    started_at moment NOT NULL,
+    finished_at moment NOT NULL,
     -- Only failed, timed_out and worker_died are charged to a budget. A successful one is here when its job ran again since.
     outcome text NOT NULL CHECK (outcome IN (
         'successful', 'failed', 'timed_out', 'worker_died', 'released', 'input_lost', 'cancelled'

@@ -402,3 +402,39 @@ fn a_prefix_is_a_plain_word() {
     assert!(sql.contains("FROM PUBLIC', current_database()"));
     assert!(!RoleNames::new("mine", true).unwrap().sql().contains("REVOKE CONNECT"));
 }
+
+/// A trigger runs for whoever writes the table, with the writer's rights; a right to make one is often granted with all others.
+#[tokio::test]
+async fn a_trigger_of_another_role_is_found_and_the_right_to_make_one_is_taken() {
+    let (url, owner) = with_roles("triggered", true).await;
+    let mut admin = url.connect().await.unwrap();
+    let maker = user(&url, "trigger_maker").await;
+    run(&mut admin, "GRANT USAGE ON SCHEMA roundhouse TO trigger_maker; GRANT ALL ON ALL TABLES IN SCHEMA roundhouse TO trigger_maker").await;
+    run(&mut admin, "CREATE SCHEMA elsewhere AUTHORIZATION trigger_maker").await;
+    let mut maker = maker.connect().await.unwrap();
+    run(
+        &mut maker,
+        "CREATE FUNCTION elsewhere.f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+         CREATE TRIGGER planted BEFORE UPDATE ON roundhouse.workers EXECUTE FUNCTION elsewhere.f()",
+    )
+    .await;
+    let found = owner.check_schema().await.unwrap_err().to_string();
+    assert!(found.contains("the trigger planted"), "{found}");
+    run(&mut admin, "DROP TRIGGER planted ON roundhouse.workers").await;
+    owner.check_schema().await.unwrap();
+    let store = JobStore::connect(&url).await.unwrap();
+    store.apply_roles(&RoleNames::new("triggered", true).unwrap()).await.unwrap();
+    let again = "CREATE TRIGGER planted BEFORE UPDATE ON roundhouse.workers EXECUTE FUNCTION elsewhere.f()";
+    assert!(refusal(&mut maker, again).await.contains("permission denied"));
+}
+
+#[tokio::test]
+async fn a_role_of_our_name_that_may_log_in_is_not_taken_for_the_owner() {
+    let url = empty_database().await;
+    let mut admin = url.connect().await.unwrap();
+    run(&mut admin, "CREATE ROLE foreseen_owner LOGIN").await;
+    let store = JobStore::connect(&url).await.unwrap();
+    let refused =
+        store.apply_roles(&RoleNames::new("foreseen", true).unwrap()).await.unwrap_err().to_string();
+    assert!(refused.contains("foreseen_owner is there already"), "{refused}");
+}

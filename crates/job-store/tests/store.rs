@@ -761,3 +761,62 @@ async fn the_view_of_jobs_says_what_was_inserted() {
         }
     }
 }
+
+/// Statements over many rows add to counters and subtract moments. What another hand wrote must not have them fail for all.
+#[tokio::test]
+async fn a_row_at_its_bounds_stops_nobody() {
+    let (store, url) = store_and_url().await;
+    extended(&store, 6).await;
+    let mut connection = url.connect().await.unwrap();
+    let refused = [
+        "UPDATE jobs SET attempts = 2147483647",
+        "UPDATE jobs SET queued_at = '-infinity'",
+        "UPDATE workers SET heartbeat_at = 'infinity'",
+        "UPDATE batches SET created_at = '-infinity'",
+        "UPDATE batches SET start_tag = 9223372036854775807",
+        "INSERT INTO deleted_batches VALUES (99999999999, 1)",
+        "UPDATE jobs SET started_at = NULL WHERE status = 'in_progress'",
+    ];
+    for sql in refused {
+        assert!(sqlx::raw_sql(sql).execute(&mut connection).await.is_err(), "{sql}");
+    }
+    let at_bounds =
+        "UPDATE jobs SET attempts = 1000000000, worker_deaths = 4, failures = 2 WHERE status = 'queued';
+                     UPDATE batches SET start_tag = 4611686018427387904, started_at = now()";
+    sqlx::raw_sql(at_bounds).execute(&mut connection).await.unwrap();
+    let mut jobs = pick(&store, Stage::CircuitProof, 3).await;
+    assert_eq!(jobs.len(), 3, "they are picked");
+    // An attempt of this number is in the log already.
+    let logged = "INSERT INTO job_attempts SELECT id, attempts, worker_id, lease_token, now(), now(), 'released' FROM jobs
+                  WHERE status = 'in_progress'";
+    sqlx::raw_sql(logged).execute(&mut connection).await.unwrap();
+    store.release(&jobs.remove(0), Duration::ZERO).await.unwrap();
+    let failure = AttemptFailure { kind: FailureKind::Fatal, error: "it broke".to_owned() };
+    store.fail(&jobs.remove(0), &failure).await.unwrap();
+    let dead = jobs.remove(0);
+    let expired = "UPDATE workers SET expires_at = now() - interval '1 s' WHERE id = $1";
+    sqlx::query(expired).bind(dead.worker).execute(&mut connection).await.unwrap();
+    assert_eq!(store.rescue_expired().await.unwrap().len(), 1);
+    // Batches of all chains go on from the last virtual time there is.
+    let other = NewBatch::new(BatchId { chain_id: 9, number: 1 }, VERSION, artifact("input"));
+    assert_eq!(store.insert_batch(&other).await.unwrap(), InsertedBatch::New);
+    store.overview().await.unwrap();
+    store.demand().await.unwrap();
+}
+
+/// A successor whose count says less than it misses: its predecessors complete all the same, and so do their neighbours.
+#[tokio::test]
+async fn a_count_that_another_hand_lowered_keeps_no_completion_back() {
+    let (store, url) = store_and_url().await;
+    extended(&store, 6).await;
+    let mut connection = url.connect().await.unwrap();
+    sqlx::raw_sql("UPDATE jobs SET dependencies_left = 1 WHERE status = 'waiting_for_proofs'")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let jobs = pick(&store, Stage::CircuitProof, 6).await;
+    assert_eq!(jobs.len(), 6);
+    for job in &jobs {
+        store.complete(job, Some(&artifact("proof"))).await.unwrap();
+    }
+}

@@ -117,7 +117,14 @@ impl Guard {
     fn is_allowed_host(&self, host: &str) -> bool {
         let name = match host.strip_prefix('[') {
             // An address of version 6 is in brackets.
-            Some(rest) => return rest.split_once(']').is_some_and(|(ip, _)| ip.parse::<Ipv6Addr>().is_ok()),
+            Some(rest) => {
+                let is_port = |rest: &str| {
+                    rest.is_empty() || rest.strip_prefix(':').is_some_and(|p| p.parse::<u16>().is_ok())
+                };
+                return rest
+                    .split_once(']')
+                    .is_some_and(|(ip, rest)| ip.parse::<Ipv6Addr>().is_ok() && is_port(rest));
+            }
             None => host.rsplit_once(':').map_or(host, |(name, _)| name).trim_end_matches('.'),
         };
         let name = name.to_ascii_lowercase();
@@ -146,13 +153,20 @@ impl Guard {
     }
 }
 
+/// Every host that a request names: in its headers, and in its target. What is no text is a name that nobody allows.
+fn named_hosts(request: &Request) -> Vec<String> {
+    let headers = request.headers().get_all(header::HOST).iter();
+    let headers = headers.map(|host| host.to_str().unwrap_or("not.text").to_owned());
+    headers.chain(request.uri().authority().map(|authority| authority.as_str().to_owned())).collect()
+}
+
 /// Answers only requests that the guard lets through, and says of every answer that its type is not to be guessed.
 async fn guarded(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     let is_health = request.uri().path().starts_with("/health/");
-    let host = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or("?").to_owned());
+    let hosts: Vec<String> = named_hosts(&request);
     let mut response = if is_health {
         next.run(request).await
-    } else if let Some(host) = host.filter(|host| !guard.is_allowed_host(host)) {
+    } else if let Some(host) = hosts.iter().find(|host| !guard.is_allowed_host(host)) {
         tracing::debug!(host, "a request for another host is refused");
         let reason = "not served under this host name: allow it with --allowed-host\n";
         (StatusCode::MISDIRECTED_REQUEST, reason).into_response()
@@ -324,6 +338,8 @@ mod tests {
             assert!(guard.is_allowed_host(host), "{host}");
         }
         for host in [
+            "[::1]evil.example",
+            "not.text",
             "evil.example",
             "evil.example:3312",
             "127.0.0.1.evil.example",

@@ -20,6 +20,9 @@ use sqlx::{Connection, PgConnection};
 /// What a batch of a chain with a share of one takes of virtual time; divisible by shares fairly enough.
 const BATCH_SPAN: i64 = 1 << 20;
 
+/// The schema's bound: further batches of any chain are then sooner by their position alone.
+const VIRTUAL_TIME_MAX: i64 = 1 << 62;
+
 /// A chain's settings; what is `None` stays as it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ChainSettings {
@@ -106,7 +109,7 @@ pub(crate) async fn take_start_tag(
     sqlx::query!(
         "UPDATE chains SET finish_tag = $2 WHERE chain_id = $1",
         i64::from(chain_id),
-        start_tag + BATCH_SPAN / chain.share
+        (start_tag + BATCH_SPAN / chain.share).min(VIRTUAL_TIME_MAX)
     )
     .execute(&mut **transaction)
     .await?;

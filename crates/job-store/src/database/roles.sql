@@ -16,6 +16,10 @@ BEGIN
     FOREACH role_name IN ARRAY ARRAY['{owner}', '{component}', '{reader}'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
             EXECUTE format('CREATE ROLE %I NOLOGIN', role_name);
+        ELSIF EXISTS (SELECT FROM pg_roles WHERE rolname = role_name
+                      AND (rolcanlogin OR rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR rolreplication)) THEN
+            -- Whoever made it knows how to become it.
+            RAISE EXCEPTION 'role % is there already and may log in or do more than its grants: drop it, or name another prefix', role_name;
         END IF;
     END LOOP;
     -- Who makes another role the owner of something must be its member, and who migrates too.
@@ -75,6 +79,19 @@ GRANT SELECT ON ALL SEQUENCES IN SCHEMA roundhouse TO {component}, {reader};
 ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA roundhouse GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {component};
 ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA roundhouse GRANT SELECT ON TABLES TO {reader};
 ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA roundhouse GRANT SELECT ON SEQUENCES TO {component}, {reader};
+-- Whoever may put a trigger on a table runs code as all who write it.
+DO $$
+DECLARE granted record;
+BEGIN
+    FOR granted IN
+        SELECT DISTINCT c.relname, a.grantee FROM pg_class c, aclexplode(c.relacl) a
+        WHERE c.relnamespace = 'roundhouse'::regnamespace AND a.grantee <> c.relowner
+          AND a.privilege_type IN ('TRIGGER', 'REFERENCES', 'TRUNCATE')
+    LOOP
+        EXECUTE format('REVOKE TRIGGER, REFERENCES, TRUNCATE ON roundhouse.%I FROM %s', granted.relname,
+                       CASE granted.grantee WHEN 0 THEN 'PUBLIC' ELSE granted.grantee::regrole::text END);
+    END LOOP;
+END $$;
 DO $$
 BEGIN
     -- The books of the migrations are the owner's, and a version, once there, stays as it is.

@@ -23,6 +23,15 @@ BEGIN
         EXECUTE format('REVOKE INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER ON roundhouse._sqlx_migrations FROM %s',
                        grantee);
     END LOOP;
+    -- A version, once there, stays as it is.
+    FOR grantee IN
+        SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END
+        FROM pg_class c, aclexplode(c.relacl) a
+        WHERE c.oid = 'roundhouse.protocol_versions'::regclass AND a.grantee <> c.relowner
+          AND a.privilege_type NOT IN ('SELECT', 'INSERT')
+    LOOP
+        EXECUTE format('REVOKE UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER ON roundhouse.protocol_versions FROM %s', grantee);
+    END LOOP;
 END $$";
 
 /// What the database says of our schema and of us.
@@ -190,13 +199,18 @@ async fn look(connection: &mut PgConnection) -> Result<Found, StoreError> {
            SELECT (SELECT nspowner::regrole::text FROM n) AS owner,
                   coalesce((SELECT nspowner IN (SELECT oid FROM ours) FROM n), false) AS "is_ours!",
                   coalesce((SELECT has_schema_privilege(n.oid, 'USAGE') FROM n), false) AS "is_usable!",
-                  (SELECT format('%s %s of role %s', t.kind, t.name, t.owner::regrole)
+                  (SELECT format('%s %s%s', t.kind, t.name, CASE WHEN t.owner <> 0 THEN format(' of role %s', t.owner::regrole) END)
                    FROM n, LATERAL (
                        SELECT 'the table or index' AS kind, relname::text AS name, relowner AS owner
                        FROM pg_class WHERE relnamespace = n.oid
                        UNION ALL SELECT 'the function', proname::text, proowner FROM pg_proc WHERE pronamespace = n.oid
                        UNION ALL SELECT 'the operator', oprname::text, oprowner FROM pg_operator WHERE oprnamespace = n.oid
                        UNION ALL SELECT 'the type', typname::text, typowner FROM pg_type WHERE typnamespace = n.oid
+                       -- Ours has neither: they run for whoever writes the table, and say nothing of who made them.
+                       UNION ALL SELECT 'the trigger', tgname::text, 0::oid FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid
+                       WHERE c.relnamespace = n.oid AND NOT g.tgisinternal
+                       UNION ALL SELECT 'the rule', rulename::text, 0::oid FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
+                       WHERE c.relnamespace = n.oid AND rulename <> '_RETURN'
                    ) t WHERE t.owner <> n.nspowner LIMIT 1) AS "foreign",
                   (SELECT CASE a.grantee WHEN 0 THEN 'everybody' ELSE 'role ' || a.grantee::regrole::text END
                    FROM n, aclexplode(n.nspacl) a

@@ -54,7 +54,7 @@ impl JobStore {
         let rows = sqlx::query!(
             r#"UPDATE jobs SET
                    status = CASE WHEN worker_deaths + 1 >= $2 THEN 'failed' ELSE 'queued' END,
-                   worker_deaths = worker_deaths + 1, queued_at = now(), progress = 0,
+                   worker_deaths = least(worker_deaths + 1, 1000000000), queued_at = now(), progress = 0,
                    error = CASE WHEN worker_deaths + 1 >= $2
                                 THEN 'quarantined: ' || (worker_deaths + 1) || ' workers died while they held it'
                                 ELSE 'its worker died, hung, or was cut off' END,

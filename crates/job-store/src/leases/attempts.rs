@@ -64,24 +64,31 @@ async fn insert(
     lease: Option<&LeasedJob>,
     outcome: Outcome,
     error: Option<&str>,
-) -> Result<u64, StoreError> {
+) -> Result<i64, StoreError> {
     let error = error.map(stored);
-    let inserted = sqlx::query!(
-        "INSERT INTO job_attempts (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome, error,
-                                   peak_memory_bytes)
-         SELECT id, attempts, coalesce(worker_id, completed_by), coalesce(lease_token, completed_token), started_at,
-                CASE status WHEN 'successful' THEN finished_at ELSE now() END,
-                CASE status WHEN 'successful' THEN 'successful' ELSE $3 END,
-                CASE status WHEN 'successful' THEN NULL ELSE $4 END, measured_memory_bytes
-         FROM (SELECT * FROM jobs
+    let logged = sqlx::query_scalar!(
+        // An attempt of this number that is in the log already was another hand's: it stays, and stops nobody.
+        r#"WITH ended AS (
+               SELECT * FROM jobs
                WHERE id = ANY($1) AND status IN ('in_progress', 'successful') AND ($2::uuid IS NULL OR lease_token = $2)
-               ORDER BY id FOR UPDATE) AS ended",
+               ORDER BY id FOR UPDATE
+           ), logged AS (
+               INSERT INTO job_attempts (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome, error,
+                                         peak_memory_bytes)
+               SELECT id, attempts, coalesce(worker_id, completed_by), coalesce(lease_token, completed_token), started_at,
+                      CASE status WHEN 'successful' THEN finished_at ELSE now() END,
+                      CASE status WHEN 'successful' THEN 'successful' ELSE $3 END,
+                      CASE status WHEN 'successful' THEN NULL ELSE $4 END, measured_memory_bytes
+               FROM ended
+               ON CONFLICT (job_id, attempt) DO NOTHING
+           )
+           SELECT count(*) AS "ended!" FROM ended"#,
         job_ids,
         lease.map(|job| job.token),
         outcome.as_str(),
         error.as_deref()
     )
-    .execute(&mut **transaction)
+    .fetch_one(&mut **transaction)
     .await?;
-    Ok(inserted.rows_affected())
+    Ok(logged)
 }

@@ -104,6 +104,12 @@ async fn commit(hot: &Connections, waker: &Waker, mut all: Vec<Completion>) {
                 let _ = answer.send(if is_done { Ok(()) } else { Err(lost) });
             }
         }
+        // A row of one of them is at fault, and the others must not suffer for it.
+        Err(error) if !error.is_transient() && all.len() > 1 => {
+            for completion in all {
+                Box::pin(commit(hot, waker, vec![completion])).await;
+            }
+        }
         Err(error) => {
             for completion in all {
                 let _ = completion.answer.send(Err(error.clone()));
@@ -209,10 +215,10 @@ async fn unlock(
     let (successors, counts): (Vec<i64>, Vec<i32>) = successors.iter().copied().unzip();
     let queued = sqlx::query_scalar!(
         r#"UPDATE jobs s SET
-               dependencies_left = dependencies_left - done.count,
-               status = CASE WHEN status = 'waiting_for_proofs' AND dependencies_left = done.count
+               dependencies_left = greatest(dependencies_left - done.count, 0),
+               status = CASE WHEN status = 'waiting_for_proofs' AND dependencies_left <= done.count
                              THEN 'queued' ELSE status END,
-               queued_at = CASE WHEN dependencies_left = done.count THEN now() END
+               queued_at = CASE WHEN dependencies_left <= done.count THEN now() END
            FROM UNNEST($1::int8[], $2::int4[]) AS done (id, count)
            WHERE s.id = done.id
            RETURNING CASE WHEN status = $3 THEN s.id END"#,

@@ -49,7 +49,7 @@ impl JobStore {
                     r#"UPDATE jobs SET
                            status = CASE WHEN $3 OR failures + $4 >= $6 OR timeouts + $5 >= $7
                                          THEN 'failed' ELSE 'queued' END,
-                           failures = failures + $4, timeouts = timeouts + $5, error = $8,
+                           failures = least(failures + $4, 1000000000), timeouts = least(timeouts + $5, 1000000000), error = $8,
                            queued_at = now(), finished_at = now(),
                            not_before = now() + make_interval(
                                secs => least($9 * power(2, least(failures + timeouts, 20)), $10)),

@@ -190,7 +190,7 @@ impl JobStore {
                 // branch runs only as far as the first leaves room.
                 r#"UPDATE jobs SET
                            status = 'in_progress', worker_id = $1, lease_token = $6,
-                           attempts = attempts + 1, started_at = now(), progress = 0
+                           attempts = least(attempts + 1, 1000000000), started_at = now(), progress = 0
                        WHERE id = ANY(ARRAY(
                            SELECT id FROM (
                                SELECT id FROM jobs

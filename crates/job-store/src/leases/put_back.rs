@@ -33,7 +33,7 @@ pub(crate) async fn run_again(
     attempts::log(transaction, job_ids, Outcome::Cancelled, reason).await?;
     let requeued = sqlx::query!(
         "UPDATE jobs SET status = 'queued', queued_at = now(), not_before = now(), finished_at = NULL, progress = 0,
-             regenerations = regenerations + $2, error = coalesce($3, error),
+             regenerations = least(regenerations + $2, 1000000000), error = coalesce($3, error),
              completed_by = NULL, completed_token = NULL, measured_memory_bytes = NULL,
              output_key = NULL, output_checksum = NULL, output_size_bytes = NULL
          WHERE id = ANY($1) AND status = 'successful'",

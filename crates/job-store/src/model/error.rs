@@ -47,6 +47,8 @@ pub enum StoreError {
     },
 }
 
+/// Classes of PostgreSQL's codes: a value out of its bounds, a broken constraint.
+const OF_DATA: [&str; 2] = ["22", "23"];
 /// Codes of PostgreSQL for what a role may not do, and for writes in a read-only transaction.
 const FORBIDDEN: [&str; 2] = ["42501", "25006"];
 
@@ -79,9 +81,16 @@ impl StoreError {
         }
     }
 
-    /// Whether trying again later may help.
+    /// Whether trying again later may help. What the server says of the data (a value out of its bounds, a broken constraint) it says again.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Database { .. } | Self::Forbidden { .. })
+        match self {
+            Self::Database { cause, .. } => {
+                let code = cause.as_database_error().and_then(sqlx::error::DatabaseError::code);
+                !code.is_some_and(|code| OF_DATA.iter().any(|class| code.starts_with(class)))
+            }
+            Self::Forbidden { .. } => true,
+            _ => false,
+        }
     }
 }
