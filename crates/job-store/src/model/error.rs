@@ -55,7 +55,7 @@ const FORBIDDEN: [&str; 2] = ["42501", "25006"];
 /// The action of an error that no operation has named yet.
 const UNNAMED: &str = "an operation";
 
-/// `?` makes a fault of the driver's error; [`Connections::run`](crate::database::connections::Connections::run) names the operation.
+/// `?` makes a fault of the driver's error; the connections name the operation.
 impl From<sqlx::Error> for StoreError {
     fn from(cause: sqlx::Error) -> Self {
         Self::database(UNNAMED)(cause)
