@@ -540,7 +540,8 @@ async fn another_schema_is_named_and_left_alone() {
             "is newer than this program's",
         ),
         (
-            "DELETE FROM _sqlx_migrations WHERE version > 20261121000003",
+            "DELETE FROM _sqlx_migrations WHERE version > 99990000000000;
+             UPDATE _sqlx_migrations SET version = 20200101000000",
             "is older than this program's: run `prover database migrate`",
         ),
     ] {
