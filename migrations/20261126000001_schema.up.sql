@@ -310,8 +310,9 @@ UNION ALL
 SELECT id, attempts, completed_by, completed_token, started_at, finished_at, 'successful', NULL, measured_memory_bytes
 FROM jobs_archive WHERE status = 'successful';
 
--- Jobs as people speak of them: with their batch, round, stage, circuit, version. For reports; nothing is written through it.
-CREATE VIEW prover_jobs AS
+-- Jobs as people speak of them, wherever they are: with their batch, round, stage, circuit, version. For reports; nothing is written through
+-- it.
+CREATE VIEW all_prover_jobs AS
 SELECT b.chain_id, b.number AS batch_number, b.protocol_minor, b.protocol_patch,
        (CASE WHEN (j.id >> 33) & 15 < 5 THEN (j.id >> 33) & 15 WHEN (j.id >> 33) & 15 < 10 THEN ((j.id >> 33) & 15) - 5 ELSE 4 END)::smallint
            AS aggregation_round,
@@ -322,16 +323,7 @@ SELECT b.chain_id, b.number AS batch_number, b.protocol_minor, b.protocol_patch,
        CASE WHEN (j.queue & 1 = 0) = (j.queue >= 0) THEN 'light' ELSE 'heavy' END AS memory_class,
        4294967295 - (j.rank_in_batch & 4294967295) AS expected_cost_ms,
        j.*
-FROM jobs j LEFT JOIN batches b ON b.position = j.id >> 37;
--- The same of every job, wherever it is.
-CREATE VIEW all_prover_jobs AS
-SELECT b.chain_id, b.number AS batch_number, b.protocol_minor, b.protocol_patch,
-       (CASE WHEN (j.id >> 33) & 15 < 5 THEN (j.id >> 33) & 15 WHEN (j.id >> 33) & 15 < 10 THEN ((j.id >> 33) & 15) - 5 ELSE 4 END)::smallint
-           AS aggregation_round,
-       CASE WHEN (j.id >> 33) & 15 < 5 THEN 'witness_generation' WHEN (j.id >> 33) & 15 < 10 THEN 'circuit_proof' ELSE 'compression' END
-           AS stage,
-       ((j.id >> 25) & 255)::smallint AS circuit_id, ((j.id >> 20) & 31)::smallint AS depth, (j.id & 1048575)::integer AS sequence_number,
-       CASE WHEN (j.queue & 1 = 0) = (j.queue >= 0) THEN 'light' ELSE 'heavy' END AS memory_class,
-       4294967295 - (j.rank_in_batch & 4294967295) AS expected_cost_ms,
-       j.*
-FROM (SELECT * FROM jobs UNION ALL SELECT * FROM jobs_archive) j LEFT JOIN batches b ON b.position = j.id >> 37;
+FROM (SELECT FALSE AS is_archived, * FROM jobs UNION ALL SELECT TRUE, * FROM jobs_archive) j
+LEFT JOIN batches b ON b.position = j.id >> 37;
+-- Those that pickers scan. The planner leaves the archive out.
+CREATE VIEW prover_jobs AS SELECT * FROM all_prover_jobs WHERE NOT is_archived;

@@ -78,7 +78,7 @@ enum Command {
     Drain(operate::DrainArgs),
     /// Stop a batch for good: what waits will not run, what runs is told to stop.
     Cancel(operate::CancelArgs),
-    /// Remove a batch that is over from the database: its jobs, and the books of their attempts.
+    /// Remove a batch that is over from the database: its jobs, and the log of their attempts.
     Delete(operate::DeleteArgs),
     /// Say what an artifact's file is, and whether it is whole.
     FileInfo(file::FileInfoArgs),

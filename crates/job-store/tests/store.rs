@@ -820,3 +820,32 @@ async fn a_count_that_another_hand_lowered_keeps_no_completion_back() {
         store.complete(job, Some(&artifact("proof"))).await.unwrap();
     }
 }
+
+/// Completions share transactions. One that the schema refuses is refused at once, and alone.
+#[tokio::test]
+async fn a_completion_that_is_refused_takes_no_other_with_it() {
+    let (store, url) = store_and_url().await;
+    extended(&store, 6).await;
+    let jobs = pick(&store, Stage::CircuitProof, 6).await;
+    let mut connection = url.connect().await.unwrap();
+    let refuse = format!(
+        "ALTER TABLE jobs ADD CONSTRAINT refused CHECK (id <> {} OR status <> 'successful')",
+        jobs[3].id
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(refuse)).execute(&mut connection).await.unwrap();
+    // What comes while the first wait for this lock comes together.
+    sqlx::raw_sql("BEGIN; LOCK TABLE jobs").execute(&mut connection).await.unwrap();
+    let proof = artifact("proof");
+    let all = futures::future::join_all(jobs.iter().map(|job| store.complete(job, Some(&proof))));
+    let unlock = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        sqlx::raw_sql("COMMIT").execute(&mut connection).await.unwrap();
+    };
+    let (ended, ()) = tokio::join!(all, unlock);
+    for (at, result) in ended.into_iter().enumerate() {
+        match result {
+            Ok(()) => assert_ne!(at, 3),
+            Err(e) => assert!(at == 3 && !e.is_transient(), "{at}: {e}"),
+        }
+    }
+}

@@ -4,7 +4,9 @@
 //!
 //! ```no_run
 //! use prover::ProofSystems;
-//! # fn my_proof_system() -> std::sync::Arc<dyn proof_system::ProofSystem> { unimplemented!() }
+//! # fn my_proof_system() -> std::sync::Arc<dyn proof_system::ProofSystem> {
+//! #     std::sync::Arc::new(proof_system::mock::MockProofSystem::new(Default::default()))
+//! # }
 //!
 //! fn main() -> std::process::ExitCode {
 //!     prover::main(&ProofSystems::shipped().with("mine", "Proves what I need", |_| Ok(my_proof_system())))

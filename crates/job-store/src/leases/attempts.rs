@@ -39,7 +39,15 @@ pub(crate) async fn log(
     outcome: Outcome,
     error: Option<&str>,
 ) -> Result<(), StoreError> {
-    insert(transaction, job_ids, None, outcome, error).await.map(drop)
+    insert(transaction, job_ids, None, Some(outcome), error).await.map(drop)
+}
+
+/// Logs the successful attempts in these jobs' rows, and no other. Locks the rows.
+pub(crate) async fn log_successes(
+    transaction: &mut Transaction<'_>,
+    job_ids: &[i64],
+) -> Result<(), StoreError> {
+    insert(transaction, job_ids, None, None, None).await.map(drop)
 }
 
 /// Logs the end of a leased job's attempt, and locks its row.
@@ -52,17 +60,18 @@ pub(crate) async fn log_own(
     outcome: Outcome,
     error: Option<&str>,
 ) -> Result<(), StoreError> {
-    match insert(transaction, &[job.id], Some(job), outcome, error).await? {
+    match insert(transaction, &[job.id], Some(job), Some(outcome), error).await? {
         1 => Ok(()),
         _ => Err(StoreError::LeaseLost { job_id: job.id }),
     }
 }
 
+/// Without an outcome only what succeeded is logged. Returns how many attempts there were.
 async fn insert(
     transaction: &mut Transaction<'_>,
     job_ids: &[i64],
     lease: Option<&LeasedJob>,
-    outcome: Outcome,
+    outcome: Option<Outcome>,
     error: Option<&str>,
 ) -> Result<i64, StoreError> {
     let error = error.map(stored);
@@ -70,7 +79,8 @@ async fn insert(
         // An attempt of this number that is in the log already was another hand's: it stays, and stops nobody.
         r#"WITH ended AS (
                SELECT * FROM jobs
-               WHERE id = ANY($1) AND status IN ('in_progress', 'successful') AND ($2::uuid IS NULL OR lease_token = $2)
+               WHERE id = ANY($1) AND ($2::uuid IS NULL OR lease_token = $2)
+                 AND (status = 'successful' OR status = 'in_progress' AND $3::text IS NOT NULL)
                ORDER BY id FOR UPDATE
            ), logged AS (
                INSERT INTO job_attempts (job_id, attempt, worker_id, lease_token, started_at, finished_at, outcome, error,
@@ -85,7 +95,7 @@ async fn insert(
            SELECT count(*) AS "ended!" FROM ended"#,
         job_ids,
         lease.map(|job| job.token),
-        outcome.as_str(),
+        outcome.map(Outcome::as_str),
         error.as_deref()
     )
     .fetch_one(&mut **transaction)

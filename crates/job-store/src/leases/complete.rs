@@ -157,7 +157,7 @@ struct Marked {
     successors: Vec<(i64, i32)>,
 }
 
-/// Marks those whose lease holds. Their rows keep what the books know of the attempt.
+/// Marks those whose lease holds. Their rows keep what is known of the attempt.
 async fn mark_successful(
     transaction: &mut Transaction<'_>,
     all: &[Completion],

@@ -67,9 +67,8 @@ impl JobStore {
                     self.policy.backoff_first.as_secs_f64(),
                     self.policy.backoff_longest.as_secs_f64()
                 )
-                .fetch_optional(&mut *transaction)
-                .await?
-                .ok_or(StoreError::LeaseLost { job_id: job.id })?;
+                .fetch_one(&mut *transaction)
+                .await?;
                 let status: JobStatus = row.status.parse().map_err(|e| StoreError::Schema(format!("{e}")))?;
                 if status == JobStatus::Failed {
                     let reason = format!(

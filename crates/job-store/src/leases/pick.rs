@@ -143,6 +143,7 @@ impl JobStore {
         let rows = self.lease_rows(filter, want, worker, token, room).await?;
         let mut positions: Vec<i64> = rows.iter().map(|row| position_of(row.id)).collect();
         positions.dedup();
+        // Where this fails the leases are nobody's, and the heartbeat hands them back.
         let batches = self.known_batch_ids(&positions).await?;
         let mut unreadable = Vec::new();
         let mut jobs = Vec::with_capacity(rows.len());

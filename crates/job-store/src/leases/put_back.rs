@@ -1,7 +1,7 @@
 //! Puts jobs back into the queue whose attempt is over: one that ran, at no cost; one that succeeded, because its output is gone.
 
 use crate::database::connections::Transaction;
-use crate::leases::attempts::{self, Outcome};
+use crate::leases::attempts;
 use crate::model::error::StoreError;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub(crate) async fn run_again(
     regenerations: i32,
     reason: Option<&str>,
 ) -> Result<u64, StoreError> {
-    attempts::log(transaction, job_ids, Outcome::Cancelled, reason).await?;
+    attempts::log_successes(transaction, job_ids).await?;
     let requeued = sqlx::query!(
         "UPDATE jobs SET status = 'queued', queued_at = now(), not_before = now(), finished_at = NULL, progress = 0,
              regenerations = least(regenerations + $2, 1000000000), error = coalesce($3, error),

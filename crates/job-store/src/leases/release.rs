@@ -17,7 +17,7 @@ impl JobStore {
         self.release_because(job, rest, None).await
     }
 
-    /// As [`JobStore::release`], with the reason for the books.
+    /// As [`JobStore::release`], with the reason for the attempt log.
     ///
     /// # Errors
     /// As [`JobStore::release`].

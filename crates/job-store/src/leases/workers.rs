@@ -1,6 +1,5 @@
 //! The processes that lease jobs.
 
-use crate::database::metrics::QueryTimer;
 use crate::database::store::JobStore;
 use crate::database::text::stored_name;
 use crate::model::error::StoreError;
@@ -112,7 +111,6 @@ pub(crate) async fn register(
     worker: &NewWorker,
     lease: Duration,
 ) -> Result<Uuid, StoreError> {
-    let _timer = QueryTimer::start("register_worker");
     sqlx::query_scalar!(
         "INSERT INTO workers (id, component, host, pid, capacity, protocol_minor, protocol_patch,
                               expires_at, memory_budget_bytes)

@@ -20,7 +20,7 @@ pub struct Deleted {
 }
 
 impl JobStore {
-    /// Deletes a batch that is over, with its jobs and the books of their attempts. The job monitor collects its artifacts; its
+    /// Deletes a batch that is over, with its jobs and the log of their attempts. The job monitor collects its artifacts; its
     /// number is free again.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ pub struct Restarted {
 
 impl JobStore {
     /// Makes the jobs of this round, and of all after it, run again, with new budgets: outputs are forgotten, attempts stay in the
-    /// books, and what runs is told to stop. From the basic circuits on, the circuits themselves are made again too. A batch that was
+    /// log, and what runs is told to stop. From the basic circuits on, the circuits themselves are made again too. A batch that was
     /// proven is open again, and its jobs come back from the archive.
     ///
     /// # Errors
