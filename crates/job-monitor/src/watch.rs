@@ -9,8 +9,5 @@ use tokio_util::sync::CancellationToken;
 pub async fn run(store: &JobStore, shutdown: &CancellationToken) {
     let rescued =
         |jobs: &[job_store::duties::rescue::Rescued]| tell(jobs, "its worker died, the job was put back");
-    match DeathWatch::new(store) {
-        Ok(watch) => watch.run(rescued, shutdown).await,
-        Err(e) => tracing::warn!("deaths are noticed by expiry alone: {e}"),
-    }
+    DeathWatch::new(store).run(rescued, shutdown).await;
 }

@@ -61,7 +61,7 @@ async fn member(url: &DatabaseUrl, prefix: &str, role: &str) -> DatabaseUrl {
 }
 
 fn watch(store: &JobStore) -> DropGuard {
-    let (watch, end) = (DeathWatch::new(store).unwrap(), CancellationToken::new());
+    let (watch, end) = (DeathWatch::new(store), CancellationToken::new());
     let shutdown = end.clone();
     tokio::spawn(async move { watch.run(|_| {}, &shutdown).await });
     end.drop_guard()

@@ -385,7 +385,7 @@ async fn kept_job(store: &JobStore, interval: Duration, lease: Duration) -> (Lea
 /// Watches until the test is done.
 fn watch(store: &JobStore) -> (mpsc::UnboundedReceiver<i64>, DropGuard) {
     let (told, rescued) = mpsc::unbounded_channel();
-    let (watch, end) = (DeathWatch::new(store).unwrap(), CancellationToken::new());
+    let (watch, end) = (DeathWatch::new(store), CancellationToken::new());
     let shutdown = end.clone();
     tokio::spawn(async move {
         let tell = |jobs: &[job_store::duties::rescue::Rescued]| {

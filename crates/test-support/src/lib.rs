@@ -7,6 +7,7 @@ pub mod bucket;
 pub mod http;
 pub mod programs;
 pub mod proxy;
+pub mod server;
 
 use embedded_postgres::{EmbeddedPostgres, Options};
 use job_store::leases::workers::NewWorker;

@@ -6,10 +6,10 @@
 //! of an operation that is cancelled half way, so that none comes back in the middle of something.
 
 use crate::database::metrics::QueryTimer;
+use crate::database::session::{Session, keep_their_sessions};
 use crate::database::url::DatabaseUrl;
 use crate::model::error::StoreError;
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection, PgConnection};
+use sqlx::{Connection, PgConnection};
 use std::{
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -30,6 +30,11 @@ const PLANS_LAST: Duration = Duration::from_secs(1);
 /// An operation that takes more than this part of its limit is told.
 const SLOW_SHARE: u32 = 10;
 
+/// What to do where a pooler hands every transaction to another session.
+const TRANSACTION_POOLING: &str = "the pooler before the database hands every transaction to another session (in pgbouncer: pool_mode = \
+     transaction), and a worker needs one that lasts: LISTEN for wake-ups, an advisory lock as its sign of life, prepared statements, settings. \
+     Set pool_mode = session for this database, or connect to the server itself";
+
 /// A transaction on one of the connections.
 pub(crate) type Transaction<'a> = sqlx::Transaction<'a, sqlx::Postgres>;
 
@@ -43,15 +48,8 @@ pub(crate) enum Durability {
     Relaxed,
 }
 
-/// A process that is gone without a word, with its machine or its network, keeps neither locks nor a session for long: the server
-/// ends a transaction whose next statement does not come, and finds out that nobody is there.
-pub(crate) const LIVELINESS: [(&str, &str); 5] = [
-    ("idle_in_transaction_session_timeout", "10s"),
-    ("tcp_keepalives_idle", "10"),
-    ("tcp_keepalives_interval", "5"),
-    ("tcp_keepalives_count", "3"),
-    ("tcp_user_timeout", "20s"),
-];
+/// A commit that waits for nothing.
+pub(crate) const RELAXED: (&str, &str) = ("synchronous_commit", "off");
 
 /// Settings under which short statements are planned the same way at every table size: along an index, by nested loops. The planner's
 /// choice flips with its estimates to hash joins and scans of a table that is mostly history.
@@ -69,7 +67,7 @@ const PLANS: [(&str, &str); 7] = [
 /// Connections, opened when needed. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Connections {
-    options: PgConnectOptions,
+    session: Session,
     limit: Duration,
     idle: Arc<Mutex<Vec<Idle>>>,
     places: Arc<Semaphore>,
@@ -85,32 +83,49 @@ struct Idle {
 }
 
 /// How the connections for short statements are opened.
-pub(crate) fn options(url: &DatabaseUrl, durability: Durability) -> Result<PgConnectOptions, StoreError> {
-    let options = url.options()?.disable_statement_logging().options(PLANS).options(LIVELINESS);
-    Ok(match durability {
-        Durability::Durable => options,
-        Durability::Relaxed => options.options([("synchronous_commit", "off")]),
-    })
+pub(crate) fn session(url: &DatabaseUrl, purpose: &str, durability: Durability) -> Session {
+    let relaxed: &[_] = match durability {
+        Durability::Durable => &[],
+        Durability::Relaxed => &[RELAXED],
+    };
+    Session::new(url, purpose, &[&PLANS, relaxed].concat())
 }
 
 impl Connections {
     /// At most so many for short statements.
-    pub(crate) fn new(url: &DatabaseUrl, durability: Durability, most: u32) -> Result<Self, StoreError> {
-        let options = options(url, durability)?;
-        Ok(Self {
-            options,
-            limit: OPERATION_LIMIT,
-            idle: Arc::default(),
-            places: Arc::new(Semaphore::new(most as usize)),
-            most,
-        })
+    pub(crate) fn new(url: &DatabaseUrl, durability: Durability, most: u32) -> Self {
+        let purpose = match durability {
+            Durability::Durable => "writes",
+            Durability::Relaxed => "claims",
+        };
+        Self::of(session(url, purpose, durability), OPERATION_LIMIT, most)
     }
 
     /// At most so many for reports and duties, planned as the server sees fit.
-    pub(crate) fn for_reports(url: &DatabaseUrl, most: u32) -> Result<Self, StoreError> {
-        let options = url.options()?.disable_statement_logging().options(LIVELINESS);
+    pub(crate) fn for_reports(url: &DatabaseUrl, most: u32) -> Self {
+        Self::of(Session::new(url, "reports", &[]), REPORT_LIMIT, most)
+    }
+
+    fn of(session: Session, limit: Duration, most: u32) -> Self {
         let places = Arc::new(Semaphore::new(most as usize));
-        Ok(Self { options, limit: REPORT_LIMIT, idle: Arc::default(), places, most })
+        Self { session, limit, idle: Arc::default(), places, most }
+    }
+
+    /// Opens the first connection, says at once why there is none, and finds out whether the connections keep their sessions.
+    ///
+    /// # Errors
+    /// As [`JobStore::connect`](crate::database::store::JobStore::connect).
+    pub(crate) async fn open_first(&self, limit: Duration) -> Result<(), StoreError> {
+        let failed = StoreError::database;
+        let mut first = self.session.open_at_last(limit).await.map_err(failed("connect"))?;
+        let mut second = self.session.open_at_last(limit).await.map_err(failed("connect"))?;
+        let keeps = keep_their_sessions(&mut first, &mut second).await.map_err(failed("connect"))?;
+        second.close().await.map_err(failed("connect"))?;
+        if !keeps {
+            return Err(StoreError::Invalid(TRANSACTION_POOLING.to_owned()));
+        }
+        self.idle().push(Idle { connection: first, planned: Instant::now() });
+        Ok(())
     }
 
     /// Works with a connection; `action` names the operation in errors and in the metric of its time.
@@ -130,7 +145,8 @@ impl Connections {
             let Idle { mut connection, mut planned } = match idle {
                 Some(idle) => idle,
                 None => {
-                    let connection = self.options.connect().await.map_err(StoreError::database(action))?;
+                    let connection =
+                        self.session.open_when_there_is_room().await.map_err(StoreError::database(action))?;
                     Idle { connection, planned: Instant::now() }
                 }
             };

@@ -1,13 +1,13 @@
 //! The listening side of wake-ups: LISTEN on one connection a process.
 
-use crate::database::connections::{Durability, options};
+use crate::database::connections::{Durability, session};
 use crate::database::metrics::STORE_METRICS;
 use crate::database::notify::CHANNEL;
 use crate::database::notify::{Announcements, REVOKED};
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
 use proving_model::Stage;
-use sqlx::postgres::{PgListener, PgPoolOptions};
+use sqlx::postgres::PgListener;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -51,18 +51,19 @@ impl WakeListener {
                             } else if let Ok(stage) = message.payload().parse::<Stage>() {
                                 announcements.announce(stage);
                             }
+                            continue;
                         }
-                        // The connection was lost and is being made again: what was announced meanwhile is unknown.
-                        Ok(None) => announcements.announce_all(),
-                        Err(e) => {
-                            tracing::warn!("the wake-up connection broke, pickers poll meanwhile: {e}");
-                            tokio::time::sleep(RECONNECT_PAUSE).await;
-                            if let Ok(fresh) = Self::connect(&store).await {
-                                connection = fresh;
-                                announcements.announce_all();
-                            }
-                        }
+                        Ok(None) => tracing::warn!("the wake-up connection broke, pickers poll meanwhile"),
+                        Err(e) => tracing::warn!("the wake-up connection broke, pickers poll meanwhile: {e}"),
                     }
+                    connection = loop {
+                        match Self::connect(&store).await {
+                            Ok(fresh) => break fresh,
+                            Err(_) => tokio::time::sleep(RECONNECT_PAUSE).await,
+                        }
+                    };
+                    // What was announced meanwhile is unknown.
+                    announcements.announce_all();
                 }
             }
         };
@@ -72,13 +73,8 @@ impl WakeListener {
     }
 
     async fn connect(store: &JobStore) -> Result<PgListener, StoreError> {
-        let failed = StoreError::database;
-        // A listener wants a pool to connect again from; one of its own, so that it takes nobody's connection away.
-        let options = options(&store.url, Durability::Relaxed)?;
-        let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
-        let mut connection = PgListener::connect_with(&pool).await.map_err(failed("listen"))?;
-        connection.listen(CHANNEL).await.map_err(failed("listen"))?;
-        Ok(connection)
+        let session = session(&store.url, "wake-ups", Durability::Relaxed);
+        session.listen(CHANNEL).await.map_err(StoreError::database("listen"))
     }
 
     /// The announcements of a stage, for one picker.

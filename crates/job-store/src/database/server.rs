@@ -3,7 +3,7 @@
 use crate::database::store::JobStore;
 use crate::database::url::DatabaseUrl;
 use crate::model::error::StoreError;
-use sqlx::{ConnectOptions, PgConnection};
+use sqlx::PgConnection;
 
 impl JobStore {
     /// Creates an empty database on the server of `url`; the name is taken as it is.
@@ -27,7 +27,7 @@ impl JobStore {
             return Err(StoreError::Invalid(format!("{name:?} is not a name for a database")));
         }
         let error = StoreError::database;
-        let mut connection = url.options()?.connect().await.map_err(error(verb))?;
+        let mut connection = url.connect().await?;
         // These statements take no parameters; the name was checked above.
         let force = if verb.starts_with("DROP") { " WITH (FORCE)" } else { "" };
         let statement = sqlx::AssertSqlSafe(format!("{verb} {name}{force}"));

@@ -2,6 +2,7 @@
 
 use crate::database::connections::Connections;
 use crate::database::notify::Waker;
+use crate::database::session::{is_read_only, read_only};
 use crate::database::url::DatabaseUrl;
 use crate::model::completion::Completion;
 use crate::model::error::StoreError;
@@ -38,15 +39,18 @@ impl JobStore {
         self
     }
 
-    /// Asks the database for a sign of life.
+    /// Asks the database whether it is there and takes writes.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.reports
-            .statement("ping", async |connection: &mut PgConnection| {
-                sqlx::query("SELECT 1").execute(connection).await.map(drop)
-            })
+            .statement(
+                "ping",
+                async |connection: &mut PgConnection| {
+                    if is_read_only(connection).await? { Err(read_only()) } else { Ok(()) }
+                },
+            )
             .await
     }
 

@@ -1,17 +1,12 @@
-//! The database URL.
+//! The database URL: one server, or several of which one takes writes.
 
+use crate::database::encryption::encrypted;
 use crate::model::error::StoreError;
 use outside::without_secrets;
+use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, PgConnection};
-use std::{fmt, str::FromStr};
-
-/// The search path of every connection. The server looks into `pg_catalog` before it; a session's temporary tables come last, so
-/// that none stands before a table of ours.
-pub(crate) const SEARCH_PATH: &str = "roundhouse, pg_temp";
-
-/// What every connection asks the server for when it starts.
-pub(crate) const NAMES: [(&str, &str); 1] = [("search_path", SEARCH_PATH)];
+use std::{fmt, sync::Arc};
+use url::Url;
 
 /// The parameters of a database URL's query that the driver knows, beside `options[NAME]`.
 const PARAMETERS: [&str; 18] = [
@@ -35,60 +30,89 @@ const PARAMETERS: [&str; 18] = [
     "user",
 ];
 
+/// Ours: which of several servers will do, in the words of PostgreSQL's own library.
+const SESSION_ATTRIBUTES: &str = "target_session_attrs";
+
+/// The name under which the server lists a connection whose URL gives none.
+const APPLICATION: &str = "roundhouse";
+
 /// Where the database is. Its text holds a password, so it is never printed.
 #[derive(Clone)]
-pub struct DatabaseUrl(String);
+pub struct DatabaseUrl {
+    text: String,
+    /// In the order in which they are tried; at least one.
+    servers: Arc<[PgConnectOptions]>,
+    /// Whether a server that takes no writes is passed over.
+    wants_writer: bool,
+}
+
+/// A URL's text around its hosts.
+struct Parts<'a> {
+    /// Scheme, user and password.
+    before: &'a str,
+    hosts: Vec<&'a str>,
+    /// Database and parameters.
+    after: &'a str,
+}
+
+impl<'a> Parts<'a> {
+    fn of(text: &'a str) -> Self {
+        let authority = text.find("://").map_or(0, |at| at + 3);
+        let end = text[authority..].find(['/', '?', '#']).map_or(text.len(), |at| authority + at);
+        let hosts = text[..end].rfind('@').map_or(authority, |at| (at + 1).max(authority));
+        Self { before: &text[..hosts], hosts: text[hosts..end].split(',').collect(), after: &text[end..] }
+    }
+
+    fn with_host(&self, host: &str) -> String {
+        format!("{}{host}{}", self.before, self.after)
+    }
+}
 
 impl DatabaseUrl {
-    /// Takes a URL, `postgres://USER:PASSWORD@HOST:PORT/DATABASE`.
+    /// Takes a URL, `postgres://USER:PASSWORD@HOST:PORT/DATABASE`; several hosts are parted by commas.
     ///
     /// # Errors
-    /// [`StoreError::Invalid`] when it is none; the message does not repeat it.
+    /// [`StoreError::Invalid`] when it is none, or would send data in clear to another machine without saying so; the message does not
+    /// repeat it.
     pub fn new(url: &str) -> Result<Self, StoreError> {
-        let checked = Self(url.to_owned());
-        checked.check_parameters()?;
-        checked.options()?;
-        Ok(checked)
-    }
-
-    /// Refuses what the driver would leave out with a warning that shows the value, which may be a misspelt password.
-    fn check_parameters(&self) -> Result<(), StoreError> {
-        let url = self.parse()?;
-        if !matches!(url.scheme(), "postgres" | "postgresql") {
-            return Err(invalid_url("it does not begin with postgres://"));
-        }
-        for (key, _) in url.query_pairs() {
-            let is_option = key.strip_prefix("options[").is_some_and(|rest| rest.ends_with(']'));
-            if !is_option && !PARAMETERS.contains(&&*key) {
-                let known = PARAMETERS.join(", ");
-                let key = shown_key(&key);
-                return Err(invalid_url(&format!(
-                    "it has a parameter {key}, which is none; these are: {known}"
-                )));
+        let parts = Parts::of(url);
+        let mut servers = Vec::new();
+        let mut wants_writer = parts.hosts.len() > 1;
+        for host in &parts.hosts {
+            let url = parse(&parts.with_host(host))?;
+            check_parameters(&url)?;
+            if let Some(wanted) = parameter(&url, SESSION_ATTRIBUTES) {
+                wants_writer = wants_writing(&wanted)?;
             }
+            servers.push(server(&url)?);
         }
-        Ok(())
+        Ok(Self { text: url.to_owned(), servers: servers.into(), wants_writer })
     }
 
-    /// How every connection is opened: what looks up a name, looks in our schema.
-    pub(crate) fn options(&self) -> Result<PgConnectOptions, StoreError> {
-        let options = PgConnectOptions::from_str(&self.0).map_err(|e| match e {
-            // A parser quotes what it cannot read, and that may be a password.
-            sqlx::Error::Configuration(_) => invalid_url(
-                "a part of it cannot be read; it should be postgres://USER:PASSWORD@HOST:PORT/DATABASE, with / ? # @ and % in the \
-                 password written as %2F %3F %23 %40 %25",
-            ),
-            e => invalid_url(&without_secrets(&e.to_string(), &self.0)),
-        })?;
-        Ok(options.options(NAMES))
+    /// The same, under a name by which the server's administrator knows its connections, where the URL gives none.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        let is_ours = |server: &PgConnectOptions| server.get_application_name() == Some(APPLICATION);
+        self.servers = self
+            .servers
+            .iter()
+            .map(
+                |server| {
+                    if is_ours(server) { server.clone().application_name(name) } else { server.clone() }
+                },
+            )
+            .collect();
+        self
     }
 
-    /// A connection of the caller's own, as the store's are: for tests, which look into the tables.
-    ///
-    /// # Errors
-    /// [`StoreError::Invalid`], [`StoreError::Database`].
-    pub async fn connect(&self) -> Result<PgConnection, StoreError> {
-        self.options()?.connect().await.map_err(StoreError::database("connect"))
+    /// The servers, in the order in which they are tried.
+    pub(crate) fn servers(&self) -> &[PgConnectOptions] {
+        &self.servers
+    }
+
+    /// Whether a server that takes no writes is passed over.
+    pub(crate) fn wants_writer(&self) -> bool {
+        self.wants_writer
     }
 
     /// The same database for another user, who has no password.
@@ -96,11 +120,7 @@ impl DatabaseUrl {
     /// # Errors
     /// [`StoreError::Invalid`].
     pub fn with_user(&self, name: &str) -> Result<Self, StoreError> {
-        let mut url = self.parse()?;
-        if url.set_username(name).is_err() || url.set_password(None).is_err() {
-            return Err(StoreError::Invalid(format!("{name:?} is no user of a database")));
-        }
-        Ok(Self(url.into()))
+        self.edited(|url| url.set_username(name).is_ok() && url.set_password(None).is_ok())
     }
 
     /// The same server's database of this name.
@@ -108,9 +128,10 @@ impl DatabaseUrl {
     /// # Errors
     /// [`StoreError::Invalid`].
     pub fn with_database(&self, name: &str) -> Result<Self, StoreError> {
-        let mut url = self.parse()?;
-        url.set_path(name);
-        Ok(Self(url.into()))
+        self.edited(|url| {
+            url.set_path(name);
+            true
+        })
     }
 
     /// The same database by way of another address, such as a proxy's; settings in the query part are dropped.
@@ -118,29 +139,110 @@ impl DatabaseUrl {
     /// # Errors
     /// [`StoreError::Invalid`].
     pub fn with_host_and_port(&self, host: &str, port: u16) -> Result<Self, StoreError> {
-        let mut url = self.parse()?;
+        let parts = Parts::of(&self.text);
+        let mut url = parse(&parts.with_host(parts.hosts[0]))?;
         url.set_query(None);
-        let set = url.set_host(Some(host)).is_ok() && url.set_port(Some(port)).is_ok();
-        if set {
-            Ok(Self(url.into()))
+        if url.set_host(Some(host)).is_ok() && url.set_port(Some(port)).is_ok() {
+            Self::new(url.as_str())
         } else {
             Err(StoreError::Invalid(format!("{host}:{port} is no address")))
         }
     }
 
-    fn parse(&self) -> Result<url::Url, StoreError> {
-        // The error says what is wrong and quotes nothing.
-        url::Url::parse(&self.0).map_err(|e| invalid_url(&e.to_string()))
+    /// The same with another parameter, such as `sslmode`.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`].
+    pub fn with_parameter(&self, name: &str, value: &str) -> Result<Self, StoreError> {
+        self.edited(|url| {
+            url.query_pairs_mut().append_pair(name, value);
+            true
+        })
+    }
+
+    /// The same hosts in another URL.
+    fn edited(&self, edit: impl Fn(&mut Url) -> bool) -> Result<Self, StoreError> {
+        let parts = Parts::of(&self.text);
+        let mut url = parse(&parts.with_host(parts.hosts[0]))?;
+        if !edit(&mut url) {
+            return Err(invalid_url("it cannot be given another user, database or parameter"));
+        }
+        let edited = Parts::of(url.as_str());
+        Self::new(&edited.with_host(&parts.hosts.join(",")))
     }
 
     /// The URL itself, for handing it to another process.
     #[must_use]
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.text
     }
 }
 
-fn invalid_url(reason: &str) -> StoreError {
+fn parse(text: &str) -> Result<Url, StoreError> {
+    // The error says what is wrong and quotes nothing.
+    Url::parse(text).map_err(|e| invalid_url(&format!("{e}; {FORM}")))
+}
+
+/// What a URL looks like.
+const FORM: &str = "it should be postgres://USER:PASSWORD@HOST:PORT/DATABASE, with @ : / ? # % [ and ] in the password written as %40 %3A \
+                    %2F %3F %23 %25 %5B and %5D";
+
+/// Refuses what the driver would leave out with a warning that shows the value, which may be a misspelt password.
+fn check_parameters(url: &Url) -> Result<(), StoreError> {
+    if !matches!(url.scheme(), "postgres" | "postgresql") {
+        return Err(invalid_url(&format!("it does not begin with postgres://; {FORM}")));
+    }
+    for (key, _) in url.query_pairs() {
+        let is_option = key.strip_prefix("options[").is_some_and(|rest| rest.ends_with(']'));
+        if !is_option && key != SESSION_ATTRIBUTES && !PARAMETERS.contains(&&*key) {
+            let known = PARAMETERS.join(", ");
+            let key = shown_key(&key);
+            return Err(invalid_url(&format!(
+                "it has a parameter {key}, which is none; these are: {known}, {SESSION_ATTRIBUTES}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The last value of a parameter, as the driver takes it.
+pub(crate) fn parameter(url: &Url, name: &str) -> Option<String> {
+    url.query_pairs().filter(|(key, _)| key == name).last().map(|(_, value)| value.into_owned())
+}
+
+/// Whether only a server that takes writes will do.
+fn wants_writing(attributes: &str) -> Result<bool, StoreError> {
+    match attributes {
+        "read-write" | "primary" => Ok(true),
+        "any" => Ok(false),
+        _ => Err(invalid_url("its target_session_attrs is not read-write, primary or any")),
+    }
+}
+
+/// How connections to one host are opened.
+fn server(url: &Url) -> Result<PgConnectOptions, StoreError> {
+    let mut known = url.clone();
+    let is_the_drivers = |key: &str, value: &str| {
+        key != SESSION_ATTRIBUTES
+            && !(matches!(key, "sslrootcert" | "ssl-root-cert" | "ssl-ca") && value == "system")
+    };
+    let kept: Vec<_> = url.query_pairs().filter(|(key, value)| is_the_drivers(key, value)).collect();
+    known.set_query(None);
+    if !kept.is_empty() {
+        known.query_pairs_mut().extend_pairs(kept);
+    }
+    let options = PgConnectOptions::from_url(&known).map_err(|e| match e {
+        // A parser quotes what it cannot read, and that may be a password.
+        sqlx::Error::Configuration(_) => invalid_url(&format!("a part of it cannot be read; {FORM}")),
+        e => invalid_url(&without_secrets(&e.to_string(), url.as_str())),
+    })?;
+    let name = options.get_application_name().unwrap_or(APPLICATION).to_owned();
+    // A pooler refuses what it does not know of a connection's first message, so that one asks for nothing: settings are made afterwards.
+    let options = options.application_name(&name).extra_float_digits(None).disable_statement_logging();
+    encrypted(options, url)
+}
+
+pub(crate) fn invalid_url(reason: &str) -> StoreError {
     StoreError::Invalid(format!("the database URL is not valid: {reason}"))
 }
 

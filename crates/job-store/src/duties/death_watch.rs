@@ -13,13 +13,12 @@
 //!
 //! Any number of watches may run; each worker is watched by one of them, and by another when that one ends.
 
-use crate::database::connections::LIVELINESS;
 use crate::database::metrics::STORE_METRICS;
+use crate::database::session::Session;
 use crate::database::store::JobStore;
 use crate::duties::rescue::Rescued;
 use crate::model::error::StoreError;
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection, PgConnection};
+use sqlx::{Connection, PgConnection};
 use std::{
     collections::HashMap,
     time::{Duration, Instant},
@@ -45,7 +44,7 @@ const ENDING_LOOK_INTERVAL: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub struct DeathWatch {
     store: JobStore,
-    options: PgConnectOptions,
+    session: Session,
 }
 
 /// What became of one wait.
@@ -66,17 +65,13 @@ struct Sign {
 
 impl DeathWatch {
     /// A watch over the workers of this store.
-    ///
-    /// # Errors
-    /// [`StoreError::Invalid`].
-    pub fn new(store: &JobStore) -> Result<Self, StoreError> {
-        let options = store
-            .url
-            .options()?
-            .disable_statement_logging()
-            .options([("lock_timeout", WAIT_LIMIT.as_millis().to_string())])
-            .options(LIVELINESS);
-        Ok(Self { store: store.clone(), options })
+    #[must_use]
+    pub fn new(store: &JobStore) -> Self {
+        let limit = WAIT_LIMIT.as_millis().to_string();
+        Self {
+            store: store.clone(),
+            session: Session::new(&store.url, "death watch", &[("lock_timeout", &limit)]),
+        }
     }
 
     /// Watches until the shutdown signal; calls `rescued` with what was put back. Errors are logged, and the watch
@@ -98,7 +93,7 @@ impl DeathWatch {
     /// One connection says whom this watch watches; when it breaks, all waits end with it.
     async fn watch(&self, rescued: &(impl Fn(&[Rescued]) + Send)) -> Result<(), StoreError> {
         let error = StoreError::database;
-        let mut books = self.options.connect().await.map_err(error("watch: connect"))?;
+        let mut books = self.session.open().await.map_err(error("watch: connect"))?;
         let mut waits: JoinSet<(Sign, Result<Seen, StoreError>)> = JoinSet::new();
         let mut watched: HashMap<Sign, AbortHandle> = HashMap::new();
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
@@ -130,8 +125,8 @@ impl DeathWatch {
                     .await
                     .map_err(error("watch: take on workers"))?;
                     for sign in ours.into_iter().filter_map(|key| fresh.remove(&key)) {
-                        let options = self.options.clone();
-                        let wait = waits.spawn(async move { (sign, wait(&options, sign).await) });
+                        let session = self.session.clone();
+                        let wait = waits.spawn(async move { (sign, wait(&session, sign).await) });
                         watched.insert(sign, wait);
                     }
                 }
@@ -169,9 +164,9 @@ impl DeathWatch {
 }
 
 /// Waits on a connection of its own until a worker's lock is free and its holder gone.
-async fn wait(options: &PgConnectOptions, sign: Sign) -> Result<Seen, StoreError> {
+async fn wait(session: &Session, sign: Sign) -> Result<Seen, StoreError> {
     let error = StoreError::database;
-    let mut connection: PgConnection = options.connect().await.map_err(error("watch: connect"))?;
+    let mut connection: PgConnection = session.open().await.map_err(error("watch: connect"))?;
     let is_free =
         sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock_shared($1) AS "is_free!""#, sign.lock_key)
             .fetch_one(&mut connection)

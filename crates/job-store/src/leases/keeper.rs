@@ -9,9 +9,10 @@
 //! die. So each connection has a lock of its own, named by 64 random bits, and its worker's row in `signs_of_life` says which
 //! process of the server holds it: while that process is there, the worker is not dead.
 
-use crate::database::connections::LIVELINESS;
+use crate::database::connections::RELAXED;
 use crate::database::metrics::STORE_METRICS;
 use crate::database::notify::Announcements;
+use crate::database::session::Session;
 use crate::database::store::JobStore;
 use crate::leases::heartbeat::{Heart, Held, LeaseName, Pulse};
 use crate::leases::pg_heartbeat::Connected;
@@ -19,7 +20,6 @@ use crate::leases::workers::NewWorker;
 use crate::model::error::StoreError;
 use crate::model::rows::LeasedJob;
 use job_runner::Lease;
-use sqlx::ConnectOptions;
 use std::{
     collections::{BTreeMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
@@ -65,8 +65,7 @@ impl LeaseKeeper {
             |e: std::io::Error| StoreError::Invalid(format!("cannot start the heartbeat thread: {e}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         // A heartbeat that a crash of the server forgets is followed by another.
-        let relaxed = [("synchronous_commit", "off")];
-        let options = store.url.options()?.disable_statement_logging().options(relaxed).options(LIVELINESS);
+        let session = Session::new(&store.url, "heartbeat", &[RELAXED]);
         let held: Arc<Mutex<BTreeMap<LeaseName, Held>>> = Arc::default();
         let (alive, ended) = mpsc::channel::<()>(1);
         let (ready, started) = oneshot::channel();
@@ -75,7 +74,7 @@ impl LeaseKeeper {
         let drain_asked = CancellationToken::new();
         let asked = drain_asked.clone();
         let live = async move {
-            let pulse = match Connected::start(options, &worker, duration, waker).await {
+            let pulse = match Connected::start(session, &worker, duration, waker).await {
                 Ok(pulse) => {
                     let _ = ready.send(Ok(pulse.worker));
                     pulse

@@ -2,6 +2,7 @@
 
 use crate::database::metrics::QueryTimer;
 use crate::database::notify::Waker;
+use crate::database::session::Session;
 use crate::leases::attempts::{self, Outcome};
 use crate::leases::heartbeat::{LeaseName, Prolonged, Pulse};
 use crate::leases::put_back::put_back;
@@ -10,8 +11,7 @@ use crate::model::error::StoreError;
 use crate::model::ids::job_key;
 use async_trait::async_trait;
 use proving_model::Stage;
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection, PgConnection};
+use sqlx::{Connection, PgConnection};
 use std::{collections::BTreeSet, time::Duration};
 use uuid::Uuid;
 
@@ -20,23 +20,28 @@ const KEYS_TRIED: u32 = 3;
 
 /// The pulse of a process on the database: a connection of its own, which is also its sign of life.
 pub(crate) struct Connected {
-    pub(crate) options: PgConnectOptions,
+    pub(crate) session: Session,
     pub(crate) connection: Option<PgConnection>,
     pub(crate) worker: Uuid,
+    /// What its row says of it.
+    registered: NewWorker,
     pub(crate) duration: Duration,
     pub(crate) waker: Waker,
 }
 
 impl Connected {
     pub(crate) async fn start(
-        options: PgConnectOptions,
+        session: Session,
         worker: &NewWorker,
         duration: Duration,
         waker: Waker,
     ) -> Result<Self, StoreError> {
-        let mut connection = options.connect().await.map_err(StoreError::database("heartbeat: connect"))?;
-        let worker = register(&mut connection, worker, duration).await?;
-        let mut pulse = Self { options, connection: None, worker, duration, waker };
+        let mut connection =
+            session.open_when_there_is_room().await.map_err(StoreError::database("heartbeat: connect"))?;
+        let id = Uuid::new_v4();
+        register(&mut connection, id, worker, duration).await?;
+        let registered = worker.clone();
+        let mut pulse = Self { session, connection: None, worker: id, registered, duration, waker };
         pulse.show_life(&mut connection).await?;
         pulse.connection = Some(connection);
         Ok(pulse)
@@ -84,8 +89,10 @@ impl Connected {
         if let Some(connection) = self.connection.take() {
             return Ok(connection);
         }
-        let connected = self.options.connect().await;
+        let connected = self.session.open().await;
         let mut fresh = connected.map_err(StoreError::database("heartbeat: connect"))?;
+        // A server that another took over from, or that was restored, may never have heard of this worker.
+        register(&mut fresh, self.worker, &self.registered, self.duration).await?;
         self.show_life(&mut fresh).await?;
         Ok(fresh)
     }
@@ -113,7 +120,9 @@ impl Pulse for Connected {
         )
         .fetch_optional(&mut connection)
         .await
-        .map_err(error("heartbeat"))?;
+        .map_err(error("heartbeat"))?
+        // The next heartbeat opens a connection, and registers.
+        .ok_or_else(|| StoreError::Schema(format!("the database no longer knows worker {}", self.worker)))?;
         let leased = sqlx::query!(
             r#"SELECT id, lease_token AS "token!" FROM jobs
                WHERE worker_id = $1 AND status = 'in_progress'"#,
@@ -124,7 +133,7 @@ impl Pulse for Connected {
         .map_err(error("heartbeat: look at the leases"))?;
         self.connection = Some(connection);
         let leases = leased.into_iter().map(|row| (row.id, row.token)).collect();
-        Ok(Prolonged { leases, drain_asked: drain_asked.unwrap_or_default() })
+        Ok(Prolonged { leases, drain_asked })
     }
 
     async fn tell_progress(&mut self, progress: &[(LeaseName, f32)]) -> Result<(), StoreError> {

@@ -31,7 +31,9 @@ impl JobStore {
     /// [`StoreError::Database`].
     pub async fn register_worker(&self, worker: &NewWorker, lease: Duration) -> Result<Uuid, StoreError> {
         let registered = self.hot.run("register_worker", async |connection: &mut PgConnection| {
-            register(connection, worker, lease).await
+            let id = Uuid::new_v4();
+            register(connection, id, worker, lease).await?;
+            Ok(id)
         });
         registered.await
     }
@@ -105,17 +107,18 @@ impl JobStore {
     }
 }
 
-/// Writes a worker's row; returns its id.
+/// Writes a worker's row, where there is none yet.
 pub(crate) async fn register(
     connection: &mut PgConnection,
+    id: Uuid,
     worker: &NewWorker,
     lease: Duration,
-) -> Result<Uuid, StoreError> {
-    sqlx::query_scalar!(
+) -> Result<(), StoreError> {
+    sqlx::query!(
         "INSERT INTO workers (id, component, host, pid, capacity, protocol_minor, protocol_patch,
                               expires_at, memory_budget_bytes)
-         VALUES (gen_random_uuid(), $1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7), $8)
-         RETURNING id",
+         VALUES ($9, $1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7), $8)
+         ON CONFLICT (id) DO NOTHING",
         &*stored_name(&worker.component),
         &*stored_name(&worker.host),
         i32::try_from(std::process::id()).unwrap_or(i32::MAX),
@@ -123,9 +126,11 @@ pub(crate) async fn register(
         i32::from(worker.version.minor),
         i32::from(worker.version.patch),
         lease.as_secs_f64(),
-        worker.memory_budget_bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX))
+        worker.memory_budget_bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
+        id
     )
-    .fetch_one(connection)
+    .execute(connection)
     .await
+    .map(drop)
     .map_err(StoreError::database("register_worker"))
 }

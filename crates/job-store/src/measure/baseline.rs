@@ -4,11 +4,11 @@
 //! Claims are committed asynchronously, since a claim that a server crash forgets costs a re-run; inserts and completions wait
 //! for the disk.
 
-use crate::database::connections::{Connections, Durability, options};
+use crate::database::connections::{Connections, Durability, session};
+use crate::database::session::Session;
 use crate::database::url::DatabaseUrl;
 use crate::model::error::StoreError;
 use sqlx::PgConnection;
-use sqlx::postgres::{PgListener, PgPool, PgPoolOptions};
 use std::time::{Duration, Instant};
 use tokio::{sync::mpsc, task::JoinSet};
 use uuid::Uuid;
@@ -25,7 +25,7 @@ type Claim = (i64, Uuid);
 pub struct Baseline {
     durable: Connections,
     relaxed: Connections,
-    listener: PgPool,
+    listener: Session,
 }
 
 impl Baseline {
@@ -35,11 +35,9 @@ impl Baseline {
     /// [`StoreError::Database`].
     pub async fn prepare(url: &DatabaseUrl) -> Result<Self, StoreError> {
         let baseline = Self {
-            durable: Connections::new(url, Durability::Durable, 4)?,
-            relaxed: Connections::new(url, Durability::Relaxed, 4)?,
-            listener: PgPoolOptions::new()
-                .max_connections(1)
-                .connect_lazy_with(options(url, Durability::Relaxed)?),
+            durable: Connections::new(url, Durability::Durable, 4),
+            relaxed: Connections::new(url, Durability::Relaxed, 4),
+            listener: session(url, "wake-ups", Durability::Relaxed),
         };
         let schema = "CREATE SCHEMA IF NOT EXISTS roundhouse;
             DROP TABLE IF EXISTS baseline_jobs;
@@ -134,8 +132,7 @@ impl Baseline {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn dispatch(&self, rounds: usize) -> Result<Vec<Duration>, StoreError> {
-        let mut listener = PgListener::connect_with(&self.listener).await?;
-        listener.listen(CHANNEL).await?;
+        let mut listener = self.listener.listen(CHANNEL).await?;
         let (claimed, mut claims) = mpsc::channel(1);
         let baseline = self.clone();
         let worker = tokio::spawn(async move {
@@ -210,7 +207,6 @@ impl Baseline {
 
     /// Closes all connections.
     pub async fn close(&self) {
-        self.listener.close().await;
         self.durable.close().await;
         self.relaxed.close().await;
     }

@@ -49,8 +49,8 @@ pub enum StoreError {
 
 /// Classes of PostgreSQL's codes: a value out of its bounds, a broken constraint.
 const OF_DATA: [&str; 2] = ["22", "23"];
-/// Codes of PostgreSQL for what a role may not do, and for writes in a read-only transaction.
-const FORBIDDEN: [&str; 2] = ["42501", "25006"];
+/// PostgreSQL's code for what a role may not do.
+const FORBIDDEN: &str = "42501";
 
 /// The action of an error that no operation has named yet.
 const UNNAMED: &str = "an operation";
@@ -75,7 +75,7 @@ impl StoreError {
     pub(crate) fn database(action: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |cause| {
             let code = cause.as_database_error().and_then(sqlx::error::DatabaseError::code);
-            let is_forbidden = code.is_some_and(|code| FORBIDDEN.contains(&&*code));
+            let is_forbidden = code.is_some_and(|code| code == FORBIDDEN);
             let cause = Arc::new(cause);
             if is_forbidden { Self::Forbidden { action, cause } } else { Self::Database { action, cause } }
         }
