@@ -4,7 +4,7 @@ use crate::Output;
 use anyhow::Context;
 use artifact_store::{HEADER_LEN, Header};
 use clap::Args;
-use cli_support::{BadInput, ProofSystemArgs, ProofSystems, load_keys};
+use cli_support::{BadInput, ProofSystemArgs, ProofSystems, VerifierArgs, load_keys, verifier_in_words};
 use outside::{ReadError, read_limited, read_stream_limited};
 use proof_system::{CircuitType, KeyPurpose, ProofSystem, Uncontrolled};
 use proving_model::{AggregationRound, ArtifactKind, CircuitId};
@@ -42,7 +42,10 @@ pub(crate) struct DebugProofArgs {
     #[arg(long)]
     statement: Option<PathBuf>,
     #[command(flatten)]
-    system: ProofSystemArgs,
+    verifier: VerifierArgs,
+    /// The key folder [default: the user's cache folder].
+    #[arg(long, env = "ROUNDHOUSE_KEYS")]
+    keys: Option<PathBuf>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -125,7 +128,7 @@ pub(crate) fn debug_proof(
     output: Output,
 ) -> anyhow::Result<()> {
     let (header, payload) = read(&args.file)?;
-    let system = args.system.open(systems)?;
+    let system = args.verifier.open_with_keys(systems, args.keys.clone())?;
     let mut verdict = Verdict {
         kind: header.kind.as_str(),
         circuit: None,
@@ -158,7 +161,7 @@ pub(crate) fn debug_proof(
     };
     verdict.is_accepted = checked.is_ok();
     verdict.reason = checked.err();
-    let mut text = format!("{}: a {}", args.file.display(), header.kind);
+    let mut text = format!("{}\n{}: a {}", verifier_in_words(&*system), args.file.display(), header.kind);
     if let Some(circuit) = &verdict.circuit {
         write!(text, " of {circuit}")?;
     }

@@ -87,7 +87,9 @@ async fn a_batch_from_insertion_to_its_proof() {
         scene.run_cli(&["file-info", &shown]).contains(": a whole final_proof, 64 bytes, schema version 1")
     );
     assert!(scene.run_cli(&["file-info", &shown]).contains("  digest: "), "what it tells of itself");
-    let debug = |arguments: &[&str]| output(scene.program("prover_cli").arg("debug-proof").args(arguments));
+    let debug = |arguments: &[&str]| {
+        output(scene.program("prover_cli").args(["debug-proof", "--proof-system=mock"]).args(arguments))
+    };
     let accepted = debug(&[&shown, "--statement=proofs/0-7/statement.json"]);
     assert_eq!(accepted.status.code(), Some(0), "{}", stderr(&accepted));
     scene.write("forged.json", &"0".repeat(9));
@@ -99,6 +101,13 @@ async fn a_batch_from_insertion_to_its_proof() {
         stdout(&refused)
     );
     assert_eq!(debug(&[&shown]).status.code(), Some(2), "it needs a statement");
+    // The scene's environment says `mock`, and that says nothing of what is accepted.
+    let by_environment = output(scene.program("prover_cli").args([
+        "debug-proof",
+        &shown,
+        "--statement=proofs/0-7/statement.json",
+    ]));
+    assert_eq!(by_environment.status.code(), Some(1), "{}", stdout(&by_environment));
     for (kind, words) in [
         ("proof", ": a proof of basic-circuits circuit 1, accepted\n  public inputs: "),
         ("circuit", ": a circuit of basic-circuits circuit 1, accepted"),

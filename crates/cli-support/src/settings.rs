@@ -140,7 +140,15 @@ pub fn parse<C: CommandFactory + FromArgMatches>(systems: &ProofSystems) -> C {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     match parse_from(&arguments, systems) {
         Ok(parsed) => parsed,
-        Err(error) => error.exit(),
+        Err(error) if error.use_stderr() => {
+            // A URL in the wrong place is quoted, and may hold a password.
+            let text = error.render();
+            let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            let text = if is_terminal { text.ansi().to_string() } else { text.to_string() };
+            eprint!("{}", outside::with_urls_shown(&text));
+            std::process::exit(error.exit_code());
+        }
+        Err(help) => help.exit(),
     }
 }
 

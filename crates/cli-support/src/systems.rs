@@ -187,12 +187,24 @@ impl VerifierArgs {
     /// # Errors
     /// As [`ProofSystemArgs::open`].
     pub fn open(&self, systems: &ProofSystems) -> anyhow::Result<Arc<dyn ProofSystem>> {
+        self.open_with_keys(systems, None)
+    }
+
+    /// As [`VerifierArgs::open`], with a folder of the other keys.
+    ///
+    /// # Errors
+    /// As [`ProofSystemArgs::open`].
+    pub fn open_with_keys(
+        &self,
+        systems: &ProofSystems,
+        keys: Option<PathBuf>,
+    ) -> anyhow::Result<Arc<dyn ProofSystem>> {
         let is_mock = self.proof_system == "mock";
         if is_mock {
             tracing::warn!("the mock's proofs prove nothing");
         }
         let mock_file = self.mock_file.clone().filter(|_| is_mock);
-        ProofSystemArgs { proof_system: self.proof_system.clone(), mock_file, keys: None }.open(systems)
+        ProofSystemArgs { proof_system: self.proof_system.clone(), mock_file, keys }.open(systems)
     }
 }
 

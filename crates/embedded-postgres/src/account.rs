@@ -2,9 +2,11 @@
 
 use crate::{PostgresError, io_error, programs::bare_command};
 use private_folder::Access;
+use rustix::io::{FdFlags, fcntl_setfd};
 use std::{
     ffi::{OsStr, OsString},
     fs,
+    os::fd::BorrowedFd,
     os::unix::{ffi::OsStringExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -58,6 +60,7 @@ impl Account {
         reason = "between fork and exec the child makes one system call, and touches no memory"
     )]
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        keep_descriptors();
         let mut command = bare_command(program);
         command.current_dir("/");
         // SAFETY: `setsid` may be called between `fork` and `exec`: it is async-signal-safe, and allocates nothing.
@@ -92,11 +95,38 @@ impl Account {
     }
 }
 
+/// Keeps what this process was started with to itself: files that only we may read, terminals. What it opens itself is closed in other programs
+/// anyway.
+#[expect(unsafe_code, reason = "a descriptor that is known by its number alone is used for one system call")]
+fn keep_descriptors() {
+    // `/dev/fd` is the one that other systems than Linux have.
+    for entry in fs::read_dir("/dev/fd").into_iter().flatten().flatten() {
+        let number: Option<i32> = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        let Some(number) = number.filter(|number| *number > 2) else { continue };
+        // SAFETY: The number was open a moment ago. If another thread closed it since, the call fails, or marks what that thread opened, which
+        // is marked already.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+        let _ = fcntl_setfd(descriptor, FdFlags::CLOEXEC);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::*;
+
+    /// What a shell gave us, `7<secret`, the server's user may not have.
+    #[test]
+    fn what_runs_as_another_account_has_no_descriptors_of_ours() {
+        let secret = std::fs::File::open("/etc/hostname").unwrap();
+        let inherited = rustix::io::dup(&secret).unwrap();
+        fcntl_setfd(&inherited, FdFlags::empty()).unwrap();
+        let number = std::os::fd::AsRawFd::as_raw_fd(&inherited);
+        let script = format!("if [ -e /proc/self/fd/{number} ]; then echo open; else echo closed; fi");
+        let output = Account::of_the_server().command("/bin/sh").args(["-c", &script]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "closed\n");
+    }
 
     /// In our session a process of another account has our terminal: it can read what is typed there, and type itself.
     #[test]

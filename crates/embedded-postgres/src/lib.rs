@@ -189,9 +189,12 @@ impl EmbeddedPostgres {
     }
 
     /// The URL of a database of this cluster; `postgres` always exists.
+    ///
+    /// It says what a driver would else take from the environment or a password file: whoever the server runs as may listen on its socket,
+    /// and would be told the password for another server. The server here asks for none.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://{USER}@localhost/{database}?host={}", encode(self.home.socket_folder()))
+        format!("postgres://{USER}:none@localhost:5432/{database}?host={}", encode(self.home.socket_folder()))
     }
 
     /// The socket that the server listens on.

@@ -1,5 +1,6 @@
 //! The server programs of this machine, and how any program is started here.
 
+use crate::account::Account;
 use crate::{MAJOR_MIN, PROGRAMS_VARIABLE, PostgresError};
 use std::{
     env,
@@ -59,7 +60,9 @@ fn expand(pattern: &str) -> Vec<PathBuf> {
 }
 
 fn version_of(programs: &Path) -> Option<u32> {
-    let output = bare_command(programs.join("postgres")).arg("--version").output().ok()?;
+    // As whoever will run the server: the program may be that user's own.
+    let output =
+        Account::of_the_server().command(programs.join("postgres")).arg("--version").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     let number = text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
     number.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()

@@ -33,7 +33,17 @@ pub fn shown(url: &str) -> String {
         _ if is_plain && (after.contains('/') || !rest.contains('@')) => format!("{scheme}://{after}"),
         Some((_, host)) => format!("{scheme}://{host}"),
         None if rest.contains('@') => format!("{scheme}://{HIDDEN}"),
-        None => format!("{scheme}://{after}"),
+        None => {
+            // What looks like a port and is no number may be a password.
+            let (authority, path) = after.split_once('/').map_or((after, ""), |(host, path)| (host, path));
+            let slash = if after.contains('/') { "/" } else { "" };
+            match authority.rsplit_once(':') {
+                Some((host, port)) if !authority.ends_with(']') && port.parse::<u16>().is_err() => {
+                    format!("{scheme}://{host}:{HIDDEN}{slash}{path}")
+                }
+                _ => format!("{scheme}://{after}"),
+            }
+        }
     }
 }
 
@@ -107,6 +117,8 @@ mod tests {
             ("https://host/x#swordfish", "https://host/x"),
             ("postgres://me:swordfish@[::1]:5432/db?password=swordfish", "postgres://[::1]:5432/db"),
             ("s3:?secret=swordfish", "s3:"),
+            ("az://account:swordfish", "az://account:(hidden)"),
+            ("s3://bucket:swordfish/x", "s3://bucket:(hidden)/x"),
             ("mailto:swordfish@host", "(hidden)@host"),
             ("/a/path@home/x?y#z", "/a/path@home/x?y#z"),
             ("s3://bu\u{1b}[2Jcket/x", r"s3://bu\u001b[2Jcket/x"),

@@ -18,11 +18,15 @@ pub use private::{PrivateFolder, create_parents};
 pub use subfolder::Subfolder;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
+use rustix::process::geteuid;
 use std::{
     fs::File,
     io::{self, Read},
-    os::fd::{AsFd, OwnedFd},
-    path::{Path, PathBuf},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    path::{Component, Path, PathBuf},
 };
 use thiserror::Error;
 
@@ -190,11 +194,97 @@ fn mark(folder: impl AsFd, shown: &Path) -> Result<(), FolderError> {
     rustix::fs::fsync(folder).map_err(failed("sync", shown))
 }
 
+/// The path without links. A link counts as the user's word only where no other user made it, or may put another in its place.
 fn canonical(path: &Path) -> Result<PathBuf, FolderError> {
+    let absolute = std::path::absolute(path).map_err(failed("find", path))?;
+    refuse_links_of_others(&absolute, LINKS_MAX)?;
     path.canonicalize().map_err(failed("open", path))
+}
+
+/// Links on the way to a folder at most; the kernel follows no more either.
+const LINKS_MAX: u32 = 40;
+
+fn refuse_links_of_others(path: &Path, links_left: u32) -> Result<(), FolderError> {
+    let mut real = PathBuf::from("/");
+    let mut parts = path.components().skip(1);
+    while let Some(part) = parts.next() {
+        let next = real.join(part);
+        // What is not there yet is ours to make; what cannot be looked at, the caller's next step reports.
+        let Ok(found) = next.symlink_metadata() else { return Ok(()) };
+        if !found.is_symlink() {
+            real =
+                if part == Component::ParentDir { real.parent().unwrap_or(&real).to_owned() } else { next };
+            continue;
+        }
+        let above = real.metadata().map_err(failed("look at", &real))?;
+        let is_trusted = |owner: u32| owner == 0 || owner == geteuid().as_raw();
+        // In a sticky folder everybody may add a name, and only its owner may take it away.
+        let is_closed = above.mode() & 0o022 == 0 || above.mode() & 0o1000 != 0;
+        if !is_trusted(found.uid()) || !is_trusted(above.uid()) || !is_closed {
+            return Err(not_ours(
+                path,
+                format!("{} is a link that another user may have made", next.display()),
+            ));
+        }
+        let target = next.read_link().map_err(failed("read the link", &next))?;
+        let rest: PathBuf = parts.collect();
+        if links_left == 0 {
+            return Err(not_ours(path, "too many links lead to it"));
+        }
+        return refuse_links_of_others(&real.join(target).join(rest), links_left - 1);
+    }
+    Ok(())
 }
 
 /// The descriptor that stands for the current folder, for paths that need none.
 fn here() -> std::os::fd::BorrowedFd<'static> {
     CWD
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use std::{fs, os::unix::fs as unix};
+
+    /// Whoever may write beside a named folder could have it lead to another folder of ours, and have that one's results replaced.
+    #[test]
+    fn a_link_is_followed_only_where_no_other_user_made_it() {
+        let scratch = tempfile::tempdir().unwrap();
+        let at = |name: &str| scratch.path().join(name);
+        fs::create_dir(at("results")).unwrap();
+        unix::symlink(at("results"), at("mine")).unwrap();
+        unix::symlink("mine", at("chain")).unwrap();
+        for name in ["mine", "chain", "mine/deeper/folder"] {
+            claim(&at(name)).unwrap();
+        }
+        fs::create_dir(at("open")).unwrap();
+        unix::symlink(at("results"), at("open/link")).unwrap();
+        fs::set_permissions(at("open"), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        let mut of_others = vec![at("open/link"), at("open/link/deeper")];
+        if geteuid().is_root() {
+            unix::symlink(at("results"), at("theirs")).unwrap();
+            unix::lchown(at("theirs"), Some(65_534), None).unwrap();
+            of_others.push(at("theirs"));
+            // Behind one of ours.
+            unix::symlink("theirs", at("ours-to-theirs")).unwrap();
+            of_others.push(at("ours-to-theirs"));
+        }
+        for path in of_others {
+            let refused = [
+                claim(&path).map(drop),
+                OutputFolder::open(&path).map(drop),
+                PrivateFolder::open(&path.join("data"), Access::Owner).map(drop),
+            ];
+            for refused in refused {
+                assert!(
+                    matches!(refused, Err(FolderError::NotOurs { .. })),
+                    "{}: {refused:?}",
+                    path.display()
+                );
+            }
+        }
+        assert!(!at("results/data").exists() && !at("results/deeper/data").exists());
+    }
 }

@@ -2,8 +2,8 @@
 
 use crate::removal::remove_content;
 use crate::{
-    Access, FolderError, LOST_AND_FOUND, MARK, Marked, Subfolder, canonical, failed, here, mark, mark_of,
-    names, not_ours, open_folder, read_file,
+    Access, FolderError, LINKS_MAX, LOST_AND_FOUND, MARK, Marked, Subfolder, canonical, failed, here, mark,
+    mark_of, names, not_ours, open_folder, read_file, refuse_links_of_others,
 };
 use rustix::fs::{AtFlags, Mode, OFlags, fchmod, fstat, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
@@ -27,13 +27,19 @@ pub struct PrivateFolder {
 /// Creates what is missing of a path, for this access; the mode and the owner of what is there stay as they are.
 ///
 /// # Errors
-/// [`FolderError::Io`].
+/// [`FolderError::NotOurs`] when it leads through another user's link; [`FolderError::Io`].
 pub fn create_parents(path: &Path, access: Access) -> Result<(), FolderError> {
+    let absolute = std::path::absolute(path).map_err(failed("find", path))?;
+    refuse_links_of_others(&absolute, LINKS_MAX)?;
+    create_missing(path, access)
+}
+
+fn create_missing(path: &Path, access: Access) -> Result<(), FolderError> {
     if path.as_os_str().is_empty() || path.is_dir() {
         return Ok(());
     }
     if let Some(parent) = path.parent() {
-        create_parents(parent, access)?;
+        create_missing(parent, access)?;
     }
     match mkdirat(here(), path, Mode::RWXU) {
         // The umask takes the others' rights from what is made, so that they are given afterwards.

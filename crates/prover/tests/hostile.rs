@@ -176,6 +176,10 @@ fn a_body_without_end_is_refused_whatever_is_said_of_its_length() {
         assert!(!asked.lock().unwrap().is_empty());
         assert!(result.status.code() == Some(2) && words.contains(said), "{words}");
         assert!(!words.contains("swordfish"), "{words}");
+        let misplaced =
+            output(program("prover").args(["database", "migrate", "postgres://me:swordfish@host/x"]));
+        assert_eq!(misplaced.status.code(), Some(2));
+        assert!(!stderr(&misplaced).contains("swordfish"), "{}", stderr(&misplaced));
     }
 }
 
