@@ -1,9 +1,10 @@
 //! Who runs the server.
 
-use crate::{PostgresError, io_error, programs::bare_command};
+use crate::{PostgresError, io_error};
 use private_folder::Access;
 use rustix::io::{FdFlags, fcntl_setfd};
 use std::{
+    env,
     ffi::{OsStr, OsString},
     fs,
     os::fd::BorrowedFd,
@@ -15,6 +16,19 @@ use std::{
 /// Says the first of the folders given that cannot be entered.
 const ENTER_EACH: &str =
     r#"for folder do cd "$folder" 2>/dev/null || { printf %s "$folder"; exit 1; }; done"#;
+
+/// A command without this process's environment, which holds passwords: whoever runs as the server's user reads its environment. What
+/// stays says where programs and temporary files are.
+pub(crate) fn bare_command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().env("LC_ALL", "C");
+    for name in ["PATH", "TMPDIR"] {
+        if let Some(value) = env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command
+}
 
 /// Who runs the server: ourselves, or for root another.
 #[derive(Debug, Clone)]

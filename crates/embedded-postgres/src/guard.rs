@@ -1,6 +1,6 @@
 //! The processes beside the server that end it, and clear up, however ours ends.
 
-use crate::{Options, PostgresError, account::Account, home::Home, io_error, programs::bare_command};
+use crate::{Options, PostgresError, account::Account, account::bare_command, home::Home, io_error};
 use std::{
     fs::File,
     io::PipeWriter,

@@ -1,27 +1,11 @@
 //! The server programs of this machine, and how any program is started here.
 
-use crate::account::Account;
+use crate::account::{Account, bare_command};
 use crate::{MAJOR_MIN, PROGRAMS_VARIABLE, PostgresError};
 use std::{
-    env,
-    ffi::OsStr,
-    fs,
+    env, fs,
     path::{Path, PathBuf},
-    process::Command,
 };
-
-/// A command without this process's environment, which holds passwords: whoever runs as the server's user reads its environment. What
-/// stays says where programs and temporary files are.
-pub(crate) fn bare_command(program: impl AsRef<OsStr>) -> Command {
-    let mut command = Command::new(program);
-    command.env_clear().env("LC_ALL", "C");
-    for name in ["PATH", "TMPDIR"] {
-        if let Some(value) = env::var_os(name) {
-            command.env(name, value);
-        }
-    }
-    command
-}
 
 /// Where the server programs are, and their major version: `$ROUNDHOUSE_POSTGRES_BIN`, PATH, then the newest of
 /// `/usr/lib/postgresql/*/bin`, `/usr/pgsql-*/bin`, `/usr/local/pgsql/bin`, Homebrew's and Postgres.app's folders.

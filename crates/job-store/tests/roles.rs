@@ -428,6 +428,36 @@ async fn a_trigger_of_another_role_is_found_and_the_right_to_make_one_is_taken()
     assert!(refusal(&mut maker, again).await.contains("permission denied"));
 }
 
+/// Whoever made it with themselves as a member would own the schema; whoever put it into another role gives that one's rights to us.
+#[tokio::test]
+async fn a_role_of_our_name_that_has_members_or_is_one_is_not_taken() {
+    let url = empty_database().await;
+    let mut admin = url.connect().await.unwrap();
+    run(&mut admin, "CREATE ROLE mallory LOGIN").await;
+    let store = JobStore::connect(&url).await.unwrap();
+    for (role, planted) in [
+        ("owner", "CREATE ROLE joined_owner NOLOGIN ROLE mallory"),
+        ("reader", "CREATE ROLE joined_reader NOLOGIN ROLE mallory"),
+        ("component", "CREATE ROLE joined_component NOLOGIN IN ROLE mallory"),
+    ] {
+        run(&mut admin, planted).await;
+        let refused =
+            store.apply_roles(&RoleNames::new("joined", true).unwrap()).await.unwrap_err().to_string();
+        assert!(refused.contains(&format!("joined_{role} was there before")), "{refused}");
+        run(&mut admin, &format!("DROP ROLE joined_{role}")).await;
+    }
+    store.apply_roles(&RoleNames::new("joined", true).unwrap()).await.unwrap();
+    // Members that come afterwards are those that an administrator wants.
+    let names = RoleNames::new("joined", true).unwrap().with_members(vec!["mallory".to_owned()]).unwrap();
+    for _ in 0..2 {
+        store.apply_roles(&names).await.unwrap();
+    }
+    let is_member = "SELECT pg_has_role('mallory', 'joined_component', 'MEMBER')";
+    assert!(sqlx::query_scalar::<_, bool>(is_member).fetch_one(&mut admin).await.unwrap());
+    let injected = RoleNames::new("joined", true).unwrap().with_members(vec!["x\"; DROP".to_owned()]);
+    assert!(injected.unwrap_err().to_string().contains("is no user"));
+}
+
 #[tokio::test]
 async fn a_role_of_our_name_that_may_log_in_is_not_taken_for_the_owner() {
     let url = empty_database().await;

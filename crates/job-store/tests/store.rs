@@ -772,6 +772,9 @@ async fn a_row_at_its_bounds_stops_nobody() {
         "UPDATE jobs SET attempts = 2147483647",
         "UPDATE jobs SET queued_at = '-infinity'",
         "UPDATE workers SET heartbeat_at = 'infinity'",
+        // No two moments are further apart than an interval can say.
+        "UPDATE workers SET started_at = '4713-01-02 BC'",
+        "UPDATE batches SET finished_at = '294276-12-31'",
         "UPDATE batches SET created_at = '-infinity'",
         "UPDATE batches SET start_tag = 9223372036854775807",
         "INSERT INTO deleted_batches VALUES (99999999999, 1)",

@@ -292,6 +292,8 @@ async fn serve_connection(stream: TcpStream, router: Router, stop: CancellationT
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
+        // One request a connection: one that goes on asking would keep its place for as long as it likes.
+        .keep_alive(false)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX);
     let mut connection =

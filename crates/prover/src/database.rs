@@ -31,6 +31,9 @@ pub(crate) enum DatabaseCommand {
         /// Other applications use this database: everybody keeps the right to connect to it.
         #[arg(long)]
         shared: bool,
+        /// Give the component's rights to this user, who is there already; more than one with commas.
+        #[arg(long, value_name = "USER", value_delimiter = ',')]
+        member: Vec<String>,
     },
 }
 
@@ -38,8 +41,10 @@ pub(crate) async fn run(command: DatabaseCommand) -> anyhow::Result<()> {
     match command {
         DatabaseCommand::Serve { data } => serve(data).await,
         DatabaseCommand::Migrate(database) => migrate(&database.url()?).await,
-        DatabaseCommand::Roles { database, apply, prefix, shared } => {
-            let names = RoleNames::new(&prefix, shared).map_err(|e| BadInput(e.to_string()))?;
+        DatabaseCommand::Roles { database, apply, prefix, shared, member } => {
+            let names = RoleNames::new(&prefix, shared)
+                .and_then(|names| names.with_members(member))
+                .map_err(|e| BadInput(e.to_string()))?;
             if apply {
                 let store = JobStore::connect(&database.url()?).await?;
                 store.apply_roles(&names).await?;

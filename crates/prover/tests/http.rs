@@ -57,6 +57,18 @@ fn started(scene: &Scene, arguments: &[&str]) -> (Running, String) {
     (process, address)
 }
 
+/// One that goes on asking would keep its place for as long as it likes, and probes would find none.
+#[tokio::test]
+async fn a_connection_is_closed_after_its_answer() {
+    let scene = Scene::mock("[[circuit]]\ncount = 1").await;
+    let (_process, address) = started(&scene, &[]);
+    for path in ["/health/live", "/metrics"] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n");
+        let (answer, is_closed) = exchange(&address, request.as_bytes(), Duration::from_secs(3));
+        assert!(is_status(&answer, 200) && is_closed, "{path}: {answer}");
+    }
+}
+
 #[tokio::test]
 async fn a_thousand_half_open_requests_take_nothing_from_the_work() {
     let scene = Scene::mock("[[circuit]]\ncount = 4\nprove_ms = 1500").await;

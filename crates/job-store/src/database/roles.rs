@@ -15,6 +15,8 @@ const PREFIX_BYTES_MAX: usize = 40;
 pub struct RoleNames {
     prefix: String,
     is_shared: bool,
+    /// Users who get the component's rights.
+    members: Vec<String>,
 }
 
 impl RoleNames {
@@ -31,15 +33,35 @@ impl RoleNames {
                  first a letter, not pg_"
             )));
         }
-        Ok(Self { prefix: prefix.to_owned(), is_shared })
+        Ok(Self { prefix: prefix.to_owned(), is_shared, members: Vec::new() })
+    }
+
+    /// The same, and users who are there already and get the component's rights.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] for a name of other characters than ASCII letters, digits, underscores and hyphens.
+    pub fn with_members(mut self, members: Vec<String>) -> Result<Self, StoreError> {
+        let is_name = |name: &String| {
+            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+        };
+        if let Some(bad) = members.iter().find(|name| !is_name(name)) {
+            return Err(StoreError::Invalid(format!(
+                "{bad:?} is no user to be given rights: its name may have ASCII letters, digits, _ and -"
+            )));
+        }
+        self.members = members;
+        Ok(self)
     }
 
     /// The statements that create the roles and grant each what it needs, for the database that they are run in; as one transaction.
     #[must_use]
     pub fn sql(&self) -> String {
         let private = if self.is_shared { "" } else { PRIVATE };
-        ["owner", "component", "reader"].iter().fold(ROLES.replace(PRIVATE_MARK, private), |sql, role| {
-            sql.replace(&format!("{{{role}}}"), &format!("{}_{role}", self.prefix))
-        })
+        let grants: String =
+            self.members.iter().map(|name| format!("GRANT {{component}} TO \"{name}\";\n")).collect();
+        let all = ROLES.replace(PRIVATE_MARK, &format!("{private}{grants}"));
+        ["owner", "component", "reader"]
+            .iter()
+            .fold(all, |sql, role| sql.replace(&format!("{{{role}}}"), &format!("{}_{role}", self.prefix)))
     }
 }

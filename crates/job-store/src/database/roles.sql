@@ -20,6 +20,13 @@ BEGIN
                       AND (rolcanlogin OR rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR rolreplication)) THEN
             -- Whoever made it knows how to become it.
             RAISE EXCEPTION 'role % is there already and may log in or do more than its grants: drop it, or name another prefix', role_name;
+        ELSIF NOT EXISTS (SELECT FROM pg_namespace n JOIN pg_roles r ON r.oid = n.nspowner
+                          WHERE n.nspname = 'roundhouse' AND r.rolname = '{owner}')
+              AND EXISTS (SELECT FROM pg_auth_members
+                          WHERE roleid = role_name::regrole AND member <> current_user::regrole OR member = role_name::regrole) THEN
+            -- Its members would become it, or it has another role's rights.
+            RAISE EXCEPTION 'role % was there before schema roundhouse, with members or in other roles: drop it, or name another prefix',
+                role_name;
         END IF;
     END LOOP;
     -- Who makes another role the owner of something must be its member, and who migrates too.
