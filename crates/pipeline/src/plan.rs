@@ -119,6 +119,12 @@ impl Plan {
         self
     }
 
+    /// The components' names, parted by commas.
+    #[must_use]
+    pub fn names(&self) -> String {
+        self.components.iter().map(|component| component.name()).collect::<Vec<_>>().join(",")
+    }
+
     /// Whether a component is part of the plan.
     #[must_use]
     pub fn has(&self, part: Component) -> bool {

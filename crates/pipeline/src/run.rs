@@ -58,7 +58,7 @@ pub async fn run_plan(
         tokio::task::spawn_blocking(move || load_keys(&*system, purpose)).await??;
     }
     let worker = NewWorker {
-        component: plan.components.iter().map(|c| c.name()).collect::<Vec<_>>().join(","),
+        component: plan.names(),
         host: std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
         capacity: i32::try_from(plan.capacity()).unwrap_or(i32::MAX),
         version,

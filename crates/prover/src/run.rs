@@ -204,7 +204,7 @@ pub(crate) async fn run(args: RunArgs, systems: &ProofSystems) -> anyhow::Result
     check_allocation(&plan, &*system)?;
     let artifacts = args.object_store.open()?;
     artifacts.check().await.context("cannot write, read and delete a test object: check --object-store")?;
-    let store = cli_support::connect(&url).await?;
+    let store = cli_support::connect(&url.named(&format!("roundhouse {}", plan.names()))).await?;
     let shutdown = cli_support::shutdown_on_signal(Some(cli_support::DRAINING))?;
     let (phase, shown) = watch::channel(Phase::Starting);
     // The endpoints outlive the components, so that draining can be watched.

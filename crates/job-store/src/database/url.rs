@@ -223,8 +223,8 @@ fn wants_writing(attributes: &str) -> Result<bool, StoreError> {
 fn server(url: &Url) -> Result<PgConnectOptions, StoreError> {
     let mut known = url.clone();
     let is_the_drivers = |key: &str, value: &str| {
-        key != SESSION_ATTRIBUTES
-            && !(matches!(key, "sslrootcert" | "ssl-root-cert" | "ssl-ca") && value == "system")
+        let is_system = matches!(key, "sslrootcert" | "ssl-root-cert" | "ssl-ca") && value == "system";
+        !is_system && ![SESSION_ATTRIBUTES, "sslmode", "ssl-mode"].contains(&key)
     };
     let kept: Vec<_> = url.query_pairs().filter(|(key, value)| is_the_drivers(key, value)).collect();
     known.set_query(None);
