@@ -178,9 +178,10 @@ impl Write for AboveBars {
 pub fn init_logging(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn"));
-    // The driver quotes the lines of a password file that it cannot read, whatever level is asked for.
+    // The driver quotes the lines of a password file that it cannot read. Of the directives the most exact one holds, whatever RUST_LOG says.
+    // Unwrap safety: the text is a constant, and a directive.
     #[expect(clippy::expect_used, reason = "the text is a constant")]
-    let filter = filter.add_directive("sqlx_postgres::options=off".parse().expect("a directive"));
+    let filter = filter.add_directive("sqlx_postgres::options::pgpass=off".parse().expect("a directive"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| AboveBars);
     match format {
         LogFormat::Text => {

@@ -1,4 +1,4 @@
-//! The server programs of this machine, and how any program is started here.
+//! The server programs of this machine.
 
 use crate::account::{Account, bare_command};
 use crate::{MAJOR_MIN, PROGRAMS_VARIABLE, PostgresError};

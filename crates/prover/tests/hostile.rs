@@ -244,6 +244,22 @@ fn an_object_store_takes_the_providers_variables_and_no_others() {
     assert_eq!(*diverted.lock().unwrap(), "", "nothing goes elsewhere");
 }
 
+/// The driver quotes each line of a password file that it cannot read.
+#[test]
+fn a_password_file_with_a_mistake_stays_out_of_the_log() {
+    let folder = prepared();
+    let file = folder.path().join("pgpass");
+    std::fs::write(&file, "127.0.0.1:1:x:swordfish\njust-a-swordfish\n").unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    for filter in ["info", "trace", "sqlx_postgres::options::pgpass=trace"] {
+        let mut command =
+            bounded("prover_cli", folder.path(), &["postgres://u@127.0.0.1:1/x", "status", "queue"]);
+        let result = output(command.env("PGPASSFILE", &file).env("RUST_LOG", filter));
+        let words = stderr(&result);
+        assert!(result.status.code() == Some(1) && !words.contains("swordfish"), "{filter}: {words}");
+    }
+}
+
 #[test]
 fn urls_are_refused_without_what_they_hold() {
     let folder = prepared();

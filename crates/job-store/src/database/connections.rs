@@ -31,7 +31,7 @@ const PLANS_LAST: Duration = Duration::from_secs(1);
 const SLOW_SHARE: u32 = 10;
 
 /// What to do where a pooler hands every transaction to another session.
-const TRANSACTION_POOLING: &str = "the pooler before the database hands every transaction to another session (in pgbouncer: pool_mode = \
+const TRANSACTION_POOLING: &str = "the pooler before the database hands every transaction, or statement, to another session (in pgbouncer: pool_mode = \
      transaction), and a worker needs one that lasts: LISTEN for wake-ups, an advisory lock as its sign of life, prepared statements, settings. \
      Set pool_mode = session for this database, or connect to the server itself";
 
@@ -117,8 +117,7 @@ impl Connections {
     /// As [`JobStore::connect`](crate::database::store::JobStore::connect).
     pub(crate) async fn open_first(&self, limit: Duration) -> Result<(), StoreError> {
         let failed = StoreError::database;
-        let mut first = self.session.open_at_last(limit).await.map_err(failed("connect"))?;
-        let mut second = self.session.open_at_last(limit).await.map_err(failed("connect"))?;
+        let [mut first, mut second] = self.session.open_two(limit).await.map_err(failed("connect"))?;
         let keeps = keep_their_sessions(&mut first, &mut second).await.map_err(failed("connect"))?;
         second.close().await.map_err(failed("connect"))?;
         if !keeps {

@@ -3,7 +3,6 @@
 //! What leaves this machine is encrypted and goes to a server whose certificate was checked, unless the URL itself says otherwise. The
 //! variable `PGSSLMODE` says nothing here: an environment must not turn encryption off.
 
-use crate::database::url::{invalid_url, parameter};
 use crate::model::error::StoreError;
 use outside::read_limited;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
@@ -108,52 +107,12 @@ pub(crate) fn with_advice(error: sqlx::Error) -> sqlx::Error {
     sqlx::Error::Tls(format!("{text}; {advice}").into())
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+/// The last value of a parameter, as the driver takes it.
+pub(crate) fn parameter(url: &Url, name: &str) -> Option<String> {
+    url.query_pairs().filter(|(key, _)| key == name).last().map(|(_, value)| value.into_owned())
+}
 
-    use crate::database::url::DatabaseUrl;
-
-    fn mode(url: &str) -> String {
-        format!("{:?}", DatabaseUrl::new(url).unwrap().servers()[0].get_ssl_mode())
-    }
-
-    #[test]
-    fn what_leaves_the_machine_is_encrypted_and_checked_unless_the_url_says_otherwise() {
-        for (url, expected) in [
-            ("postgres://me@db.example/x", "VerifyFull"),
-            ("postgres://me@10.0.0.7/x", "VerifyFull"),
-            ("postgres://me@localhost.example/x", "VerifyFull"),
-            ("postgres://me@db.example/x?sslmode=require", "Require"),
-            ("postgres://me@db.example/x?sslmode=verify-ca", "VerifyCa"),
-            ("postgres://me@db.example/x?sslmode=verify-full&sslrootcert=system", "VerifyFull"),
-            ("postgres://me@db.example/x?sslmode=disable", "Disable"),
-            ("postgres://me@localhost/x", "Prefer"),
-            ("postgres://me@127.0.0.9/x", "Prefer"),
-            ("postgres://me@[::1]/x", "Prefer"),
-            ("postgres://me@localhost/x?sslmode=verify-full", "VerifyFull"),
-            ("postgres://me@%2Frun%2Fpostgresql/x", "Disable"),
-            ("postgres://me@db.example/x?host=%2Frun%2Fpostgresql", "Disable"),
-            ("postgres://me@localhost/x?host=db.example", "VerifyFull"),
-            ("postgres://me@localhost/x?hostaddr=10.0.0.7", "VerifyFull"),
-        ] {
-            assert_eq!(mode(url), expected, "{url}");
-        }
-    }
-
-    #[test]
-    fn half_measures_are_refused() {
-        for (url, named) in [
-            ("postgres://me@db.example/x?sslmode=prefer", "turn encryption off"),
-            ("postgres://me@db.example/x?sslmode=allow", "turn encryption off"),
-            ("postgres://me@db.example/x?sslmode=verify", "none of"),
-            ("postgres://me@db.example/x?sslmode=require&sslrootcert=system", "only sslmode=verify-full"),
-            ("postgres://me@db.example/x?sslrootcert=/nowhere.pem", "/nowhere.pem, cannot be read"),
-            ("postgres://me@db.example/x?sslrootcert=/etc/hostname", "should be a PEM file"),
-            ("postgres://me@db.example/x?sslcert=/etc/hostname", "only one of"),
-        ] {
-            let refused = DatabaseUrl::new(url).unwrap_err().to_string();
-            assert!(refused.contains(named), "{url}: {refused}");
-        }
-    }
+/// Refuses the URL that this is part of, which the message does not repeat.
+pub(crate) fn invalid_url(reason: &str) -> StoreError {
+    StoreError::Invalid(format!("the database URL is not valid: {reason}"))
 }

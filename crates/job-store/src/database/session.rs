@@ -89,14 +89,25 @@ impl Session {
         }
     }
 
-    /// As [`Session::open_when_there_is_room`]; any other failure is one after this long.
-    pub(crate) async fn open_at_last(&self, limit: Duration) -> sqlx::Result<PgConnection> {
+    /// Two connections at the same time, as [`Session::open_when_there_is_room`]; each may take this long. While there is room for one only, none
+    /// is held: processes that start together would else wait for each other's.
+    pub(crate) async fn open_two(&self, limit: Duration) -> sqlx::Result<[PgConnection; 2]> {
+        let open = async || {
+            let late = || sqlx::Error::Io(io::ErrorKind::TimedOut.into());
+            tokio::time::timeout(limit, self.open()).await.unwrap_or_else(|_| Err(late()))
+        };
         loop {
-            let opened = tokio::time::timeout(limit, self.open()).await;
-            match opened.unwrap_or_else(|_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()))) {
-                Err(e) if will_have_room(&e) => wait_for_room(&e).await,
-                opened => return opened,
+            let full = match open().await {
+                Ok(first) => match open().await {
+                    Ok(second) => return Ok([first, second]),
+                    Err(e) => e,
+                },
+                Err(e) => e,
+            };
+            if !will_have_room(&full) {
+                return Err(full);
             }
+            wait_for_room(&full).await;
         }
     }
 
@@ -127,20 +138,20 @@ impl Session {
 
     /// Listens to a channel, on a connection of its own. One that breaks is not made again: the writer may be another server by then.
     pub(crate) async fn listen(&self, channel: &str) -> sqlx::Result<PgListener> {
-        let server = self.find_server().await?;
-        let session = self.clone();
-        // A listener takes its connection from a pool.
-        let pool = PgPoolOptions::new()
-            .max_connections(1)
-            .acquire_timeout(SERVER_LIMIT)
-            .after_connect(move |connection, _| {
-                let session = session.clone();
-                Box::pin(async move { session.make_settings(connection).await })
-            })
-            .connect_lazy_with(server);
         let mut listener = loop {
+            let server = self.find_server().await?;
+            let session = self.clone();
+            // A listener takes its connection from a pool.
+            let pool = PgPoolOptions::new()
+                .max_connections(1)
+                .acquire_timeout(SERVER_LIMIT)
+                .after_connect(move |connection, _| {
+                    let session = session.clone();
+                    Box::pin(async move { session.make_settings(connection).await })
+                })
+                .connect_lazy_with(server);
             match PgListener::connect_with(&pool).await {
-                // The pool tried until its timeout, as it does with a server that has no room.
+                // The pool tried until its timeout, as it does with a server that has no room; the writer may be another by now.
                 Err(e @ sqlx::Error::PoolTimedOut) => wait_for_room(&e).await,
                 connected => break connected?,
             }
@@ -224,7 +235,11 @@ pub(crate) async fn keep_their_sessions(
     let first = process(one).await?;
     for _ in 0..POOLER_LOOKS {
         // While this one holds a session, a pooler has to give the other another one.
-        sqlx::raw_sql("BEGIN").execute(&mut *other).await?;
+        match sqlx::raw_sql("BEGIN").execute(&mut *other).await {
+            // No server does so; a pooler of single statements does.
+            Err(sqlx::Error::Database(_)) => return Ok(false),
+            begun => begun.map(drop)?,
+        }
         let held = process(other).await?;
         let now = tokio::time::timeout(POOLER_LIMIT, process(one)).await;
         sqlx::raw_sql("ROLLBACK").execute(&mut *other).await?;

@@ -1,6 +1,6 @@
 //! The database URL: one server, or several of which one takes writes.
 
-use crate::database::encryption::encrypted;
+use crate::database::encryption::{encrypted, invalid_url, parameter};
 use crate::model::error::StoreError;
 use outside::without_secrets;
 use sqlx::ConnectOptions;
@@ -149,23 +149,12 @@ impl DatabaseUrl {
         }
     }
 
-    /// The same with another parameter, such as `sslmode`.
-    ///
-    /// # Errors
-    /// [`StoreError::Invalid`].
-    pub fn with_parameter(&self, name: &str, value: &str) -> Result<Self, StoreError> {
-        self.edited(|url| {
-            url.query_pairs_mut().append_pair(name, value);
-            true
-        })
-    }
-
     /// The same hosts in another URL.
     fn edited(&self, edit: impl Fn(&mut Url) -> bool) -> Result<Self, StoreError> {
         let parts = Parts::of(&self.text);
         let mut url = parse(&parts.with_host(parts.hosts[0]))?;
         if !edit(&mut url) {
-            return Err(invalid_url("it cannot be given another user, database or parameter"));
+            return Err(invalid_url("it cannot be given another user or database"));
         }
         let edited = Parts::of(url.as_str());
         Self::new(&edited.with_host(&parts.hosts.join(",")))
@@ -205,11 +194,6 @@ fn check_parameters(url: &Url) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The last value of a parameter, as the driver takes it.
-pub(crate) fn parameter(url: &Url, name: &str) -> Option<String> {
-    url.query_pairs().filter(|(key, _)| key == name).last().map(|(_, value)| value.into_owned())
-}
-
 /// Whether only a server that takes writes will do.
 fn wants_writing(attributes: &str) -> Result<bool, StoreError> {
     match attributes {
@@ -240,10 +224,6 @@ fn server(url: &Url) -> Result<PgConnectOptions, StoreError> {
     // A pooler refuses what it does not know of a connection's first message, so that one asks for nothing: settings are made afterwards.
     let options = options.application_name(&name).extra_float_digits(None).disable_statement_logging();
     encrypted(options, url)
-}
-
-pub(crate) fn invalid_url(reason: &str) -> StoreError {
-    StoreError::Invalid(format!("the database URL is not valid: {reason}"))
 }
 
 /// An unknown parameter's name, where it looks like one: an unescaped `?` or `&` in a password makes the rest of it a name.
@@ -287,5 +267,48 @@ mod tests {
         let url = "postgresql://me@%2Frun%2Fpg:1/db?sslmode=disable&application_name=x&options=-c%20a%3Db&options[jit]=off&user=u\
                    &statement-cache-capacity=3&hostaddr=127.0.0.1&password=p&dbname=d&port=5&host=h";
         DatabaseUrl::new(url).unwrap();
+    }
+
+    fn mode(url: &str) -> String {
+        format!("{:?}", DatabaseUrl::new(url).unwrap().servers()[0].get_ssl_mode())
+    }
+
+    #[test]
+    fn what_leaves_the_machine_is_encrypted_and_checked_unless_the_url_says_otherwise() {
+        for (url, expected) in [
+            ("postgres://me@db.example/x", "VerifyFull"),
+            ("postgres://me@10.0.0.7/x", "VerifyFull"),
+            ("postgres://me@localhost.example/x", "VerifyFull"),
+            ("postgres://me@db.example/x?sslmode=require", "Require"),
+            ("postgres://me@db.example/x?sslmode=verify-ca", "VerifyCa"),
+            ("postgres://me@db.example/x?sslmode=verify-full&sslrootcert=system", "VerifyFull"),
+            ("postgres://me@db.example/x?sslmode=disable", "Disable"),
+            ("postgres://me@localhost/x", "Prefer"),
+            ("postgres://me@127.0.0.9/x", "Prefer"),
+            ("postgres://me@[::1]/x", "Prefer"),
+            ("postgres://me@localhost/x?sslmode=verify-full", "VerifyFull"),
+            ("postgres://me@%2Frun%2Fpostgresql/x", "Disable"),
+            ("postgres://me@db.example/x?host=%2Frun%2Fpostgresql", "Disable"),
+            ("postgres://me@localhost/x?host=db.example", "VerifyFull"),
+            ("postgres://me@localhost/x?hostaddr=10.0.0.7", "VerifyFull"),
+        ] {
+            assert_eq!(mode(url), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn half_measures_are_refused() {
+        for (url, named) in [
+            ("postgres://me@db.example/x?sslmode=prefer", "turn encryption off"),
+            ("postgres://me@db.example/x?sslmode=allow", "turn encryption off"),
+            ("postgres://me@db.example/x?sslmode=verify", "none of"),
+            ("postgres://me@db.example/x?sslmode=require&sslrootcert=system", "only sslmode=verify-full"),
+            ("postgres://me@db.example/x?sslrootcert=/nowhere.pem", "/nowhere.pem, cannot be read"),
+            ("postgres://me@db.example/x?sslrootcert=/etc/hostname", "should be a PEM file"),
+            ("postgres://me@db.example/x?sslcert=/etc/hostname", "only one of"),
+        ] {
+            let refused = DatabaseUrl::new(url).unwrap_err().to_string();
+            assert!(refused.contains(named), "{url}: {refused}");
+        }
     }
 }
