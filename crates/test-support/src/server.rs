@@ -2,6 +2,7 @@
 
 use job_store::DatabaseUrl;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustix::process::Signal;
 use std::{
     fs,
     os::unix::{
@@ -26,6 +27,9 @@ pub struct Server {
     process: Option<Child>,
     arguments: Vec<String>,
     program: PathBuf,
+    /// What ends it at once. PostgreSQL's first process takes the others along on SIGQUIT, and leaves them for a moment when it is killed. A
+    /// pooler may have been started with SIGQUIT ignored, as shells start what runs in the background.
+    last_signal: Signal,
 }
 
 /// An authority and what it signed, as PEM files.
@@ -106,7 +110,14 @@ impl Server {
         for (name, value) in common.into_iter().chain(settings.iter().copied().map(owned)) {
             arguments.extend(["-c".to_owned(), format!("{name}={value}")]);
         }
-        let mut server = Self { folder, port, process: None, arguments, program: server_path("postgres") };
+        let mut server = Self {
+            folder,
+            port,
+            process: None,
+            arguments,
+            program: server_path("postgres"),
+            last_signal: Signal::QUIT,
+        };
         server.run();
         server
     }
@@ -134,7 +145,7 @@ impl Server {
         let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"].map(PathBuf::from);
         let program = program.into_iter().find(|path| path.exists()).expect("pgbouncer is installed");
         let arguments = vec![file.display().to_string()];
-        let mut pooler = Self { folder, port, process: None, arguments, program };
+        let mut pooler = Self { folder, port, process: None, arguments, program, last_signal: Signal::KILL };
         pooler.run();
         pooler
     }
@@ -162,9 +173,8 @@ impl Server {
     /// Kills it without a word.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
-            // SIGQUIT ends a server and its processes at once; a killed postmaster leaves them for a moment.
             let pid = rustix::process::Pid::from_child(&process);
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::QUIT);
+            let _ = rustix::process::kill_process(pid, self.last_signal);
             let _ = process.wait();
         }
     }
