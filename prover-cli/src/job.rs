@@ -6,6 +6,7 @@ use cli_support::BadInput;
 use job_store::reports::attempts::AttemptReport;
 use job_store::reports::why::{Explanation, Takers, Why};
 use job_store::{DatabaseUrl, JobStore, StoreError};
+use outside::{printable, printable_within};
 use proving_model::{BatchId, BatchStatus};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -86,7 +87,7 @@ async fn why_batch(store: &JobStore, id: BatchId, output: Output) -> anyhow::Res
     }
     let mut text = format!("{id} is {}", batch.status);
     match &batch.error {
-        Some(error) => writeln!(text, ": {error}")?,
+        Some(error) => writeln!(text, ": {}", printable_within(error))?,
         None => writeln!(text, ".")?,
     }
     for explanation in &explanations {
@@ -124,8 +125,8 @@ fn attempt_text(attempt: &AttemptReport) -> Result<String, std::fmt::Error> {
         attempt.attempt,
         attempt.outcome.as_deref().unwrap_or("running"),
         attempt.seconds,
-        attempt.component,
-        attempt.host,
+        printable(&attempt.component),
+        printable(&attempt.host),
         attempt.pid
     );
     if let Some(bytes) = attempt.peak_memory_bytes {
@@ -148,7 +149,12 @@ fn job_text(explanation: &Explanation) -> Result<String, std::fmt::Error> {
     match &explanation.why {
         Why::Over { status } => write!(text, "is {status}.")?,
         Why::Running { component, host, pid, seconds, progress, is_expired } => {
-            write!(text, "runs for {seconds:.1} s on {host}, process {pid}, {component}")?;
+            write!(
+                text,
+                "runs for {seconds:.1} s on {}, process {pid}, {}",
+                printable(host),
+                printable(component)
+            )?;
             if *progress > 0.0 {
                 write!(text, ", {:.0} % done", progress * 100.0)?;
             }
@@ -167,7 +173,7 @@ fn job_text(explanation: &Explanation) -> Result<String, std::fmt::Error> {
                  timeouts. It stays so until it is released."
             )?;
             if let Some(error) = error {
-                write!(text, " The last error: {error}")?;
+                write!(text, " The last error: {}", printable_within(error))?;
             }
         }
         Why::WaitsForProofs { missing, first } => {
@@ -195,7 +201,7 @@ fn job_text(explanation: &Explanation) -> Result<String, std::fmt::Error> {
         Why::Rests { seconds, error } => {
             write!(text, "failed, and rests for another {seconds:.1} s before its next attempt.")?;
             if let Some(error) = error {
-                write!(text, " The last error: {error}")?;
+                write!(text, " The last error: {}", printable_within(error))?;
             }
         }
         Why::Paused { what, name, seconds } => {

@@ -10,6 +10,7 @@ use job_store::reports::batch::{BatchReport, JobCount, StuckJob};
 use job_store::reports::time_left::CircuitProgress;
 use job_store::reports::versions::VersionReport;
 use job_store::reports::workers::WorkerReport;
+use outside::{printable, printable_within};
 use proving_model::{AggregationRound, JobStatus, Stage};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -170,7 +171,7 @@ pub(crate) fn batch_text(
     }
     writeln!(text, ", protocol version {}", batch.version)?;
     if let Some(error) = &batch.error {
-        writeln!(text, "  {error}")?;
+        writeln!(text, "  {}", printable_within(error))?;
     }
     writeln!(text, "{:<20}{:>12}{:>12}  not done", "round", "generated", "proven")?;
     let rounds = AggregationRound::ALL
@@ -207,7 +208,7 @@ pub(crate) fn batch_text(
     )?;
     let Some(troubles) = troubles else {
         for job in &report.stuck {
-            let error = job.error.as_deref().unwrap_or_default();
+            let error = printable_within(job.error.as_deref().unwrap_or_default());
             writeln!(text, "  job {} ({}) is {}: {error}", job.id, job.key, job.status)?;
         }
         return Ok(text);
@@ -219,14 +220,14 @@ pub(crate) fn batch_text(
             "  job {} attempt {}, {} on {}, process {}: {} after {:.1} s",
             attempt.job_id,
             attempt.attempt,
-            attempt.component,
-            attempt.host,
+            printable(&attempt.component),
+            printable(&attempt.host),
             attempt.pid,
             attempt.outcome.as_deref().unwrap_or("running"),
             attempt.seconds
         )?;
         match &attempt.error {
-            Some(error) => writeln!(text, ": {error}")?,
+            Some(error) => writeln!(text, ": {}", printable_within(error))?,
             None => writeln!(text)?,
         }
     }
@@ -322,8 +323,8 @@ fn workers_text(workers: &[WorkerReport]) -> Result<String, std::fmt::Error> {
             text,
             "{:<38}{:<22}{:<18}{:>8}  {version:<9}{jobs:>9}{memory:>12}{:>9.1} s  {}",
             worker.id.to_string(),
-            worker.component,
-            worker.host,
+            printable(&worker.component),
+            printable(&worker.host),
             worker.pid,
             worker.heartbeat_age_seconds,
             worker.state
@@ -347,10 +348,10 @@ fn versions_text(versions: &[VersionReport]) -> Result<String, std::fmt::Error> 
         writeln!(
             text,
             "{name:<9}{:<14}{:>14}{:>14}  {}",
-            version.proof_system,
+            printable(&version.proof_system),
             version.open_batches,
             version.live_workers,
-            version.verification_keys_digest
+            printable(&version.verification_keys_digest)
         )?;
     }
     Ok(text)

@@ -217,8 +217,8 @@ fn overview_text(overview: &Overview) -> Result<String, std::fmt::Error> {
         writeln!(
             text,
             "{:<24}{:<18}{:>8}  {:<10}{:>7}  {running}",
-            worker.component,
-            worker.host,
+            printable(&worker.component),
+            printable(&worker.host),
             worker.pid,
             worker.state,
             format!("{}/{}", worker.jobs_held, worker.capacity)

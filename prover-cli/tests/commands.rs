@@ -610,7 +610,7 @@ fn the_help_texts() {
 /// What a worker or whoever else writes into the database chooses, and a terminal would obey.
 #[tokio::test]
 async fn a_terminal_obeys_nothing_that_comes_from_the_database() {
-    const SLY: &str = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}31m\r\u{202e}gone\u{8}";
+    const SLY: &str = "\nforged line\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}31m\r\u{202e}gone\u{8}";
     let url = empty_database().await;
     let scene = Scene::mock_on(&url, POISONOUS, &[]);
     scene.write("in.mock", "mock one");
@@ -660,6 +660,7 @@ async fn a_terminal_obeys_nothing_that_comes_from_the_database() {
             for text in [stdout(&result), stderr(&result)] {
                 let obeyed = text.chars().find(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}');
                 assert_eq!(obeyed, None, "{arguments:?} {json:?}: {text:?}");
+                assert!(!text.contains("\nforged line"), "{arguments:?} {json:?}: {text:?}");
                 escaped += usize::from(text.contains("\\u009b31m"));
             }
             if !json.is_empty() && result.status.success() {

@@ -249,7 +249,7 @@ impl ArtifactStore {
             return Ok(Self::new(Arc::new(InMemory::new()), "memory".to_owned()));
         }
         remote::check_no_credentials(&parsed).map_err(bad)?;
-        let (store, prefix) = remote::store_of(&parsed).map_err(|e| bad(e.to_string()))?;
+        let (store, prefix) = remote::store_of(&parsed).map_err(bad)?;
         Ok(Self::new(Arc::new(PrefixStore::new(store, prefix)), shown(url)))
     }
 
@@ -361,6 +361,12 @@ impl ArtifactStore {
             Err(e) => return Err(self.unavailable("read", key, &e.to_string())),
         };
         // The size first: nothing of an unexpected size is read into memory.
+        if artifact.size_bytes > PAYLOAD_BYTES_MAX {
+            let size = artifact.size_bytes;
+            return Err(corrupt(format!(
+                "the job store says that it has {size} bytes; an artifact has {PAYLOAD_BYTES_MAX} at most"
+            )));
+        }
         let expected = artifact.size_bytes + HEADER_LEN as u64;
         if found.meta.size != expected {
             return Err(corrupt(format!("it has {} bytes, not {expected}", found.meta.size)));

@@ -85,15 +85,64 @@ pub const VARIABLES: &[Variable] = &[
     variable("AZURE_CONNECT_TIMEOUT", "Azure: the longest time of connecting, with its unit"),
 ];
 
+/// The variables whose value is the address of a server.
+const SERVERS: &[&str] = &[
+    "AWS_ENDPOINT",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL_STS",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_METADATA_ENDPOINT",
+    "GOOGLE_BASE_URL",
+    "AZURE_AUTHORITY_HOST",
+    "AZURE_MSI_ENDPOINT",
+    "AZURE_IDENTITY_ENDPOINT",
+    "AZURE_STORAGE_ENDPOINT",
+    "AZURE_ENDPOINT",
+];
+
+/// The one variable that holds a text of several lines.
+const OF_LINES: &str = "GOOGLE_SERVICE_ACCOUNT_KEY";
+
 /// The options that the environment gives, under the library's names, which are the variables' in lower case.
-pub(crate) fn from_environment() -> Vec<(&'static str, String)> {
+///
+/// # Errors
+/// What is wrong with which variable; its value is not shown.
+pub(crate) fn from_environment() -> Result<Vec<(&'static str, String)>, String> {
     options_of(|name| std::env::var(name).ok())
 }
 
-fn options_of(value: impl Fn(&str) -> Option<String>) -> Vec<(&'static str, String)> {
+fn options_of(value: impl Fn(&str) -> Option<String>) -> Result<Vec<(&'static str, String)>, String> {
     let given = VARIABLES.iter().filter_map(|variable| Some((variable.name, value(variable.name)?)));
     // An empty variable is how a shell leaves one out.
-    given.filter(|(_, value)| !value.is_empty()).collect()
+    given
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| check(name, &value).map(|()| (name, value)))
+        .collect()
+}
+
+/// That the library can use a value. It would stop the process where not.
+fn check(name: &str, value: &str) -> Result<(), String> {
+    if name != OF_LINES && value.contains(|c: char| !matches!(c, ' '..='~')) {
+        return Err(format!(
+            "{name} holds a line's end or another character that a request cannot carry: set it again without, such as by \
+             {name}=$(cat FILE), which drops the line's end"
+        ));
+    }
+    if !SERVERS.contains(&name) {
+        return Ok(());
+    }
+    let url =
+        url::Url::parse(value).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    match url {
+        None => Err(format!(
+            "{name} is not the address of a server: it must begin with http:// or https:// and name a host"
+        )),
+        Some(url) if !url.username().is_empty() || url.password().is_some() => {
+            Err(format!("{name} holds a user or a password: credentials have variables of their own"))
+        }
+        Some(_) => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -138,11 +187,32 @@ mod tests {
 
     #[test]
     fn an_environment_where_everything_is_set_gives_these_alone() {
-        let everything = |name: &str| Some(name.to_owned());
-        let given = options_of(everything);
+        let everything = |name: &str| Some(format!("https://{name}"));
+        let given = options_of(everything).unwrap();
         assert_eq!(given.len(), VARIABLES.len());
-        assert!(given.iter().all(|(name, value)| name == value));
-        assert!(options_of(|_| Some(String::new())).is_empty());
+        assert!(given.iter().all(|(name, value)| *value == format!("https://{name}")));
+        assert!(options_of(|_| Some(String::new())).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_value_that_would_stop_the_library_is_refused_by_its_name_alone() {
+        for Variable { name, .. } in VARIABLES {
+            for value in ["swordfish\n", "sword\rfish", "schwertfisch\u{df}", "\u{0}swordfish"] {
+                let refused = options_of(|asked| (asked == *name).then(|| value.to_owned()));
+                match refused {
+                    Ok(_) => assert_eq!(*name, OF_LINES),
+                    Err(words) => assert!(words.contains(name) && !words.contains("fish"), "{words}"),
+                }
+            }
+        }
+        for name in SERVERS {
+            assert!(VARIABLES.iter().any(|variable| variable.name == *name), "{name}");
+            for value in ["minio:9000", "minio", "http://", "ftp://minio", "http://me:swordfish@minio:9000"] {
+                let words = options_of(|asked| (asked == *name).then(|| value.to_owned())).unwrap_err();
+                assert!(words.contains(name) && !words.contains("swordfish"), "{words}");
+            }
+            options_of(|asked| (asked == *name).then(|| "http://minio:9000/".to_owned())).unwrap();
+        }
     }
 
     #[test]

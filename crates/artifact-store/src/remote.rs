@@ -25,10 +25,10 @@ pub(crate) fn check_no_credentials(url: &Url) -> Result<(), String> {
 }
 
 /// The store of a URL, and the path in it, with what [`crate::VARIABLES`] say.
-pub(crate) fn store_of(url: &Url) -> Result<(Box<dyn ObjectStore>, Path), object_store::Error> {
+pub(crate) fn store_of(url: &Url) -> Result<(Box<dyn ObjectStore>, Path), String> {
     // Whoever names http means it.
     let plain = (url.scheme() == "http").then(|| ("allow_http", "true".to_owned()));
-    parse_url_opts(url, options::from_environment().into_iter().chain(plain))
+    parse_url_opts(url, options::from_environment()?.into_iter().chain(plain)).map_err(|e| e.to_string())
 }
 
 /// All bytes of a stream, or `None` when there are more than `most`: what the server said of the size is not asked.
@@ -63,7 +63,7 @@ pub async fn fetch(url: &str, bytes_max: u64) -> Result<Vec<u8>, ArtifactError> 
     if !is_web {
         check_no_credentials(&parsed).map_err(bad)?;
     }
-    let (store, path) = store_of(&parsed).map_err(|e| bad(e.to_string()))?;
+    let (store, path) = store_of(&parsed).map_err(bad)?;
     let host = format!("{}://{}", parsed.scheme(), parsed.host_str().unwrap_or_default());
     let failed = |e: object_store::Error| match e {
         object_store::Error::NotFound { .. } => {

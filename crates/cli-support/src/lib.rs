@@ -16,7 +16,7 @@ use anyhow::Context;
 use artifact_store::ArtifactStore;
 use clap::Args;
 use job_store::{DatabaseUrl, JobStore};
-use outside::printable_lines;
+use outside::printable_log_line;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
     convert::Infallible, fmt, io::Write, path::PathBuf, process::ExitCode, str::FromStr, sync::LazyLock,
@@ -161,12 +161,18 @@ pub fn bars() -> &'static indicatif::MultiProgress {
     &BARS
 }
 
-/// Standard error, with the bars out of the way while a line is written.
+/// Standard error, with the bars out of the way while a line is written. Rows, files and programs have a say in what a line holds: it stays
+/// one line, and a terminal obeys nothing in it.
 struct AboveBars;
 
 impl Write for AboveBars {
+    /// Takes one event at a time, which is how the subscriber writes.
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        bars().suspend(|| std::io::stderr().write(line))
+        let text = String::from_utf8_lossy(line);
+        let (event, end) = text.strip_suffix('\n').map_or((&*text, ""), |event| (event, "\n"));
+        let shown = format!("{}{end}", printable_log_line(event));
+        bars().suspend(|| std::io::stderr().write_all(shown.as_bytes()))?;
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -174,14 +180,19 @@ impl Write for AboveBars {
     }
 }
 
+/// The driver quotes the lines of a password file that it cannot read; the HTTP client names a connection by its URL's user and password.
+const SECRETIVE: [&str; 2] = ["sqlx_postgres::options::pgpass", "hyper_util::client::legacy::pool"];
+
 /// Starts logging to standard error; `RUST_LOG` filters.
 pub fn init_logging(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn"));
-    // The driver quotes the lines of a password file that it cannot read. Of the directives the most exact one holds, whatever RUST_LOG says.
-    // Unwrap safety: the text is a constant, and a directive.
-    #[expect(clippy::expect_used, reason = "the text is a constant")]
-    let filter = filter.add_directive("sqlx_postgres::options::pgpass=off".parse().expect("a directive"));
+    // Libraries that log what may hold a password. Of the directives the most exact one holds, whatever RUST_LOG says.
+    let filter = SECRETIVE.iter().fold(filter, |filter, library| {
+        // Unwrap safety: the texts are constants, and directives.
+        #[expect(clippy::expect_used, reason = "the texts are constants")]
+        filter.add_directive(format!("{library}=off").parse().expect("a directive"))
+    });
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| AboveBars);
     match format {
         LogFormat::Text => {
@@ -225,8 +236,7 @@ pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Rows, files and servers have a say in it, and the log may be a terminal.
-            tracing::error!("{}", printable_lines(&format!("{error:#}")));
+            tracing::error!("{error:#}");
             let is_bad_input = error.chain().any(<dyn std::error::Error>::is::<BadInput>);
             ExitCode::from(if is_bad_input { BAD_INPUT } else { FAILED })
         }

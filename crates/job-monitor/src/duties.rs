@@ -33,11 +33,32 @@ pub enum DutyError {
 pub(crate) struct Led {
     duties: BTreeSet<String>,
     until: Option<Instant>,
+    contact: Contact,
+}
+
+/// How this monitor reaches the database.
+#[derive(Debug, Clone, Copy, Default)]
+enum Contact {
+    /// It has, as long as it knows.
+    #[default]
+    Unbroken,
+    Away,
+    /// Since then.
+    Back(Instant),
 }
 
 impl Led {
     fn includes(&self, duty: &str) -> bool {
         self.until.is_some_and(|until| Instant::now() < until) && self.duties.contains(duty)
+    }
+
+    /// For how long this monitor has reached the database without a break; one that began lately knows of none.
+    pub(crate) fn in_contact(&self) -> Duration {
+        match self.contact {
+            Contact::Unbroken => Duration::MAX,
+            Contact::Away => Duration::ZERO,
+            Contact::Back(since) => since.elapsed(),
+        }
     }
 }
 
@@ -51,10 +72,17 @@ pub(crate) async fn lead(
 ) {
     loop {
         let asked = Instant::now();
-        match store.lead(leader, duties, LEASE).await {
+        let answer = store.lead(leader, duties, LEASE).await;
+        if answer.is_err() || asked.elapsed() > LEASE {
+            led.send_modify(|led| led.contact = Contact::Away);
+        }
+        match answer {
             Ok(now) => {
-                let now = Led { duties: now.into_iter().collect(), until: Some(asked + LEASE) };
-                let before = led.borrow().duties.clone();
+                let Led { duties: before, contact, .. } = led.borrow().clone();
+                let contact =
+                    if matches!(contact, Contact::Away) { Contact::Back(Instant::now()) } else { contact };
+                let until = Some(asked + LEASE);
+                let now = Led { duties: now.into_iter().collect(), until, contact };
                 for duty in duties {
                     let leads = now.duties.contains(*duty);
                     MONITOR_METRICS.leads[duty].set(u64::from(leads));

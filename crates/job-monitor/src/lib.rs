@@ -92,13 +92,17 @@ pub async fn run(
         pid: std::process::id(),
     };
     let (sender, led) = watch_channel(Led::default());
+    let contact = led.clone();
     let led = || led.clone();
     let reporter = tokio::sync::Mutex::new(report::Reporter::default());
     let reports = config.report_interval;
     tokio::join!(
         duties::lead(&store, &leader, &LED_DUTIES, sender, &shutdown),
         watch::run(&store, &shutdown),
-        repeat_led(RESCUE, config.rescue_interval, led(), &shutdown, || rescue::run_once(&store)),
+        repeat_led(RESCUE, config.rescue_interval, led(), &shutdown, || {
+            let in_contact = contact.borrow().in_contact();
+            rescue::run_once(&store, in_contact)
+        }),
         repeat_led(RETRY, config.retry_interval, led(), &shutdown, || async {
             retry::run_once(&store, config.retry_interval).await
         }),

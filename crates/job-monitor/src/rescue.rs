@@ -10,13 +10,13 @@ use std::time::Duration;
 /// A worker that expired so long ago is looked at no more, until it comes back.
 const BURY_AFTER: Duration = Duration::from_secs(300);
 
-/// Rescues until nothing is left to rescue.
+/// Rescues until nothing is left to rescue. This monitor has reached the database for so long without a break.
 ///
 /// # Errors
 /// The store's.
-pub async fn run_once(store: &JobStore) -> Result<(), DutyError> {
+pub async fn run_once(store: &JobStore, in_contact: Duration) -> Result<(), DutyError> {
     loop {
-        let rescued = store.rescue_expired().await?;
+        let rescued = store.rescue_expired(in_contact).await?;
         tell(&rescued, "a lease expired, the job was put back");
         if rescued.is_empty() {
             store.bury_workers(BURY_AFTER).await?;

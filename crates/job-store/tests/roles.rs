@@ -2,18 +2,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use job_runner::Lease;
 use job_store::batches::insert::NewBatch;
 use job_store::database::roles::RoleNames;
 use job_store::duties::death_watch::DeathWatch;
+use job_store::duties::leadership::Leader;
 use job_store::leases::keeper::LeaseKeeper;
 use job_store::leases::pick::PickFilter;
 use job_store::{DatabaseUrl, JobStore, StoreError};
 use proving_model::{AggregationRound, BatchId, MemoryClass, Stage};
 use sqlx::{Connection, PgConnection};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use test_support::{VERSION, artifact, empty_database, new_worker};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
 
 /// More than two looks of the watch.
 const WATCHED: Duration = Duration::from_millis(1_500);
@@ -80,25 +81,30 @@ async fn state(store: &JobStore) -> String {
     store.workers(true).await.unwrap()[0].state.clone()
 }
 
+/// Whoever may connect may take any advisory lock, connect as often as he likes, and send any notification.
 #[tokio::test]
-async fn a_stranger_who_takes_locks_by_number_kills_no_worker() {
+async fn nothing_that_a_stranger_may_do_declares_a_live_worker_dead() {
     let url = empty_database().await;
     let store = JobStore::connect(&url).await.unwrap();
     store.migrate().await.unwrap();
-    let mut stranger = user(&url, "stranger_of_numbers").await.connect().await.unwrap();
-    // Each name that a worker's lock, or its watch's, ever had.
-    let all = "unnest(array[1919907182, 2003792995]) name, generate_series(1, 1000) number";
-    run(
-        &mut stranger,
-        &format!("SELECT pg_try_advisory_lock(name, number), pg_try_advisory_lock(number) FROM {all}"),
-    )
-    .await;
+    let theirs = user(&url, "stranger_of_life").await;
+    let mut stranger = theirs.connect().await.unwrap();
+    let locks = "SELECT count(pg_try_advisory_lock(number)) FROM generate_series(1, 1000) number";
+    run(&mut stranger, locks).await;
     let (interval, lease) = (Duration::from_secs(1_000), Duration::from_secs(3_000));
     let keeper = LeaseKeeper::start(&store, &new_worker(), interval, lease).await.unwrap();
     let _watching = watch(&store);
-    run(&mut stranger, "SELECT pg_advisory_unlock(2003792995, number) FROM generate_series(1, 1000) number")
-        .await;
     tokio::time::sleep(WATCHED).await;
+    run(&mut stranger, "SELECT pg_advisory_unlock_all(); NOTIFY roundhouse, 'revoked'").await;
+    let words = refusal(
+        &mut stranger,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename <> current_user",
+    )
+    .await;
+    assert!(words.contains("permission denied") || words.contains("must be"), "{words}");
+    for _ in 0..20 {
+        theirs.connect().await.unwrap().close().await.unwrap();
+    }
     stranger.close().await.unwrap();
     tokio::time::sleep(WATCHED).await;
     assert_eq!(state(&store).await, "live", "a live worker was declared dead");
@@ -107,63 +113,49 @@ async fn a_stranger_who_takes_locks_by_number_kills_no_worker() {
     assert_eq!(state(&store).await, "expired", "and a dead one was not");
 }
 
-/// `pg_locks` shows to everybody which locks are held. Who waits for one gets it when its holder's connection ends.
+/// A row whose lease is beyond any that is given would keep all monitors from their duties.
 #[tokio::test]
-async fn a_stranger_who_reads_a_key_from_pg_locks_and_waits_for_it_kills_no_worker() {
+async fn a_duty_whose_leader_claims_it_for_ever_is_taken_over() {
     let url = empty_database().await;
     let store = JobStore::connect(&url).await.unwrap();
     store.migrate().await.unwrap();
-    let (interval, lease) = (Duration::from_millis(300), Duration::from_secs(3_000));
-    let keeper = LeaseKeeper::start(&store, &new_worker(), interval, lease).await.unwrap();
-    store.insert_protocol_version(VERSION, "mock", "digest").await.unwrap();
-    let id = BatchId { chain_id: 0, number: 1 };
-    store.insert_batch(&NewBatch::new(id, VERSION, artifact("input"))).await.unwrap();
-    let asked = Instant::now();
-    let job = store.pick(&filter(), 1, keeper.worker()).await.unwrap().remove(0);
-    let lease = Lease::new();
-    keeper.hold(&job, &lease, asked);
-    let mut admin = url.connect().await.unwrap();
-    let sign = "SELECT lock_key, backend_pid FROM signs_of_life";
-    let (key, backend): (i64, i32) = sqlx::query_as(sign).fetch_one(&mut admin).await.unwrap();
-    let mut stranger = user(&url, "stranger_of_pg_locks").await.connect().await.unwrap();
-    let seen: i64 = sqlx::query_scalar(
-        "SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks
-         WHERE locktype = 'advisory' AND objsubid = 1 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+    run(
+        &mut url.connect().await.unwrap(),
+        "INSERT INTO duties (name, leader, host, pid, expires_at) VALUES ('rescue', gen_random_uuid(), 'h', 1, '2199-12-31')",
     )
-    .fetch_one(&mut stranger)
-    .await
-    .unwrap();
-    assert_eq!(seen, key, "the test looks for the right thing");
-    let waiting = tokio::spawn(async move {
-        sqlx::query("SELECT pg_advisory_lock($1)").bind(seen).execute(&mut stranger).await.unwrap();
-        stranger
-    });
-    // He is first in the queue, and gets the lock before the watch does.
-    let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid::bigint = $1 & 4294967295";
-    while sqlx::query_scalar::<_, i64>(waits).bind(key).fetch_one(&mut admin).await.unwrap() == 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    .await;
+    let leader = |id| Leader { id, host: "here".to_owned(), pid: 1 };
+    let (one, other) = (leader(Uuid::new_v4()), leader(Uuid::new_v4()));
+    let lease = Duration::from_secs(60);
+    assert_eq!(store.lead(&one, &["rescue"], lease).await.unwrap(), ["rescue"]);
+    assert!(store.lead(&other, &["rescue"], lease).await.unwrap().is_empty(), "a real lease is respected");
+}
+
+/// Row triggers of a table that refers to ours run for whoever deletes our rows, and a deferred one as the one who commits.
+#[tokio::test]
+async fn a_foreign_key_of_another_role_is_found_and_the_right_to_make_one_is_taken() {
+    let (url, store) = with_roles("referring", true).await;
+    let mut admin = url.connect().await.unwrap();
+    let mut stranger = user(&url, "stranger_of_keys").await.connect().await.unwrap();
+    run(
+        &mut admin,
+        "GRANT USAGE ON SCHEMA roundhouse TO stranger_of_keys; GRANT REFERENCES (name) ON roundhouse.duties TO stranger_of_keys;
+         GRANT CREATE ON SCHEMA public TO stranger_of_keys",
+    )
+    .await;
+    let key =
+        "CREATE TABLE public.referring (name text REFERENCES roundhouse.duties (name) ON DELETE CASCADE)";
+    run(&mut stranger, key).await;
+    for refused in [store.check_schema().await, store.migrate().await] {
+        let words = refused.unwrap_err().to_string();
+        assert!(words.contains("the foreign key") && words.contains("of public.referring"), "{words}");
     }
-    let _watching = watch(&store);
-    tokio::time::sleep(WATCHED).await;
-    // The worker's connection breaks, and it makes another.
-    sqlx::query("SELECT pg_terminate_backend($1)").bind(backend).execute(&mut admin).await.unwrap();
-    let stranger = tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
-    let begun = Instant::now();
-    let fresh = loop {
-        let (fresh, _): (i64, i32) = sqlx::query_as(sign).fetch_one(&mut admin).await.unwrap();
-        if fresh != key {
-            break fresh;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(10), "the worker connects again");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    };
-    tokio::time::sleep(WATCHED).await;
-    stranger.close().await.unwrap();
-    tokio::time::sleep(WATCHED).await;
-    assert!(!lease.is_lost(), "a live worker was declared dead, and its job given away");
-    assert_eq!(state(&store).await, "live");
-    let (last, _): (i64, i32) = sqlx::query_as(sign).fetch_one(&mut admin).await.unwrap();
-    assert_eq!(last, fresh);
+    run(&mut stranger, "DROP TABLE public.referring").await;
+    store.check_schema().await.unwrap();
+    let admin_store = JobStore::connect(&url).await.unwrap();
+    admin_store.apply_roles(&RoleNames::new("referring", true).unwrap()).await.unwrap();
+    let words = refusal(&mut stranger, key).await;
+    assert!(words.contains("permission denied"), "{words}");
 }
 
 /// The reader may name our types; PostgreSQL 14 lets everybody create things in `public`.
@@ -232,6 +224,59 @@ async fn a_schema_that_a_stranger_made_or_had_his_hands_in_is_not_taken_over() {
     }
 }
 
+/// A stranger may know our migrations, and have the schema's owner run code as whoever uses it.
+#[tokio::test]
+async fn a_whole_schema_of_a_stranger_is_not_worked_with() {
+    let url = empty_database().await;
+    let mut admin = url.connect().await.unwrap();
+    let name: String = sqlx::query_scalar("SELECT current_database()").fetch_one(&mut admin).await.unwrap();
+    let squatter = user(&url, "squatter_of_all").await;
+    run(&mut admin, &format!("GRANT CREATE ON DATABASE {name} TO squatter_of_all")).await;
+    let theirs = JobStore::connect(&squatter).await.unwrap();
+    theirs.migrate().await.unwrap();
+    theirs.check_schema().await.unwrap();
+    // A member who did not ask to be one.
+    run(
+        &mut squatter.connect().await.unwrap(),
+        "GRANT USAGE ON SCHEMA roundhouse TO PUBLIC; GRANT ALL ON ALL TABLES IN SCHEMA roundhouse TO PUBLIC",
+    )
+    .await;
+    let worker = user(&url, "worker_of_all").await;
+    run(&mut admin, "GRANT squatter_of_all TO worker_of_all").await;
+    for store in [JobStore::connect(&url).await.unwrap(), JobStore::connect(&worker).await.unwrap()] {
+        for refused in [store.check_schema().await, store.migrate().await] {
+            let words = refused.unwrap_err().to_string();
+            assert!(words.contains("belongs to squatter_of_all"), "{words}");
+        }
+    }
+}
+
+/// Between our look for the schema and its creation.
+#[tokio::test]
+async fn a_schema_that_a_stranger_makes_at_the_same_time_is_not_taken_over() {
+    let url = empty_database().await;
+    let mut admin = url.connect().await.unwrap();
+    let name: String = sqlx::query_scalar("SELECT current_database()").fetch_one(&mut admin).await.unwrap();
+    let squatter = user(&url, "squatter_in_time").await;
+    run(&mut admin, &format!("GRANT CREATE ON DATABASE {name} TO squatter_in_time")).await;
+    let mut stranger = squatter.connect().await.unwrap();
+    run(&mut stranger, "BEGIN; CREATE SCHEMA roundhouse; GRANT ALL ON SCHEMA roundhouse TO PUBLIC").await;
+    let store = JobStore::connect(&url).await.unwrap();
+    // It saw none, and waits for the stranger's.
+    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+    let commit = async {
+        while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut admin).await.unwrap() == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        run(&mut stranger, "COMMIT").await;
+    };
+    let (migrated, ()) = tokio::join!(store.migrate(), commit);
+    let words = migrated.unwrap_err().to_string();
+    assert!(words.contains("belongs to squatter_in_time"), "{words}");
+    let tables = "SELECT count(*) FROM pg_class WHERE relnamespace = 'roundhouse'::regnamespace";
+    assert_eq!(sqlx::query_scalar::<_, i64>(tables).fetch_one(&mut admin).await.unwrap(), 0);
+}
+
 #[tokio::test]
 async fn everything_belongs_to_the_owner_whoever_of_it_migrates() {
     let (url, _) = with_roles("owning", false).await;
@@ -287,7 +332,6 @@ async fn a_component_works_and_changes_neither_the_schema_nor_its_books() {
         "CREATE TEMPORARY TABLE planted ()",
         "DROP TABLE workers",
         "ALTER TABLE workers ADD planted int",
-        "ALTER TABLE signs_of_life DISABLE ROW LEVEL SECURITY",
         "CREATE TRIGGER planted AFTER INSERT ON workers EXECUTE FUNCTION suppress_redundant_updates_trigger()",
         "TRUNCATE jobs",
         "UPDATE _sqlx_migrations SET success = false",
@@ -311,7 +355,7 @@ async fn a_component_works_and_changes_neither_the_schema_nor_its_books() {
 }
 
 #[tokio::test]
-async fn a_reader_reads_everything_but_the_lock_keys_and_writes_nothing() {
+async fn a_reader_reads_everything_and_writes_nothing() {
     let (url, owner) = with_roles("reading", false).await;
     owner.insert_protocol_version(VERSION, "mock", "digest").await.unwrap();
     let (interval, lease) = (Duration::from_secs(1_000), Duration::from_secs(3_000));
@@ -324,18 +368,14 @@ async fn a_reader_reads_everything_but_the_lock_keys_and_writes_nothing() {
     .fetch_all(&mut admin)
     .await
     .unwrap();
-    assert!(tables.len() > 12, "{tables:?}");
+    assert!(tables.len() > 11, "{tables:?}");
     let theirs = member(&url, "reading", "reader").await;
     let store = JobStore::connect(&theirs).await.unwrap();
     store.check_schema().await.unwrap();
     store.vitals().await.unwrap();
     let mut reader = theirs.connect().await.unwrap();
     for (table, is_view) in &tables {
-        if table == "signs_of_life" {
-            refusal(&mut reader, "SELECT lock_key FROM signs_of_life").await;
-        } else {
-            run(&mut reader, &format!("SELECT * FROM {table}")).await;
-        }
+        run(&mut reader, &format!("SELECT * FROM {table}")).await;
         let mut statements =
             vec![format!("DELETE FROM {table}"), format!("INSERT INTO {table} DEFAULT VALUES")];
         if !is_view {
@@ -352,11 +392,6 @@ async fn a_reader_reads_everything_but_the_lock_keys_and_writes_nothing() {
             assert!(words.contains("permission denied") || *is_view, "{statement}: {words}");
         }
     }
-    // The keys of a table that was granted with all others: the migration came after the roles, or an administrator granted too much.
-    run(&mut admin, "GRANT SELECT ON ALL TABLES IN SCHEMA roundhouse TO reading_reader").await;
-    let keys: Vec<i64> =
-        sqlx::query_scalar("SELECT lock_key FROM signs_of_life").fetch_all(&mut reader).await.unwrap();
-    assert!(keys.is_empty(), "a reader reads the keys");
     for statement in [
         "SELECT nextval('batches_position_seq')",
         "SELECT setval('batches_position_seq', 1)",
@@ -383,7 +418,7 @@ async fn a_stranger_does_not_connect_and_where_he_may_he_finds_nothing() {
     let mut sql = theirs.connect().await.unwrap();
     for statement in [
         "SELECT * FROM roundhouse.workers",
-        "SELECT * FROM roundhouse.signs_of_life",
+        "SELECT * FROM roundhouse.jobs",
         "CREATE TABLE roundhouse.planted ()",
     ] {
         let words = refusal(&mut sql, statement).await;

@@ -110,6 +110,38 @@ fn migrations_are_in_order_and_each_can_be_undone() {
     }
 }
 
+/// A report reads whole rows, and one of a gigabyte would end whoever makes it.
+#[tokio::test]
+async fn no_text_or_array_of_a_row_is_without_a_bound() {
+    let url = empty_database().await;
+    JobStore::connect(&url).await.unwrap().migrate().await.unwrap();
+    let mut connection = url.connect().await.unwrap();
+    let unbounded: Vec<String> = sqlx::query_scalar(
+        "SELECT format('%s.%s', c.relname, a.attname)
+         FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid JOIN pg_type t ON t.oid = a.atttypid
+         WHERE c.relnamespace = 'roundhouse'::regnamespace AND c.relkind = 'r' AND c.relname <> '_sqlx_migrations'
+           AND a.attnum > 0 AND NOT a.attisdropped AND (t.typname IN ('text', 'bytea') OR t.typcategory = 'A')
+           AND NOT EXISTS (
+               SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'c'
+                 AND pg_get_constraintdef(k.oid) ~ ('(octet_length|cardinality)\\(' || a.attname || '\\) <?=|\\(' || a.attname || ' = ANY'))",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    assert!(unbounded.is_empty(), "{unbounded:?}");
+    for (table, column) in
+        [("batches", "error"), ("jobs", "error"), ("jobs_archive", "error"), ("workers", "host")]
+    {
+        let change = format!("ALTER TABLE {table} ALTER {column} SET DEFAULT repeat('x', 65537)");
+        sqlx::query(sqlx::AssertSqlSafe(change)).execute(&mut connection).await.unwrap();
+    }
+    let long =
+        "INSERT INTO workers (id, component, pid, capacity, protocol_minor, protocol_patch, expires_at)
+                VALUES (gen_random_uuid(), 'c', 1, 1, 1, 1, now())";
+    let refused = sqlx::query(long).execute(&mut connection).await.unwrap_err();
+    assert!(refused.to_string().contains("texts_are_bounded"), "{refused}");
+}
+
 #[tokio::test]
 async fn the_archive_has_the_columns_of_the_hot_table_in_the_same_order() {
     let url = empty_database().await;

@@ -248,7 +248,7 @@ async fn a_row_that_makes_no_sense_is_skipped_counted_and_harms_no_other() {
     assert_eq!(troubles, ["it broke"], "the attempts of no job are skipped, and the others are there");
     store.batch_report(BATCH).await.unwrap();
     store.vitals().await.unwrap();
-    let rescued = store.rescue_expired().await.unwrap();
+    let rescued = store.rescue_expired(Duration::MAX).await.unwrap();
     assert_eq!(rescued.iter().map(|r| r.job_id).collect::<Vec<_>>(), [died.id], "the good one is rescued");
     let mut picked = Vec::new();
     while let Some(job) = pick(&store, Stage::CircuitProof, 1).await.pop() {
@@ -355,9 +355,9 @@ async fn an_expired_lease_is_rescued_fenced_and_charged_as_a_death() {
         let by = store.register_worker(&new_worker(), Duration::from_millis(300)).await.unwrap();
         let all = filter(Stage::WitnessGeneration, &[MemoryClass::Light]);
         let job = store.pick(&all, 1, by).await.unwrap().remove(0);
-        assert!(store.rescue_expired().await.unwrap().is_empty(), "rescued before its time");
+        assert!(store.rescue_expired(Duration::MAX).await.unwrap().is_empty(), "rescued before its time");
         tokio::time::sleep(Duration::from_millis(400)).await;
-        let rescued = store.rescue_expired().await.unwrap();
+        let rescued = store.rescue_expired(Duration::MAX).await.unwrap();
         assert_eq!((rescued.len(), rescued[0].worker_deaths), (1, deaths));
         let late = store.complete(&job, None).await;
         assert!(matches!(late, Err(StoreError::LeaseLost { .. })), "a dead worker's write took effect");
@@ -416,10 +416,10 @@ async fn the_end_of_a_workers_connection_is_its_death_and_seen_at_once() {
 }
 
 #[tokio::test]
-async fn a_lock_that_was_never_seen_held_says_nothing() {
+async fn a_worker_whose_backend_was_never_seen_is_not_given_up() {
     let store = store().await;
     insert(&store).await;
-    // Registered, and holding no lock, as after the server's restart.
+    // Registered, and without a connection of its own, as after the server's restart.
     let by = worker(&store).await;
     let all = filter(Stage::WitnessGeneration, &[MemoryClass::Light]);
     let job = store.pick(&all, 1, by).await.unwrap().remove(0);
@@ -437,7 +437,7 @@ async fn a_worker_that_was_given_up_gets_no_jobs_until_its_next_heartbeat_and_he
     // Somebody says so; the server says that its connection is there.
     assert!(!store.give_up_worker(keeper.worker()).await.unwrap(), "a worker that lives was given up");
     store.stop_worker(keeper.worker()).await.unwrap();
-    assert_eq!(store.rescue_expired().await.unwrap().len(), 1);
+    assert_eq!(store.rescue_expired(Duration::MAX).await.unwrap().len(), 1);
     let all = filter(Stage::WitnessGeneration, &[MemoryClass::Light]);
     assert!(store.pick(&all, 1, keeper.worker()).await.unwrap().is_empty(), "picked by the dead");
     tokio::time::timeout(Duration::from_secs(10), lease.lost()).await.expect("the next heartbeat tells");
@@ -799,7 +799,7 @@ async fn a_row_at_its_bounds_stops_nobody() {
     let dead = jobs.remove(0);
     let expired = "UPDATE workers SET expires_at = now() - interval '1 s' WHERE id = $1";
     sqlx::query(expired).bind(dead.worker).execute(&mut connection).await.unwrap();
-    assert_eq!(store.rescue_expired().await.unwrap().len(), 1);
+    assert_eq!(store.rescue_expired(Duration::MAX).await.unwrap().len(), 1);
     // Batches of all chains go on from the last virtual time there is.
     let other = NewBatch::new(BatchId { chain_id: 9, number: 1 }, VERSION, artifact("input"));
     assert_eq!(store.insert_batch(&other).await.unwrap(), InsertedBatch::New);

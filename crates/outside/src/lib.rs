@@ -9,6 +9,6 @@ mod printable;
 mod read;
 mod shown;
 
-pub use printable::{printable, printable_lines};
+pub use printable::{printable, printable_lines, printable_log_line, printable_within};
 pub use read::{ReadError, read_limited, read_stream_limited, read_text_limited};
 pub use shown::{shown, with_urls_shown, without_secrets};

@@ -38,6 +38,19 @@ pub fn printable_lines(text: &str) -> Cow<'_, str> {
     escape(text, |c| c != '\n' && is_obeyed(c))
 }
 
+/// As [`printable_lines`], for a text within another: each line but the first is marked, so that none passes for a line of the whole.
+#[must_use]
+pub fn printable_within(text: &str) -> Cow<'_, str> {
+    let shown = printable_lines(text.trim_end());
+    if shown.contains('\n') { shown.replace('\n', "\n    | ").into() } else { shown }
+}
+
+/// As [`printable`], for a line of the log as it is written: the escape character stays, with which the writer colours it.
+#[must_use]
+pub fn printable_log_line(line: &str) -> Cow<'_, str> {
+    escape(line, |c| c != '\u{1b}' && is_obeyed(c))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,6 +63,18 @@ mod tests {
         for number in (0..=0x10_ffff).filter_map(char::from_u32).filter(|c| c.is_control()) {
             assert!(!printable(&number.to_string()).contains(number));
         }
+    }
+
+    #[test]
+    fn a_text_within_another_forges_no_line_of_it() {
+        assert_eq!(
+            printable_within("it broke\nbatch 1: successful\r\n"),
+            "it broke\n    | batch 1: successful"
+        );
+        assert_eq!(
+            printable_log_line("\u{1b}[32mINFO\u{1b}[0m a\r\n\u{202e}b"),
+            "\u{1b}[32mINFO\u{1b}[0m a\\u000d\\u000a\\u202eb"
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! A user names places: a data folder, an output folder, an object store. What lies there already is the user's. So the
 //! program works in a [`PrivateFolder`]: it creates it with mode 0700 and puts a file, the [`MARK`], into it before anything else.
+//! The mark of a private folder has the folder's name: whoever may rename folders beside it can give none of ours another's place.
 //!
 //! **Invariants.** Only a folder with the mark, or an empty one, is ever removed, or has its mode or owner changed. A folder is opened once and then used by its
 //! descriptor, and no file is opened through a symbolic link: the process may be root's, and the folder may hold folders of others.
@@ -143,7 +144,7 @@ fn names(folder: impl AsFd) -> io::Result<Vec<std::ffi::OsString>> {
     Ok(names)
 }
 
-/// Whether a folder has the mark, as far as that goes.
+/// Whether a folder has a mark, as far as that goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Marked {
     Yes,
@@ -152,16 +153,17 @@ enum Marked {
     No,
 }
 
-fn mark_of(folder: impl AsFd) -> io::Result<Marked> {
+/// Whether the folder has this mark.
+fn mark_of(folder: impl AsFd, mark: &str) -> io::Result<Marked> {
     let names = names(folder.as_fd())?;
     let is_other = |name: &std::ffi::OsString| name != MARK && !is_lost_and_found(folder.as_fd(), name);
     let others = names.iter().any(is_other);
     let is_there = names.iter().any(|name| name == MARK);
     // Read after the names: whoever marks a folder does it before there is anything else in it.
-    let text = read_file(folder, MARK, MARK_TEXT.len() as u64 + 1);
+    let text = read_file(folder, MARK, mark.len() as u64 + 1);
     Ok(match text {
-        Some(text) if text == MARK_TEXT.as_bytes() => Marked::Yes,
-        Some(text) if !others && MARK_TEXT.as_bytes().starts_with(&text) => Marked::Unfinished,
+        Some(text) if text == mark.as_bytes() => Marked::Yes,
+        Some(text) if !others && mark.as_bytes().starts_with(&text) => Marked::Unfinished,
         None if !others && !is_there => Marked::Unfinished,
         _ => Marked::No,
     })
@@ -183,14 +185,14 @@ fn is_lost_and_found(folder: impl AsFd, name: &std::ffi::OsStr) -> bool {
 }
 
 /// Puts the mark into a folder that has none, or an unfinished one.
-fn mark(folder: impl AsFd, shown: &Path) -> Result<(), FolderError> {
+fn mark(folder: impl AsFd, text: &str, shown: &Path) -> Result<(), FolderError> {
     use std::io::Write;
     let path = shown.join(MARK);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file =
         openat(folder.as_fd(), MARK, flags, Mode::RUSR | Mode::WUSR).map_err(failed("create", &path))?;
     let mut file = File::from(file);
-    file.write_all(MARK_TEXT.as_bytes()).and_then(|()| file.sync_all()).map_err(failed("write", &path))?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed("write", &path))?;
     rustix::fs::fsync(folder).map_err(failed("sync", shown))
 }
 

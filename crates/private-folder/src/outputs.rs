@@ -1,8 +1,8 @@
 //! Folders that a user names for results and artifacts: used as they are, whoever made them.
 
 use crate::{
-    Access, FolderError, Marked, PathBuf, canonical, create_parents, failed, here, mark, mark_of, not_ours,
-    open_file, open_folder,
+    Access, FolderError, MARK_TEXT, Marked, PathBuf, canonical, create_parents, failed, here, mark, mark_of,
+    not_ours, open_file, open_folder,
 };
 use rustix::fs::{AtFlags, Mode, OFlags, fstat, linkat, openat, renameat, unlinkat};
 use rustix::io::Errno;
@@ -28,9 +28,9 @@ fn try_to_claim(folder: &Path) -> Result<(bool, OwnedFd), FolderError> {
     // The folder may be a link: the user named it.
     let path = canonical(folder)?;
     let descriptor = open_folder(here(), &path, &path)?;
-    let is_ours = match mark_of(&descriptor).map_err(failed("look into", &path))? {
+    let is_ours = match mark_of(&descriptor, MARK_TEXT).map_err(failed("look into", &path))? {
         Marked::Yes => true,
-        Marked::Unfinished => mark(&descriptor, &path).map(|()| true)?,
+        Marked::Unfinished => mark(&descriptor, MARK_TEXT, &path).map(|()| true)?,
         Marked::No => false,
     };
     Ok((is_ours, descriptor))
@@ -62,7 +62,7 @@ impl OutputFolder {
         let is_ours = || {
             let path = canonical(folder).ok()?;
             let descriptor = open_folder(here(), &path, &path).ok()?;
-            Some(mark_of(&descriptor).ok()? == Marked::Yes && is_of_this_user(&descriptor))
+            Some(mark_of(&descriptor, MARK_TEXT).ok()? == Marked::Yes && is_of_this_user(&descriptor))
         };
         fs::symlink_metadata(folder.join(name)).is_ok() && is_ours() != Some(true)
     }

@@ -2,12 +2,13 @@
 
 use crate::removal::remove_content;
 use crate::{
-    Access, FolderError, LINKS_MAX, LOST_AND_FOUND, MARK, Marked, Subfolder, canonical, failed, here, mark,
-    mark_of, names, not_ours, open_folder, read_file, refuse_links_of_others,
+    Access, FolderError, LINKS_MAX, LOST_AND_FOUND, MARK, MARK_TEXT, Marked, Subfolder, canonical, failed,
+    here, mark, mark_of, names, not_ours, open_folder, read_file, refuse_links_of_others,
 };
 use rustix::fs::{AtFlags, Mode, OFlags, fchmod, fstat, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     io,
     os::fd::{AsFd, OwnedFd},
@@ -16,6 +17,8 @@ use std::{
 
 /// How a folder is called while it is removed: what is left of it after a crash is seen to be that.
 const REMOVED_SUFFIX: &str = ".removed";
+/// The file in it that says that it is being removed. Its name alone says nothing: whoever may write beside it can rename it.
+const REMOVAL_MARK: &str = ".roundhouse-removed";
 
 /// A private, marked folder.
 #[derive(Debug)]
@@ -77,20 +80,24 @@ impl PrivateFolder {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         create_parents(parent, access)?;
         let path = canonical(parent)?.join(name);
-        remove_marked(&removed(&path))?;
+        remove_marked(&removed(&path), name)?;
         match mkdirat(here(), &path, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(e) => return Err(failed("create the folder", &path)(e)),
         }
         let descriptor = open_folder(here(), &path, &path)?;
         let mode = owned_by_us(&descriptor, &path)?;
-        match mark_of(&descriptor).map_err(failed("look into", &path))? {
+        let text = mark_text(name);
+        match mark_of(&descriptor, &text).map_err(failed("look into", &path))? {
             Marked::Yes => {}
             // Made a moment ago, by us or by a process that was killed then.
-            Marked::Unfinished if mode == Mode::RWXU.bits() => mark(&descriptor, &path)?,
-            Marked::Unfinished | Marked::No => {
-                return Err(not_ours(&path, format!("it has no mark, {MARK}")));
-            }
+            Marked::Unfinished if mode == Mode::RWXU.bits() => mark(&descriptor, &text, &path)?,
+            Marked::Unfinished | Marked::No => return Err(not_ours(&path, unmarked(name))),
+        }
+        // A removal that was cut short before it renamed the folder.
+        match unlinkat(&descriptor, REMOVAL_MARK, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(e) => return Err(failed("remove", &path.join(REMOVAL_MARK))(e)),
         }
         fchmod(&descriptor, access.mode()).map_err(failed("set the mode of", &path))?;
         Ok(Self { path, descriptor })
@@ -139,14 +146,18 @@ impl PrivateFolder {
     /// [`FolderError::NotOurs`] when another folder has its name by now, which stays.
     pub fn remove(self) -> Result<(), FolderError> {
         let removed = removed(&self.path);
-        remove_marked(&removed)?;
+        let name = self.path.file_name().unwrap_or_default();
+        remove_marked(&removed, name)?;
         let identity = |folder: &OwnedFd| fstat(folder).map(|stat| (stat.st_dev, stat.st_ino));
         let there = open_folder(here(), &self.path, &self.path)?;
         if identity(&there).ok() != identity(&self.descriptor).ok() {
             return Err(not_ours(&self.path, "it was exchanged"));
         }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let marked = openat(&self.descriptor, REMOVAL_MARK, flags, Mode::RUSR | Mode::WUSR);
+        marked.map_err(failed("create", &self.path.join(REMOVAL_MARK)))?;
         fs::rename(&self.path, &removed).map_err(failed("rename", &self.path))?;
-        remove_marked(&removed)
+        remove_marked(&removed, name)
     }
 }
 
@@ -156,21 +167,33 @@ fn removed(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Removes a folder that has the mark, the mark last; does nothing where there is none.
-fn remove_marked(path: &Path) -> Result<(), FolderError> {
+/// The mark of a private folder of this name.
+fn mark_text(name: &OsStr) -> String {
+    format!("{MARK_TEXT}Its name is {name:?}.\n")
+}
+
+fn unmarked(name: &OsStr) -> String {
+    format!("its mark, {MARK}, is missing, or is not that of a folder {name:?}")
+}
+
+/// Removes what is left of a folder of this name that was being removed, the marks last; does nothing where there is nothing.
+fn remove_marked(path: &Path, name: &OsStr) -> Result<(), FolderError> {
     if fs::symlink_metadata(path).is_err() {
         return Ok(());
     }
     let descriptor = open_folder(here(), path, path)?;
     owned_by_us(&descriptor, path)?;
     let look = failed("look into", path);
-    let (marked, names) =
-        mark_of(&descriptor).and_then(|marked| Ok((marked, names(&descriptor)?))).map_err(look)?;
+    let (marked, names) = mark_of(&descriptor, &mark_text(name))
+        .and_then(|marked| Ok((marked, names(&descriptor)?)))
+        .map_err(look)?;
     match marked {
-        Marked::Yes => {}
+        // It is being removed; or the removal was cut short at its end.
+        Marked::Yes if names.iter().any(|name| name == REMOVAL_MARK) || names.len() == 1 => {}
         // A removal or a creation that was cut short: there is nothing to lose.
         Marked::Unfinished if names.iter().all(|name| name == MARK) => {}
-        Marked::Unfinished | Marked::No => return Err(not_ours(path, format!("it has no mark, {MARK}"))),
+        Marked::Yes => return Err(not_ours(path, "it was not being removed")),
+        Marked::Unfinished | Marked::No => return Err(not_ours(path, unmarked(name))),
     }
     // A file system's own folder; what was recovered to it is the user's.
     match unlinkat(&descriptor, LOST_AND_FOUND, AtFlags::REMOVEDIR) {
@@ -180,7 +203,8 @@ fn remove_marked(path: &Path) -> Result<(), FolderError> {
             return Err(not_ours(&path.join(LOST_AND_FOUND), reason));
         }
     }
-    // The mark last: what a crash leaves is still seen to be ours.
+    // The marks last: what a crash leaves is still seen to be ours.
+    remove_content(descriptor.as_fd(), path, |name| name != MARK && name != REMOVAL_MARK)?;
     remove_content(descriptor.as_fd(), path, |name| name != MARK)?;
     remove_content(descriptor.as_fd(), path, |_| true)?;
     match fs::remove_dir(path) {

@@ -86,19 +86,61 @@ fn a_folder_of_a_group_is_no_hindrance() {
 fn a_removal_or_a_creation_that_was_cut_short_is_finished() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ours");
-    let left = open(&dir.path().join("ours.removed")).unwrap();
-    fs::create_dir_all(left.path().join("data/base")).unwrap();
-    for written in [None, Some(""), Some(&crate::MARK_TEXT[..7])] {
+    let cut_short = open(&path).unwrap();
+    fs::create_dir_all(cut_short.path().join("data/base")).unwrap();
+    fs::write(path.join(REMOVAL_MARK), "").unwrap();
+    fs::rename(&path, dir.path().join("ours.removed")).unwrap();
+    for written in [None, Some(""), Some(&mark_text("ours".as_ref())[..7])] {
         fs::create_dir(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
         if let Some(text) = written {
             fs::write(path.join(MARK), text).unwrap();
         }
         open(&path).unwrap();
-        assert_eq!(fs::read_to_string(path.join(MARK)).unwrap(), crate::MARK_TEXT);
+        assert_eq!(fs::read_to_string(path.join(MARK)).unwrap(), mark_text("ours".as_ref()));
         assert!(!dir.path().join("ours.removed").exists());
         open(&path).unwrap().remove().unwrap();
     }
+}
+
+/// Whoever may write beside our folders can rename them, and no more.
+#[test]
+fn a_folder_that_was_given_another_ones_name_is_neither_used_nor_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let cluster = open(&at("cluster")).unwrap();
+    fs::write(cluster.path().join("letter"), "dear").unwrap();
+    let claimed = at("proofs");
+    crate::claim(&claimed).unwrap();
+    fs::write(claimed.join("letter"), "dear").unwrap();
+    for victim in ["cluster", "proofs"] {
+        for place in ["work", "work.removed", "cluster.removed"] {
+            fs::rename(at(victim), at(place)).unwrap();
+            let error = open(&at(place.trim_end_matches(".removed"))).unwrap_err();
+            assert!(matches!(error, FolderError::NotOurs { .. }), "{error}");
+            assert_eq!(fs::read(at(place).join("letter")).unwrap(), b"dear", "{victim} as {place}");
+            fs::rename(at(place), at(victim)).unwrap();
+        }
+        let work = open(&at("work")).unwrap();
+        fs::rename(at(victim), at("work.removed")).unwrap();
+        assert!(matches!(work.remove(), Err(FolderError::NotOurs { .. })));
+        assert_eq!(fs::read(at("work.removed/letter")).unwrap(), b"dear", "{victim} at a removal");
+        fs::rename(at("work.removed"), at(victim)).unwrap();
+        open(&at("work")).unwrap().remove().unwrap();
+    }
+    open(&at("cluster")).unwrap();
+}
+
+#[test]
+fn a_removal_that_ended_before_the_folder_had_its_new_name_is_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ours");
+    fs::write(open(&path).unwrap().path().join(REMOVAL_MARK), "").unwrap();
+    fs::write(path.join("letter"), "dear").unwrap();
+    open(&path).unwrap();
+    fs::rename(&path, dir.path().join("ours.removed")).unwrap();
+    assert!(matches!(open(&path), Err(FolderError::NotOurs { .. })));
+    assert!(dir.path().join("ours.removed/letter").exists());
 }
 
 #[test]

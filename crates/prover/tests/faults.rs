@@ -259,7 +259,7 @@ async fn a_monitor_is_killed_in_the_middle_of_each_of_its_duties() {
         let traps = [
             (Target::Commit(rescue), Moment::Before),
             (Target::Commit(rescue), Moment::After),
-            (Target::Statement("pg_advisory_lock_shared"), Moment::Before),
+            (Target::Statement("pg_stat_get_backend_idset"), Moment::Before),
             (Target::Commit(learn), Moment::Before),
             (Target::Commit(learn), Moment::After),
             (Target::Commit(archive), Moment::Before),
@@ -427,6 +427,8 @@ async fn a_server_that_is_killed_and_restarted_in_the_middle_of_a_batch_loses_no
                 let _ = kill_process(pid, Signal::KILL);
             }
             drop(server);
+            // For longer than a lease.
+            std::thread::sleep(Duration::from_millis(2_500));
             server = start();
         }
         let status = scene.until_ended(0, 1, LONG);
@@ -441,6 +443,7 @@ async fn a_server_that_is_killed_and_restarted_in_the_middle_of_a_batch_loses_no
         ]);
         assert_eq!(jobs(&status, 0, "circuit_proof", Some("successful")), 12);
         assert_eq!(status["failed_attempts"], 0, "{status:#}");
+        assert_eq!(status["worker_deaths"], 0, "nobody died while the server was away: {status:#}");
         assert_eq!(process.terminate(), 0, "{}", process.log());
     });
 }

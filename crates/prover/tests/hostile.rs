@@ -171,7 +171,7 @@ fn a_body_without_end_is_refused_whatever_is_said_of_its_length() {
             "--input",
             &input,
         ];
-        let result = output(&mut bounded("prover_cli", folder.path(), &arguments));
+        let result = output(bounded("prover_cli", folder.path(), &arguments).env("RUST_LOG", "trace"));
         let words = stderr(&result);
         assert!(!asked.lock().unwrap().is_empty());
         assert!(result.status.code() == Some(2) && words.contains(said), "{words}");

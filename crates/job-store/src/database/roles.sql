@@ -91,10 +91,17 @@ DO $$
 DECLARE granted record;
 BEGIN
     FOR granted IN
-        SELECT DISTINCT c.relname, a.grantee FROM pg_class c, aclexplode(c.relacl) a
+        SELECT DISTINCT c.relname, a.grantee
+        FROM pg_class c
+        CROSS JOIN LATERAL (
+            SELECT * FROM aclexplode(c.relacl)
+            UNION ALL
+            SELECT of_column.* FROM pg_attribute column_, aclexplode(column_.attacl) of_column WHERE column_.attrelid = c.oid
+        ) a
         WHERE c.relnamespace = 'roundhouse'::regnamespace AND a.grantee <> c.relowner
           AND a.privilege_type IN ('TRIGGER', 'REFERENCES', 'TRUNCATE')
     LOOP
+        -- Of a table's columns too.
         EXECUTE format('REVOKE TRIGGER, REFERENCES, TRUNCATE ON roundhouse.%I FROM %s', granted.relname,
                        CASE granted.grantee WHEN 0 THEN 'PUBLIC' ELSE granted.grantee::regrole::text END);
     END LOOP;
@@ -108,10 +115,8 @@ BEGIN
     IF to_regclass('roundhouse.protocol_versions') IS NOT NULL THEN
         REVOKE UPDATE, DELETE ON roundhouse.protocol_versions FROM {component};
     END IF;
-    -- The keys of the workers' locks.
-    IF to_regclass('roundhouse.signs_of_life') IS NOT NULL THEN
-        REVOKE ALL ON roundhouse.signs_of_life FROM {reader};
-    END IF;
+    -- Which owner of the schema is the right one: only the database's owner can say so. Every program looks here when it starts.
+    EXECUTE format('ALTER DATABASE %I SET roundhouse.owner = {owner}', current_database());
     EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO {owner}', current_database());
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO {component}, {reader}', current_database());
 END $$;

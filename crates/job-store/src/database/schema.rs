@@ -40,6 +40,9 @@ struct Found {
     owner: Option<String>,
     /// Whether we are that, or were made a member of it; a superuser's right to be anybody does not count.
     is_ours: bool,
+    /// Whether the owner is somebody whom we trust anyway: ourselves, the database's owner, a superuser, or the role that the database's owner
+    /// named by applying the roles. Anybody may make another a member of a role of theirs, so that says nothing.
+    is_trusted: bool,
     /// Whether we may use it.
     is_usable: bool,
     /// Something in it that belongs to another role.
@@ -59,18 +62,21 @@ impl JobStore {
     pub async fn migrate(&self) -> Result<(), StoreError> {
         self.reports
             .run("migrate", async |connection: &mut PgConnection| {
-                let found = look(connection).await?;
+                let mut found = look(connection).await?;
+                if found.owner.is_none() {
+                    // Whatever is made at the same time by another fails this, and is looked at: a process of ours, or a stranger.
+                    let created = sqlx::raw_sql("CREATE SCHEMA roundhouse").execute(&mut *connection).await;
+                    found = look(connection).await?;
+                    if let (Err(e), None) = (created, &found.owner) {
+                        return Err(StoreError::Schema(format!(
+                            "{} cannot create schema roundhouse: {e}; let the database's owner run `prover database roles --apply`",
+                            found.us
+                        )));
+                    }
+                }
                 found.check_hands()?;
                 match &found.owner {
-                    None => {
-                        // Another process may do the same.
-                        sqlx::raw_sql("CREATE SCHEMA IF NOT EXISTS roundhouse").execute(&mut *connection).await.map_err(|e| {
-                            StoreError::Schema(format!(
-                                "{} cannot create schema roundhouse: {e}; let the database's owner run `prover database roles --apply`",
-                                found.us
-                            ))
-                        })?;
-                    }
+                    None => return Err(StoreError::Schema("schema roundhouse was dropped just now: try again".to_owned())),
                     Some(owner) if !found.is_ours => {
                         return Err(StoreError::Schema(format!(
                             "schema roundhouse belongs to {owner}, of which {} is no member: migrate as one of its members, \
@@ -172,8 +178,16 @@ impl JobStore {
 }
 
 impl Found {
-    /// Whoever owns a function in the schema, or may create one, runs code with the rights of all who use it.
+    /// Whoever owns the schema or a function in it, or may create one, runs code with the rights of all who use it.
     fn check_hands(&self) -> Result<(), StoreError> {
+        if let (Some(owner), false) = (&self.owner, self.is_trusted) {
+            return Err(StoreError::Schema(format!(
+                "schema roundhouse belongs to {owner}, which is neither {}, nor the database's owner, nor the role that \
+                 `prover database roles --apply` named: its owner could run code as us. Where the role is yours, let the database's owner \
+                 apply the roles; else find out who made the schema, and drop it",
+                self.us
+            )));
+        }
         let whose = match (&self.foreign, &self.creator) {
             (Some(foreign), _) => {
                 format!("{foreign} in schema roundhouse does not belong to the schema's owner")
@@ -198,6 +212,14 @@ async fn look(connection: &mut PgConnection) -> Result<Found, StoreError> {
            ), n AS (SELECT * FROM pg_namespace WHERE nspname = 'roundhouse')
            SELECT (SELECT nspowner::regrole::text FROM n) AS owner,
                   coalesce((SELECT nspowner IN (SELECT oid FROM ours) FROM n), false) AS "is_ours!",
+                  coalesce((SELECT r.rolname = current_user OR r.rolsuper
+                                OR r.oid = (SELECT datdba FROM pg_database WHERE datname = current_database())
+                                OR r.rolname IN (
+                                    SELECT substr(setting, length('roundhouse.owner=') + 1)
+                                    FROM pg_db_role_setting s, unnest(s.setconfig) setting
+                                    WHERE s.setrole = 0 AND starts_with(setting, 'roundhouse.owner=')
+                                      AND s.setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database()))
+                            FROM n JOIN pg_roles r ON r.oid = n.nspowner), false) AS "is_trusted!",
                   coalesce((SELECT has_schema_privilege(n.oid, 'USAGE') FROM n), false) AS "is_usable!",
                   (SELECT format('%s %s%s', t.kind, t.name, CASE WHEN t.owner <> 0 THEN format(' of role %s', t.owner::regrole) END)
                    FROM n, LATERAL (
@@ -209,6 +231,10 @@ async fn look(connection: &mut PgConnection) -> Result<Found, StoreError> {
                        -- Ours has neither: they run for whoever writes the table, and say nothing of who made them.
                        UNION ALL SELECT 'the trigger', tgname::text, 0::oid FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid
                        WHERE c.relnamespace = n.oid AND NOT g.tgisinternal
+                       -- A foreign key that points here has its table's triggers run for whoever writes ours.
+                       UNION ALL SELECT 'the foreign key', format('%s of %s', conname, conrelid::regclass), 0::oid
+                       FROM pg_constraint k JOIN pg_class c ON c.oid = k.confrelid JOIN pg_class f ON f.oid = k.conrelid
+                       WHERE k.contype = 'f' AND c.relnamespace = n.oid AND f.relnamespace <> n.oid
                        UNION ALL SELECT 'the rule', rulename::text, 0::oid FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
                        WHERE c.relnamespace = n.oid AND rulename <> '_RETURN'
                    ) t WHERE t.owner <> n.nspowner LIMIT 1) AS "foreign",

@@ -42,7 +42,9 @@ impl JobStore {
                      ON CONFLICT (name) DO UPDATE SET
                          leader = excluded.leader, host = excluded.host, pid = excluded.pid,
                          expires_at = excluded.expires_at
+                     -- A lease beyond any that is given is none.
                      WHERE known.leader = excluded.leader OR known.expires_at < now()
+                        OR known.expires_at > now() + make_interval(secs => 10 * $5)
                      RETURNING name",
                     &duties,
                     leader.id,

@@ -11,6 +11,8 @@ use crate::model::ids::{job_key, position_of};
 use crate::model::rows::batch_of;
 use proving_model::{BatchId, JobStatus};
 use sqlx::{Connection, PgConnection};
+use std::time::Duration;
+use uuid::Uuid;
 
 /// Jobs that one transaction of the rescue duty takes on; more come in the next.
 const RESCUE_BATCH: i64 = 500;
@@ -33,16 +35,31 @@ impl JobStore {
     /// number of times: rows that another is rescuing are skipped. Looks at what is, not at what happened: a pick that
     /// commits after its worker was given up is found by the next.
     ///
+    /// `in_contact` is how long the caller has reached the database without a break. A worker that has had less than the time of its lease
+    /// to send a heartbeat since is left alone: while the database is away, leases expire and nobody is dead.
+    ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn rescue_expired(&self) -> Result<Vec<Rescued>, StoreError> {
+    pub async fn rescue_expired(&self, in_contact: Duration) -> Result<Vec<Rescued>, StoreError> {
+        self.rescue(None, in_contact).await
+    }
+
+    /// As [`JobStore::rescue_expired`], for one worker, which was seen to die.
+    pub(crate) async fn rescue_dead(&self, worker: Uuid) -> Result<Vec<Rescued>, StoreError> {
+        self.rescue(Some(worker), Duration::MAX).await
+    }
+
+    async fn rescue(&self, worker: Option<Uuid>, in_contact: Duration) -> Result<Vec<Rescued>, StoreError> {
         self.hot.run("rescue_expired", async |connection: &mut PgConnection| {
         let mut transaction = connection.begin().await?;
         let expired = sqlx::query_scalar!(
             "SELECT j.id FROM workers w JOIN jobs j ON j.worker_id = w.id AND j.status = 'in_progress'
-             WHERE w.stopped_at IS NULL AND w.expires_at < now()
+             WHERE w.stopped_at IS NULL AND w.expires_at < now() AND ($2::uuid IS NULL OR w.id = $2)
+               AND extract(epoch FROM w.expires_at - w.heartbeat_at)::float8 <= $3
              ORDER BY j.id LIMIT $1 FOR UPDATE OF j SKIP LOCKED",
-            RESCUE_BATCH
+            RESCUE_BATCH,
+            worker,
+            in_contact.as_secs_f64()
         )
         .fetch_all(&mut *transaction)
         .await?;

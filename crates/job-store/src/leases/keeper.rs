@@ -1,13 +1,9 @@
 //! Keeping leases alive: one thread a process, with a runtime and a connection of its own, so that no load on the
 //! workers' runtime starves it.
 //!
-//! The connection is also the process's sign of life. It holds a session-level advisory lock from before the first
-//! pick on; when the process dies, however it does, the server drops the lock at once, and `duties::death_watch`
-//! sees that. A process that hangs or is cut off keeps the lock, and loses its leases by their expiry.
-//!
-//! **A lock is nobody else's.** Whoever may connect may take any advisory lock, and holding one of ours would let him say when we
-//! die. So each connection has a lock of its own, named by 64 random bits, and its worker's row in `signs_of_life` says which
-//! process of the server holds it: while that process is there, the worker is not dead.
+//! The connection is also the process's sign of life. The worker's row names the server's process at its other end, from before the
+//! first pick on. When the worker's process dies, however it does, the server's ends at once, and `duties::death_watch` sees that. A process
+//! that hangs or is cut off keeps its connection, and loses its leases by their expiry.
 
 use crate::database::connections::RELAXED;
 use crate::database::metrics::STORE_METRICS;
@@ -22,7 +18,10 @@ use crate::model::rows::LeasedJob;
 use job_runner::Lease;
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -40,11 +39,12 @@ pub struct LeaseKeeper {
     suspect_place: Arc<Semaphore>,
     announcements: Announcements,
     drain_asked: CancellationToken,
+    registrations: Arc<AtomicU64>,
 }
 
 impl LeaseKeeper {
-    /// Registers this process as a worker, takes the lock that says that it lives, and starts the thread, which prolongs its
-    /// leases by `duration` at every `interval`.
+    /// Registers this process as a worker, says which connection shows its life, and starts the thread, which prolongs its leases by
+    /// `duration` at every `interval`.
     ///
     /// # Errors
     /// [`StoreError::Invalid`] when the interval is not well below the duration, or no thread can be started;
@@ -73,8 +73,10 @@ impl LeaseKeeper {
         let announcements = waker.announcements();
         let drain_asked = CancellationToken::new();
         let asked = drain_asked.clone();
+        let registrations: Arc<AtomicU64> = Arc::default();
+        let counted = registrations.clone();
         let live = async move {
-            let pulse = match Connected::start(session, &worker, duration, waker).await {
+            let pulse = match Connected::start(session, &worker, counted, duration, waker).await {
                 Ok(pulse) => {
                     let _ = ready.send(Ok(pulse.worker));
                     pulse
@@ -94,7 +96,7 @@ impl LeaseKeeper {
         let worker = started
             .await
             .map_err(|_| StoreError::Invalid("the heartbeat thread ended before it began".to_owned()))??;
-        Ok(Self::of(held, alive, worker, store.waker.announcements(), drain_asked))
+        Ok(Self { registrations, ..Self::of(held, alive, worker, store.waker.announcements(), drain_asked) })
     }
 
     /// One whose heart beats on the runtime at hand, by this pulse: for simulations, which hold the clock.
@@ -130,7 +132,21 @@ impl LeaseKeeper {
         drain_asked: CancellationToken,
     ) -> Self {
         let suspect_place = Arc::new(Semaphore::new(1));
-        Self { held, _alive: Arc::new(alive), worker, suspect_place, announcements, drain_asked }
+        let registrations = Arc::default();
+        Self {
+            held,
+            _alive: Arc::new(alive),
+            worker,
+            suspect_place,
+            announcements,
+            drain_asked,
+            registrations,
+        }
+    }
+
+    /// How often the worker was registered anew, with a server that did not know it.
+    pub(crate) fn registrations(&self) -> u64 {
+        self.registrations.load(Ordering::Relaxed)
     }
 
     /// This process's id in the store; it goes into every lease.

@@ -6,17 +6,21 @@ use crate::database::session::Session;
 use crate::leases::attempts::{self, Outcome};
 use crate::leases::heartbeat::{LeaseName, Prolonged, Pulse};
 use crate::leases::put_back::put_back;
-use crate::leases::workers::{NewWorker, register};
+use crate::leases::workers::{NewWorker, register, show_life};
 use crate::model::error::StoreError;
 use crate::model::ids::job_key;
 use async_trait::async_trait;
 use proving_model::Stage;
 use sqlx::{Connection, PgConnection};
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use uuid::Uuid;
-
-/// How many random keys are tried before something must be wrong: one in 2^64 is taken by chance.
-const KEYS_TRIED: u32 = 3;
 
 /// The pulse of a process on the database: a connection of its own, which is also its sign of life.
 pub(crate) struct Connected {
@@ -25,6 +29,8 @@ pub(crate) struct Connected {
     pub(crate) worker: Uuid,
     /// What its row says of it.
     registered: NewWorker,
+    /// How often it was written anew.
+    registrations: Arc<AtomicU64>,
     pub(crate) duration: Duration,
     pub(crate) waker: Waker,
 }
@@ -33,6 +39,7 @@ impl Connected {
     pub(crate) async fn start(
         session: Session,
         worker: &NewWorker,
+        registrations: Arc<AtomicU64>,
         duration: Duration,
         waker: Waker,
     ) -> Result<Self, StoreError> {
@@ -40,48 +47,17 @@ impl Connected {
             session.open_when_there_is_room().await.map_err(StoreError::database("heartbeat: connect"))?;
         let id = Uuid::new_v4();
         register(&mut connection, id, worker, duration).await?;
+        show_life(&mut connection, id).await?;
         let registered = worker.clone();
-        let mut pulse = Self { session, connection: None, worker: id, registered, duration, waker };
-        pulse.show_life(&mut connection).await?;
-        pulse.connection = Some(connection);
-        Ok(pulse)
-    }
-
-    /// Takes a lock that nobody can have foreseen, and writes down which one, and who holds it. The one of an earlier connection
-    /// goes when the server notices that one's end.
-    async fn show_life(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
-        for _ in 0..KEYS_TRIED {
-            let (lock_key, watch_key) = (random_key(), random_key());
-            let is_taken = sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock($1) AS "is_taken!""#, lock_key)
-                .fetch_one(&mut *connection)
-                .await
-                .map_err(StoreError::database("heartbeat: lock"))?;
-            if !is_taken {
-                tracing::warn!(
-                    "another session holds this worker's lock, which nobody can know yet: trying another"
-                );
-                continue;
-            }
-            return sqlx::query!(
-                "INSERT INTO signs_of_life (worker_id, lock_key, watch_key, backend_pid, backend_started_at)
-                 SELECT w.id, $2, $3, a.pid, a.backend_start
-                 FROM workers w, pg_stat_get_activity(pg_backend_pid()) a
-                 WHERE w.id = $1
-                 ON CONFLICT (worker_id) DO UPDATE SET lock_key = EXCLUDED.lock_key, watch_key = EXCLUDED.watch_key,
-                     backend_pid = EXCLUDED.backend_pid, backend_started_at = EXCLUDED.backend_started_at",
-                self.worker,
-                lock_key,
-                watch_key
-            )
-            .execute(connection)
-            .await
-            .map(drop)
-            .map_err(StoreError::database("heartbeat: sign of life"));
-        }
-        Err(StoreError::Invalid(format!(
-            "other sessions hold {KEYS_TRIED} random advisory locks that this worker asked for: somebody takes all locks of \
-             this database; find them in pg_locks and revoke their CONNECT (`prover database roles`)"
-        )))
+        Ok(Self {
+            session,
+            connection: Some(connection),
+            worker: id,
+            registered,
+            registrations,
+            duration,
+            waker,
+        })
     }
 
     /// The connection, out of its place: what fails, or is given up half way, takes it along.
@@ -92,16 +68,12 @@ impl Connected {
         let connected = self.session.open().await;
         let mut fresh = connected.map_err(StoreError::database("heartbeat: connect"))?;
         // A server that another took over from, or that was restored, may never have heard of this worker.
-        register(&mut fresh, self.worker, &self.registered, self.duration).await?;
-        self.show_life(&mut fresh).await?;
+        if register(&mut fresh, self.worker, &self.registered, self.duration).await? {
+            self.registrations.fetch_add(1, Ordering::Relaxed);
+        }
+        show_life(&mut fresh, self.worker).await?;
         Ok(fresh)
     }
-}
-
-/// 64 bits of the operating system's randomness: of a UUID's two halves one has its version and the other its variant, at other places.
-fn random_key() -> i64 {
-    let (high, low) = Uuid::new_v4().as_u64_pair();
-    (high ^ low).cast_signed()
 }
 
 #[async_trait]

@@ -72,9 +72,9 @@ impl JobStore {
                     "UPDATE workers SET expires_at = now()
                      WHERE id = $1 AND stopped_at IS NULL AND expires_at > now()
                        AND NOT EXISTS (
-                         SELECT FROM signs_of_life s, pg_stat_get_activity(s.backend_pid) a
-                         WHERE s.worker_id = $1
-                           AND (a.backend_start IS NULL OR a.backend_start = s.backend_started_at))",
+                         SELECT FROM pg_stat_get_activity(backend_pid) a
+                         WHERE backend_pid IS NOT NULL
+                           AND (a.backend_start IS NULL OR a.backend_start = backend_started_at))",
                     worker
                 )
                 .execute(&mut *connection)
@@ -107,14 +107,14 @@ impl JobStore {
     }
 }
 
-/// Writes a worker's row, where there is none yet.
+/// Writes a worker's row, where there is none yet; returns whether there was none.
 pub(crate) async fn register(
     connection: &mut PgConnection,
     id: Uuid,
     worker: &NewWorker,
     lease: Duration,
-) -> Result<(), StoreError> {
-    sqlx::query!(
+) -> Result<bool, StoreError> {
+    let written = sqlx::query!(
         "INSERT INTO workers (id, component, host, pid, capacity, protocol_minor, protocol_patch,
                               expires_at, memory_budget_bytes)
          VALUES ($9, $1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7), $8)
@@ -131,6 +131,20 @@ pub(crate) async fn register(
     )
     .execute(connection)
     .await
+    .map_err(StoreError::database("register_worker"))?;
+    Ok(written.rows_affected() == 1)
+}
+
+/// Writes down which process of the server is at the other end of this connection, the worker's heartbeat's: while it is there, the
+/// worker is not dead.
+pub(crate) async fn show_life(connection: &mut PgConnection, id: Uuid) -> Result<(), StoreError> {
+    sqlx::query!(
+        "UPDATE workers SET backend_pid = a.pid, backend_started_at = a.backend_start
+         FROM pg_stat_get_activity(pg_backend_pid()) a WHERE id = $1",
+        id
+    )
+    .execute(connection)
+    .await
     .map(drop)
-    .map_err(StoreError::database("register_worker"))
+    .map_err(StoreError::database("heartbeat: sign of life"))
 }

@@ -38,8 +38,8 @@ pub struct QueuePicker<E, L> {
     announced: watch::Receiver<u64>,
     /// What the next job in the queue needs and did not find free, and the place in the row of those who wait for memory.
     needed: Option<(i64, BoxFuture<'static, Allowance>)>,
-    /// Whether the store knows what is picked here.
-    is_announced: bool,
+    /// The registration of the worker for which the store knows what is picked here.
+    announced_for: Option<u64>,
     /// What was waited for, until the next pick.
     waited_for: Option<Allowance>,
     _executor: std::marker::PhantomData<fn() -> E>,
@@ -61,7 +61,7 @@ impl<E, L> QueuePicker<E, L> {
             loader,
             announced,
             needed: None,
-            is_announced: false,
+            announced_for: None,
             waited_for: None,
             _executor: std::marker::PhantomData,
         }
@@ -77,12 +77,13 @@ where
     type Executor = E;
 
     async fn pick(&mut self, want: usize) -> Result<Vec<Picked<E>>, PickError> {
-        if !self.is_announced {
+        let registration = self.context.keeper.registrations();
+        if self.announced_for != Some(registration) {
             // For those who ask why a job does not run; a picker that cannot say what it takes cannot take anything either.
             let announced =
                 self.context.store.announce_filter(self.context.keeper.worker(), &self.filter).await;
             announced.map_err(|e| PickError::Unavailable(e.to_string()))?;
-            self.is_announced = true;
+            self.announced_for = Some(registration);
         }
         let asked = Instant::now();
         // What is announced from here on ends the next wait at once: no wake-up falls between pick and wait.
