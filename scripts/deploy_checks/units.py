@@ -121,6 +121,14 @@ def check_by_systemd(mistakes):
         ]:
             status, words = run(*program)
             mistakes.unless(status == 0, FOLDER, f"{' '.join(program)} failed: {' '.join(words)}")
+        # Both take a line that they do not know for none.
+        users = (root / "etc/passwd").read_text(encoding="utf-8") if (root / "etc/passwd").exists() else ""
+        mistakes.unless(
+            "\nroundhouse:" in f"\n{users}", FOLDER / "sysusers.d", "it does not make the user roundhouse"
+        )
+        settings = root / "etc/roundhouse"
+        is_private = settings.is_dir() and settings.stat().st_mode & 0o777 == 0o700
+        mistakes.unless(is_private, FOLDER / "tmpfiles.d", "/etc/roundhouse is not root's alone")
         status, words = run(
             "systemd-analyze", "verify", "--man=no", "--recursive-errors=no", f"--root={folder}", *names
         )
