@@ -44,7 +44,12 @@ impl Account {
         if !rustix::process::geteuid().is_root() {
             return Self { name: "this user".to_owned(), ids: None };
         }
-        let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+        Self::of_roots_server(&fs::read_to_string("/etc/passwd").unwrap_or_default())
+    }
+
+    /// The account that root's server runs as: `postgres`, which a package makes, or else `nobody`. Not a number that nobody has: `initdb` asks
+    /// for its user's name.
+    fn of_roots_server(passwd: &str) -> Self {
         let ids = |wanted: &str| {
             passwd.lines().find_map(|line| {
                 let mut fields = line.split(':');
@@ -85,8 +90,9 @@ impl Account {
         command
     }
 
-    /// That it can enter every folder above this path that is there; nothing is changed before that is known.
-    pub(crate) fn check_passage(&self, path: &Path) -> Result<(), PostgresError> {
+    /// That it can enter every folder above this path that is there; nothing is changed before that is known. `instead` is what the user may
+    /// choose if not.
+    pub(crate) fn check_passage(&self, path: &Path, instead: &'static str) -> Result<(), PostgresError> {
         if self.ids.is_none() {
             return Ok(());
         }
@@ -105,7 +111,7 @@ impl Account {
             return Ok(());
         }
         let closed = PathBuf::from(OsString::from_vec(output.stdout));
-        Err(PostgresError::Unreachable { folder: path, closed, user: self.name.clone() })
+        Err(PostgresError::Unreachable { folder: path, closed, user: self.name.clone(), instead })
     }
 }
 
@@ -129,6 +135,16 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::*;
+
+    #[test]
+    fn roots_server_runs_as_postgres_or_where_there_is_none_as_nobody_and_never_as_root() {
+        let with =
+            "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65533::/:/bin/false\npostgres:x:101:104:::\n";
+        let ids = |passwd: &str| Account::of_roots_server(passwd).ids;
+        assert_eq!(ids(with), Some((101, 104)));
+        assert_eq!(ids(with.rsplit_once("postgres").unwrap().0), Some((65_534, 65_533)));
+        assert_eq!(ids("root:x:0:0:root:/root:/bin/sh\n"), Some((65_534, 65_534)));
+    }
 
     /// What a shell gave us, `7<secret`, the server's user may not have.
     #[test]

@@ -4,7 +4,8 @@
 //! server's own folders is opened by their descriptors, and through no link.
 
 use crate::{
-    POLL_INTERVAL, PostgresError, STOP_TIMEOUT, USER, account::Account, io_error, programs::is_postgres,
+    POLL_INTERVAL, PostgresError, Programs, STOP_TIMEOUT, USER, account::Account, io_error,
+    programs::is_postgres,
 };
 use private_folder::{PrivateFolder, Subfolder, create_parents};
 use std::{
@@ -105,30 +106,27 @@ impl Home {
     }
 
     /// Makes the cluster unless it is whole. A half-made one, of a killed `initdb`, is made anew.
-    pub(crate) fn initialise(
-        &self,
-        account: &Account,
-        programs: &Path,
-        version: u32,
-    ) -> Result<(), PostgresError> {
+    pub(crate) fn initialise(&self, account: &Account, programs: &Programs) -> Result<(), PostgresError> {
         if let Some(found) = self.folder.read(INITIALISED, READ_BYTES_MAX).filter(|text| !text.is_empty()) {
             let found = String::from_utf8_lossy(&found).trim().to_owned();
-            if found == version.to_string() {
+            if found == programs.version.to_string() {
                 return Ok(());
             }
             return Err(PostgresError::OtherVersion {
                 folder: self.path().to_owned(),
                 found,
-                programs: programs.to_owned(),
-                expected: version,
+                programs: programs.folder.clone(),
+                expected: programs.version,
             });
         }
         self.data.empty()?;
-        make_cluster(self, account, programs)?;
+        make_cluster(self, account, &programs.folder)?;
         let write = || {
             let mut file = self.folder.file(INITIALISED)?;
             let path = self.path().join(INITIALISED);
-            writeln!(file, "{version}").and_then(|()| file.sync_all()).map_err(io_error("write", &path))
+            writeln!(file, "{}", programs.version)
+                .and_then(|()| file.sync_all())
+                .map_err(io_error("write", &path))
         };
         write()
     }
@@ -160,7 +158,7 @@ fn socket_elsewhere(folder: &PrivateFolder, account: &Account) -> Result<Subfold
         return Ok(socket);
     }
     let temporary = std::env::temp_dir();
-    account.check_passage(&temporary)?;
+    account.check_passage(&temporary, "a folder for temporary files with TMPDIR, such as /tmp")?;
     let made = tempfile::Builder::new()
         .prefix("roundhouse-")
         .permissions(std::fs::Permissions::from_mode(0o700))

@@ -1,6 +1,6 @@
 //! A private PostgreSQL server for one machine: started and stopped with its process, never left behind.
 //!
-//! Uses the server programs that the machine has ([`find_programs`] says where it looks). The cluster lives in a folder of its
+//! Uses the server programs that the machine has ([`find_programs`] says where it looks), or those that [`Fetch`] brought. The cluster lives in a folder of its
 //! own, `postgres` in the folder that the user names, listens on a Unix socket only, that only its owner may reach, and keeps PostgreSQL's
 //! safe durability defaults.
 //!
@@ -16,16 +16,22 @@
 //! the server when the pipe closes. What was committed survives; the next start recovers by itself. What the user has in the
 //! folder keeps its content, owner and mode.
 //!
-//! PostgreSQL refuses to run as root, so for root everything of it runs as user `postgres`, or `nobody`. Whoever runs as that user may do anything
+//! PostgreSQL refuses to run as root, so for root everything of it runs as user `postgres`, or where there is none as `nobody`. Whoever runs as that user may do anything
 //! to the cluster, and nothing to root: root's process opens nothing by name where that user may write. No program started here gets this
 //! process's environment.
 
 mod account;
+mod download;
+mod fetch;
 mod guard;
 mod home;
 mod programs;
+mod release;
+mod unpack;
 
-pub use programs::find_programs;
+pub use fetch::{Fetch, Limits, Step};
+pub use programs::{Programs, find_programs, programs_in};
+pub use release::{RELEASES, Release, Releases, ReleasesError};
 
 use account::Account;
 use guard::Guard;
@@ -41,6 +47,8 @@ use thiserror::Error;
 
 /// The environment variable that names the folder of `initdb` and `postgres`.
 pub const PROGRAMS_VARIABLE: &str = "ROUNDHOUSE_POSTGRES_BIN";
+/// The environment variable that names the release server, for messages: who reads it gives a [`Fetch`] what it says.
+pub const RELEASES_VARIABLE: &str = "ROUNDHOUSE_POSTGRESQL_RELEASES";
 /// Oldest major version that the migrations are tested with.
 const MAJOR_MIN: u32 = 14;
 /// The superuser of a private cluster.
@@ -50,16 +58,58 @@ const START_TIMEOUT: Duration = Duration::from_secs(120);
 /// A fast shutdown writes one checkpoint.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// What is advised in the place of a data folder that the server's user cannot reach.
+const DATA_INSTEAD: &str = "a data folder that everybody may reach, such as /var/lib/roundhouse";
 
 /// Why there is no server.
 #[derive(Debug, Error)]
 pub enum PostgresError {
     /// No server programs: install them, or point to them.
     #[error(
-        "PostgreSQL's server programs (initdb, postgres) were not found in ${PROGRAMS_VARIABLE}, PATH, or the usual \
-         folders: install PostgreSQL {MAJOR_MIN} or newer (Debian: apt-get install postgresql), or give a database URL"
+        "PostgreSQL's server programs (initdb, postgres) were not found in PATH or the usual folders: install PostgreSQL \
+         {MAJOR_MIN} or newer (Debian: apt-get install postgresql), name their folder in ${PROGRAMS_VARIABLE}, or give a \
+         database URL"
     )]
     NotInstalled,
+    /// No server programs, and nobody has them for this system.
+    #[error(
+        "PostgreSQL's server programs (initdb, postgres) were not found in PATH or the usual folders, and there is no release \
+         to fetch for this system: install PostgreSQL {MAJOR_MIN} or newer, or name their folder in ${PROGRAMS_VARIABLE}"
+    )]
+    NoRelease,
+    /// The folder that the user names has no server programs that serve.
+    #[error(
+        "{folder} holds no server programs that serve: {reason}. Name the folder of initdb and postgres, of PostgreSQL \
+         {MAJOR_MIN} or newer (${PROGRAMS_VARIABLE})"
+    )]
+    NoPrograms {
+        /// Which folder.
+        folder: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No server programs, and a release that cannot be had.
+    #[error(
+        "PostgreSQL is not installed here, and {url} cannot be fetched: {reason}. Install PostgreSQL {MAJOR_MIN} or newer \
+         (Debian: apt-get install postgresql), or name a release server within reach in ${RELEASES_VARIABLE}"
+    )]
+    Fetch {
+        /// What was to be fetched.
+        url: String,
+        /// Why that failed.
+        reason: String,
+    },
+    /// Server programs that were fetched do not run on this system.
+    #[error(
+        "PostgreSQL is not installed here, and the one that was fetched to {folder} does not run: {reason}. Install what is \
+         missing, or PostgreSQL {MAJOR_MIN} or newer (Debian: apt-get install postgresql)"
+    )]
+    Fetched {
+        /// Where they are.
+        folder: PathBuf,
+        /// What is missing.
+        reason: String,
+    },
     /// Another process has this cluster.
     #[error("{folder} is in use by another process (pid {pid}): wait for it, or choose another data folder")]
     InUse {
@@ -70,7 +120,8 @@ pub enum PostgresError {
     },
     /// The cluster was made by another version.
     #[error(
-        "{folder} holds a cluster of PostgreSQL {found}, and the programs in {programs} are version {expected}"
+        "{folder} holds a cluster of PostgreSQL {found}, and the programs in {programs} are version {expected}: name the folder \
+         of programs of version {found} in ${PROGRAMS_VARIABLE}, or choose another data folder"
     )]
     OtherVersion {
         /// The cluster's folder.
@@ -84,16 +135,18 @@ pub enum PostgresError {
     },
     /// The user that the server runs as cannot reach the folder.
     #[error(
-        "PostgreSQL cannot run as root and runs as {user}, who cannot enter {closed}, and so not {folder}: choose a data folder \
-         that everybody may reach, such as /var/lib/roundhouse, or let others pass with `chmod o+x {closed}`"
+        "PostgreSQL cannot run as root and runs as {user}, who cannot enter {closed}, and so not {folder}: choose {instead}, or \
+         let others pass with `chmod o+x {closed}`"
     )]
     Unreachable {
-        /// The data folder.
+        /// The folder that it must reach.
         folder: PathBuf,
         /// The first folder on the way that is closed.
         closed: PathBuf,
         /// Who cannot enter it.
         user: String,
+        /// What the user may choose.
+        instead: &'static str,
     },
     /// A server program failed.
     #[error("{program} failed for {folder}: {reason}")]
@@ -121,10 +174,13 @@ pub enum PostgresError {
 }
 
 impl PostgresError {
-    /// Whether the folder that was named cannot hold a cluster; nothing was changed then.
+    /// Whether a folder that was named cannot hold a cluster or a release, or has no server programs; nothing was changed then.
     #[must_use]
     pub fn is_wrong_folder(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Folder(FolderError::NotOurs { .. }))
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Folder(FolderError::NotOurs { .. }) | Self::NoPrograms { .. }
+        )
     }
 }
 
@@ -140,6 +196,8 @@ pub struct Options {
     pub settings: Vec<(String, String)>,
     /// Removes the cluster when it stops, for tests.
     pub is_temporary: bool,
+    /// The server's programs; those that [`find_programs`] finds, if none are given.
+    pub programs: Option<Programs>,
 }
 
 /// Who must be able to pass through the folders above a cluster's: what is created there by others than [`EmbeddedPostgres::start`] needs
@@ -154,7 +212,7 @@ pub fn access_above() -> Access {
 /// # Errors
 /// [`PostgresError::Unreachable`].
 pub fn check_passage(folder: &Path) -> Result<(), PostgresError> {
-    Account::of_the_server().check_passage(folder)
+    Account::of_the_server().check_passage(folder, DATA_INSTEAD)
 }
 
 /// A running server. Dropping it stops the server and waits for that.
@@ -173,16 +231,16 @@ impl EmbeddedPostgres {
     /// See [`PostgresError`].
     pub fn start(folder: &Path, options: &Options) -> Result<Self, PostgresError> {
         let account = Account::of_the_server();
-        let (programs, version) = find_programs()?;
-        account.check_passage(folder)?;
+        let programs = options.programs.clone().map_or_else(find_programs, Ok)?;
+        account.check_passage(folder, DATA_INSTEAD)?;
         let is_made = !folder.exists();
         let home = Home::open(folder, &account)?;
-        home.initialise(&account, &programs, version)?;
+        home.initialise(&account, &programs)?;
         home.wait_for_predecessor();
         let before = home.state_file();
         let log = home.new_log()?;
         let made = home.path().parent().filter(|_| is_made);
-        let guard = Guard::start(&home, made, &log, &account, &programs, options)?;
+        let guard = Guard::start(&home, made, &log, &account, &programs.folder, options)?;
         let mut server = Self { guard, home };
         server.wait_until_ready(&log, &before)?;
         Ok(server)

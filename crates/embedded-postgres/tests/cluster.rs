@@ -10,7 +10,7 @@ use std::{
 };
 
 fn query(server: &EmbeddedPostgres, sql: &str) -> String {
-    let beside = find_programs().unwrap().0.join("psql");
+    let beside = find_programs().unwrap().folder.join("psql");
     let psql = if beside.exists() { beside } else { "psql".into() };
     let output = Command::new(psql).args(["-XAt", "-c", sql]).arg(server.url("postgres")).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

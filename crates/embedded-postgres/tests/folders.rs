@@ -242,7 +242,7 @@ fn no_program_that_is_started_sees_this_process_environment() {
         fs::create_dir(folder).unwrap();
         set_mode(folder, 0o777);
     }
-    let real = find_programs().unwrap().0;
+    let real = find_programs().unwrap().folder;
     for program in ["initdb", "postgres"] {
         let script = format!(
             "#!/bin/sh\n{{ env; echo AS=$(id -u); }} >{}/{program}-$$\nexec {}/{program} \"$@\"\n",

@@ -238,6 +238,33 @@ fn refuse_links_of_others(path: &Path, links_left: u32) -> Result<(), FolderErro
     Ok(())
 }
 
+/// That nobody but this process's user, and root, can exchange what lies on the way to a path: for folders that are used by their names.
+/// What is not there yet is passed over.
+///
+/// # Errors
+/// [`FolderError::NotOurs`] names the folder that is in others' hands.
+pub fn refuse_folders_of_others(path: &Path) -> Result<(), FolderError> {
+    let absolute = std::path::absolute(path).map_err(failed("find", path))?;
+    refuse_links_of_others(&absolute, LINKS_MAX)?;
+    let there = absolute.ancestors().find_map(|folder| folder.canonicalize().ok()).unwrap_or_default();
+    let (us, our_group) = (geteuid().as_raw(), rustix::process::getegid().as_raw());
+    for folder in there.ancestors() {
+        let found = folder.metadata().map_err(failed("look at", folder))?;
+        if found.uid() != 0 && found.uid() != us {
+            let reason = format!("{} belongs to the user with the number {}", folder.display(), found.uid());
+            return Err(not_ours(path, reason));
+        }
+        // In a sticky folder everybody may add a name, and only its owner may take it away.
+        let is_sticky = found.mode() & 0o1000 != 0;
+        let is_our_group = found.gid() == our_group;
+        let others = if is_our_group { 0o002 } else { 0o022 };
+        if found.mode() & others != 0 && !is_sticky {
+            return Err(not_ours(path, format!("others may write to {}", folder.display())));
+        }
+    }
+    Ok(())
+}
+
 /// The descriptor that stands for the current folder, for paths that need none.
 fn here() -> std::os::fd::BorrowedFd<'static> {
     CWD
@@ -288,5 +315,36 @@ mod tests {
             }
         }
         assert!(!at("results/data").exists() && !at("results/deeper/data").exists());
+    }
+
+    /// Whoever may rename a folder on the way has a file of theirs used in the place of ours.
+    #[test]
+    fn a_way_through_folders_that_others_can_exchange_is_refused() {
+        let scratch = tempfile::tempdir().unwrap();
+        let at = |name: &str| scratch.path().join(name);
+        let set_mode = |name: &str, mode| {
+            fs::set_permissions(at(name), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        };
+        fs::create_dir_all(at("open/deeper")).unwrap();
+        for allowed in ["open/deeper", "open/none/yet", "none"] {
+            refuse_folders_of_others(&at(allowed)).unwrap();
+        }
+        let refused = |name: &str, words: &str| {
+            let error = refuse_folders_of_others(&at(name)).unwrap_err();
+            let is_named = error.to_string().contains(words);
+            assert!(matches!(error, FolderError::NotOurs { .. }) && is_named, "{error}");
+        };
+        set_mode("open", 0o777);
+        refused("open/deeper", "others may write to");
+        refused("open/none/yet", "others may write to");
+        set_mode("open", 0o1777);
+        refuse_folders_of_others(&at("open/deeper")).unwrap();
+        if geteuid().is_root() {
+            unix::chown(at("open"), Some(65_534), None).unwrap();
+            refused("open/deeper", "belongs to the user with the number 65534");
+            unix::chown(at("open"), Some(0), Some(65_534)).unwrap();
+            set_mode("open", 0o775);
+            refused("open/deeper", "others may write to");
+        }
     }
 }

@@ -55,7 +55,7 @@ fn server() -> &'static EmbeddedPostgres {
             ("max_connections", "400"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let options = Options { settings: settings.to_vec(), is_temporary: true };
+        let options = Options { settings: settings.to_vec(), is_temporary: true, ..Options::default() };
         EmbeddedPostgres::start(&process_folder(), &options).expect("PostgreSQL is installed")
     })
 }

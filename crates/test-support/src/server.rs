@@ -264,7 +264,7 @@ fn give_away(path: &Path) {
 
 fn server_path(name: &str) -> PathBuf {
     // The other programs lie beside the server's own, and perhaps not beside a link to it.
-    let server = embedded_postgres::find_programs().expect("PostgreSQL is installed").0.join("postgres");
+    let server = embedded_postgres::find_programs().expect("PostgreSQL is installed").folder.join("postgres");
     server.canonicalize().expect("it was found").with_file_name(name)
 }
 
