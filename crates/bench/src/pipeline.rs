@@ -4,6 +4,7 @@ use crate::{median, print};
 use clap::Args;
 use cli_support::{BadInput, ProofSystemArgs, ProofSystems, load_keys};
 use pipeline::local::{LocalStack, data_folder, work_folder};
+use pipeline::postgres::PostgresArgs;
 use proof_system::{InputSource, KeyPurpose, ProofSystem, Uncontrolled, bare};
 use proving_model::BatchId;
 use serde::Serialize;
@@ -23,6 +24,8 @@ pub(crate) struct PipelineArgs {
     /// Where the work lies meanwhile [default: the data folder].
     #[arg(long, env = "ROUNDHOUSE_DATA")]
     data: Option<PathBuf>,
+    #[command(flatten)]
+    postgres: PostgresArgs,
     #[command(flatten)]
     system: ProofSystemArgs,
     /// Print one JSON object.
@@ -57,6 +60,7 @@ pub(crate) async fn run(args: PipelineArgs, systems: &ProofSystems) -> anyhow::R
     let system = args.system.open(systems)?;
     let source = InputSource { path: args.input, state_path: args.accounts };
     let input = system.read_input(&source).map_err(|e| BadInput(e.to_string()))?;
+    let programs = args.postgres.programs().await?;
     for purpose in [KeyPurpose::Aggregate, KeyPurpose::Prove, KeyPurpose::Compress] {
         load_keys(&*system, purpose)?;
     }
@@ -70,7 +74,7 @@ pub(crate) async fn run(args: PipelineArgs, systems: &ProofSystems) -> anyhow::R
         bare.push(seconds);
         tracing::info!("round {round} of {}: bare {seconds:.1} s", args.rounds);
         let folder = work_folder(&data, &*system, batch, &input.payload);
-        let stack = LocalStack::start(&folder, system.clone(), 1).await?;
+        let stack = LocalStack::start(&folder, programs.clone(), system.clone(), 1).await?;
         let proven = stack.prove(batch, &input.payload, &CancellationToken::new()).await;
         let folder = stack.stop().await?;
         folder.remove()?;

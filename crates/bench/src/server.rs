@@ -4,6 +4,7 @@ use clap::Args;
 use embedded_postgres::{EmbeddedPostgres, Options};
 use job_store::{DatabaseUrl, JobStore};
 use pipeline::local::{cluster_error, data_folder, open_work_folder};
+use pipeline::postgres::PostgresArgs;
 use private_folder::PrivateFolder;
 use std::{
     fs,
@@ -20,6 +21,8 @@ pub(crate) struct ServerArgs {
     /// Where the private one lies [default: the data folder].
     #[arg(long, env = "ROUNDHOUSE_DATA")]
     data: Option<PathBuf>,
+    #[command(flatten)]
+    postgres: PostgresArgs,
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
@@ -37,6 +40,10 @@ pub(crate) struct Server {
 impl Server {
     /// Opens it; `settings` are the private server's beside its defaults.
     pub(crate) async fn open(args: &ServerArgs, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let programs = match args.database_url {
+            Some(_) => None,
+            None => Some(args.postgres.programs().await?),
+        };
         let folder = data_folder(args.data.clone()).join(format!("bench-{}", std::process::id()));
         let folder = open_work_folder(&folder)?;
         let (admin, postgres) = if let Some(url) = &args.database_url {
@@ -44,7 +51,7 @@ impl Server {
         } else {
             let work = folder.path().to_owned();
             let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-            let options = Options { settings: settings.collect(), is_temporary: false };
+            let options = Options { settings: settings.collect(), programs, ..Options::default() };
             let postgres = tokio::task::spawn_blocking(move || EmbeddedPostgres::start(&work, &options))
                 .await?
                 .map_err(cluster_error)?;

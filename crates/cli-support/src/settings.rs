@@ -45,6 +45,8 @@ pub const SETTINGS: &[Setting] = &[
     shared("proof_system"),
     shared("mock_file"),
     shared("keys"),
+    shared("postgres_bin"),
+    shared("postgresql_releases"),
     shared("listen"),
     shared("allowed_host"),
     shared("http_token_file"),

@@ -7,7 +7,7 @@ use crate::run::{Backends, run_plan};
 use anyhow::Context;
 use artifact_store::{ArtifactStore, witness_input_key};
 use cli_support::BadInput;
-use embedded_postgres::{EmbeddedPostgres, Options, PostgresError};
+use embedded_postgres::{EmbeddedPostgres, Options, PostgresError, Programs};
 use job_runner::RunnerReport;
 use job_store::batches::insert::NewBatch;
 use job_store::operator::mode::Mode;
@@ -95,11 +95,18 @@ pub struct Proven {
 }
 
 impl LocalStack {
-    /// Starts, or starts again, the stack whose work lies in the folder; it proves so many circuits at the same time.
-    pub async fn start(folder: &Path, system: Arc<dyn ProofSystem>, provers: usize) -> anyhow::Result<Self> {
+    /// Starts, or starts again, the stack whose work lies in the folder, with these programs of PostgreSQL; it proves so many circuits at
+    /// the same time.
+    pub async fn start(
+        folder: &Path,
+        programs: Programs,
+        system: Arc<dyn ProofSystem>,
+        provers: usize,
+    ) -> anyhow::Result<Self> {
         let folder = open_work_folder(folder)?;
         let work = folder.path().to_owned();
-        let server = tokio::task::spawn_blocking(move || EmbeddedPostgres::start(&work, &Options::default()))
+        let options = Options { programs: Some(programs), ..Options::default() };
+        let server = tokio::task::spawn_blocking(move || EmbeddedPostgres::start(&work, &options))
             .await?
             .map_err(cluster_error)?;
         let url = DatabaseUrl::new(&server.url("postgres"))?;

@@ -6,6 +6,7 @@ use embedded_postgres::{EmbeddedPostgres, Options};
 use job_store::database::roles::RoleNames;
 use job_store::{DatabaseUrl, JobStore};
 use pipeline::local::cluster_error;
+use pipeline::postgres::PostgresArgs;
 use std::{io::Write, path::PathBuf};
 
 #[derive(Debug, Subcommand)]
@@ -15,6 +16,8 @@ pub(crate) enum DatabaseCommand {
         /// Where the cluster lies, in a subfolder `postgres`; created where it is not yet, and else left as it is.
         #[arg(long)]
         data: PathBuf,
+        #[command(flatten)]
+        postgres: PostgresArgs,
     },
     /// Bring a database's schema up to date.
     Migrate(DatabaseArgs),
@@ -39,7 +42,7 @@ pub(crate) enum DatabaseCommand {
 
 pub(crate) async fn run(command: DatabaseCommand) -> anyhow::Result<()> {
     match command {
-        DatabaseCommand::Serve { data } => serve(data).await,
+        DatabaseCommand::Serve { data, postgres } => serve(data, &postgres).await,
         DatabaseCommand::Migrate(database) => migrate(&database.url()?).await,
         DatabaseCommand::Roles { database, apply, prefix, shared, member } => {
             let names = RoleNames::new(&prefix, shared)
@@ -57,9 +60,11 @@ pub(crate) async fn run(command: DatabaseCommand) -> anyhow::Result<()> {
     }
 }
 
-async fn serve(data: PathBuf) -> anyhow::Result<()> {
+async fn serve(data: PathBuf, postgres: &PostgresArgs) -> anyhow::Result<()> {
+    // Before the first signal asks for an orderly end: what is being fetched has none.
+    let options = Options { programs: Some(postgres.programs().await?), ..Options::default() };
     let shutdown = cli_support::shutdown_on_signal(Some(cli_support::DRAINING))?;
-    let server = tokio::task::spawn_blocking(move || EmbeddedPostgres::start(&data, &Options::default()))
+    let server = tokio::task::spawn_blocking(move || EmbeddedPostgres::start(&data, &options))
         .await?
         .map_err(cluster_error)?;
     let url = server.url("postgres");

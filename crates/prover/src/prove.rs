@@ -5,6 +5,7 @@ use anyhow::Context;
 use clap::Args;
 use cli_support::{BadInput, ProofSystemArgs, ProofSystems};
 use pipeline::local::{LocalStack, Proven, data_folder, folder_error, work_folder};
+use pipeline::postgres::PostgresArgs;
 use pipeline::progress::count_jobs;
 use proof_system::InputSource;
 use proving_model::{AggregationRound, BatchId, Stage};
@@ -36,6 +37,8 @@ pub(crate) struct ProveArgs {
     #[arg(long, env = "ROUNDHOUSE_DATA")]
     data: Option<PathBuf>,
     #[command(flatten)]
+    postgres: PostgresArgs,
+    #[command(flatten)]
     system: ProofSystemArgs,
     #[command(flatten)]
     device: DeviceArgs,
@@ -51,14 +54,16 @@ pub(crate) async fn prove(args: ProveArgs, systems: &ProofSystems) -> anyhow::Re
     let batch = BatchId { chain_id: args.chain_id, number: args.number };
     tracing::info!("{batch}: {}", input.summary);
 
-    let shutdown = cli_support::shutdown_on_signal(Some(cli_support::DRAINING))?;
     let folder = work_folder(&data_folder(args.data), &*system, batch, &input.payload);
     let out = args.out.unwrap_or_else(|| cli_support::default_output_folder(batch));
     // An interrupted run may have written some, or all, of its files.
     if !folder.exists() {
         cli_support::check_output_folder(&out)?;
     }
-    let stack = LocalStack::start(&folder, system.clone(), provers).await?;
+    // Before the first signal asks for an orderly end: what is being fetched has none.
+    let programs = args.postgres.programs().await?;
+    let shutdown = cli_support::shutdown_on_signal(Some(cli_support::DRAINING))?;
+    let stack = LocalStack::start(&folder, programs, system.clone(), provers).await?;
     let result = async {
         let proven = stack.prove(batch, &input.payload, &shutdown).await?;
         cli_support::write_outputs(&proven.final_proof, &*system, batch, &input.payload, &out)?;
