@@ -60,11 +60,11 @@ pub(crate) async fn run(args: PipelineArgs, systems: &ProofSystems) -> anyhow::R
     let system = args.system.open(systems)?;
     let source = InputSource { path: args.input, state_path: args.accounts };
     let input = system.read_input(&source).map_err(|e| BadInput(e.to_string()))?;
-    let programs = args.postgres.programs().await?;
+    let data = data_folder(args.data).join("bench");
+    let programs = args.postgres.programs(&data).await?;
     for purpose in [KeyPurpose::Aggregate, KeyPurpose::Prove, KeyPurpose::Compress] {
         load_keys(&*system, purpose)?;
     }
-    let data = data_folder(args.data).join("bench");
     let (mut bare, mut pipeline, mut circuits) = (Vec::new(), Vec::new(), 0);
     for round in 1..=args.rounds {
         // Another number each time: nothing is gone on with.

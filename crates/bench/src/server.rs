@@ -40,11 +40,11 @@ pub(crate) struct Server {
 impl Server {
     /// Opens it; `settings` are the private server's beside its defaults.
     pub(crate) async fn open(args: &ServerArgs, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let folder = data_folder(args.data.clone()).join(format!("bench-{}", std::process::id()));
         let programs = match args.database_url {
             Some(_) => None,
-            None => Some(args.postgres.programs().await?),
+            None => Some(args.postgres.programs(&folder).await?),
         };
-        let folder = data_folder(args.data.clone()).join(format!("bench-{}", std::process::id()));
         let folder = open_work_folder(&folder)?;
         let (admin, postgres) = if let Some(url) = &args.database_url {
             (DatabaseUrl::new(url)?, None)

@@ -1,6 +1,6 @@
 //! Who runs the server.
 
-use crate::{PostgresError, io_error};
+use crate::{POLL_INTERVAL, PostgresError, io_error};
 use private_folder::Access;
 use rustix::io::{FdFlags, fcntl_setfd};
 use std::{
@@ -8,10 +8,15 @@ use std::{
     ffi::{OsStr, OsString},
     fs,
     os::fd::BorrowedFd,
-    os::unix::{ffi::OsStringExt, process::CommandExt},
+    os::unix::{ffi::OsStringExt, fs::MetadataExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::{Duration, UNIX_EPOCH},
 };
+
+/// Between the making of a folder and its opening for others there is one call; a busy machine may take its time. The moment of the making is
+/// known to the second.
+const HALF_MADE_MAX: Duration = Duration::from_secs(2);
 
 /// Says the first of the folders given that cannot be entered.
 const ENTER_EACH: &str =
@@ -97,6 +102,22 @@ impl Account {
             return Ok(());
         }
         let path = std::path::absolute(path).map_err(io_error("find", path))?;
+        loop {
+            let Some(closed) = self.closed_folder(&path)? else { return Ok(()) };
+            if !may_be_half_made(&closed) {
+                return Err(PostgresError::Unreachable {
+                    folder: path,
+                    closed,
+                    user: self.name.clone(),
+                    instead,
+                });
+            }
+            std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+
+    /// The first folder on the way to this path that it cannot enter.
+    fn closed_folder(&self, path: &Path) -> Result<Option<PathBuf>, PostgresError> {
         let there = path.ancestors().find_map(|folder| folder.canonicalize().ok()).unwrap_or_default();
         let mut folders: Vec<&Path> = there.ancestors().collect();
         folders.reverse();
@@ -106,13 +127,18 @@ impl Account {
             .args(&folders)
             .stdin(Stdio::null())
             .output()
-            .map_err(io_error("run /bin/sh to look at", &path))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let closed = PathBuf::from(OsString::from_vec(output.stdout));
-        Err(PostgresError::Unreachable { folder: path, closed, user: self.name.clone(), instead })
+            .map_err(io_error("run /bin/sh to look at", path))?;
+        let is_closed = !output.status.success();
+        Ok(is_closed.then(|| PathBuf::from(OsString::from_vec(output.stdout))))
     }
+}
+
+/// Whether another process of this user may be making this folder: it is closed at first, and open a moment later.
+fn may_be_half_made(folder: &Path) -> bool {
+    let Ok(found) = folder.symlink_metadata() else { return false };
+    let changed = UNIX_EPOCH + Duration::from_secs(found.ctime().try_into().unwrap_or(0));
+    let is_ours = found.uid() == rustix::process::geteuid().as_raw();
+    is_ours && changed.elapsed().is_ok_and(|age| age < HALF_MADE_MAX)
 }
 
 /// Keeps what this process was started with to itself: files that only we may read, terminals. What it opens itself is closed in other programs
@@ -144,6 +170,23 @@ mod tests {
         assert_eq!(ids(with), Some((101, 104)));
         assert_eq!(ids(with.rsplit_once("postgres").unwrap().0), Some((65_534, 65_533)));
         assert_eq!(ids("root:x:0:0:root:/root:/bin/sh\n"), Some((65_534, 65_534)));
+    }
+
+    /// Two processes make the same folders at the same time: what is closed to others for a moment is not closed.
+    #[test]
+    fn a_folder_that_is_just_being_made_is_waited_for() {
+        let account = Account::of_the_server();
+        if account.ids.is_none() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_owned();
+        let opened = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+        });
+        account.check_passage(&folder.path().join("none/yet"), "another").unwrap();
+        opened.join().unwrap();
     }
 
     /// What a shell gave us, `7<secret`, the server's user may not have.

@@ -1,6 +1,6 @@
 //! One file from a release server, within limits of size and time.
 
-use crate::fetch::{Limits, Step};
+use crate::limits::{Limits, Step};
 use sha2::{Digest, Sha256};
 use std::{
     fmt::Write as _,

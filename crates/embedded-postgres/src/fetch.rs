@@ -9,69 +9,23 @@
 //!
 //! A release's folder has its name from the moment on when all of it is on the disk.
 
-use crate::programs::look_into;
-use crate::{
-    Account, PostgresError, Programs, Release, Releases, download::download, io_error, unpack::unpack,
-};
+use crate::account::Account;
+use crate::download::download;
+use crate::limits::{Limits, Step};
+use crate::programs::{Programs, look_into};
+use crate::release::{Release, Releases};
+use crate::unpack::unpack;
+use crate::{PostgresError, io_error};
 use private_folder::{PrivateFolder, refuse_folders_of_others};
 use std::{
     fs::{self, File, OpenOptions, Permissions, TryLockError},
     io::{self, Seek},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 /// Where the files of time zones are; programs that bring none use the system's.
 const TIME_ZONES: [&str; 3] = ["share/timezone", "share/postgresql/timezone", "/usr/share/zoneinfo"];
-
-/// How much is fetched, and for how long.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Bytes of an archive.
-    pub archive_bytes: u64,
-    /// Bytes of what is in it.
-    pub unpacked_bytes: u64,
-    /// How long a server may send nothing.
-    pub silence: Duration,
-    /// How long a download may take.
-    pub total: Duration,
-}
-
-impl Default for Limits {
-    /// Several times what a release has; and time for it on a line of 1 Mbit/s.
-    fn default() -> Self {
-        Self {
-            archive_bytes: 256 << 20,
-            unpacked_bytes: 1 << 30,
-            silence: Duration::from_secs(30),
-            total: Duration::from_secs(1800),
-        }
-    }
-}
-
-/// What is being done.
-#[derive(Debug, Clone, Copy)]
-pub enum Step<'a> {
-    /// Another process fetches the same, and is waited for.
-    Waiting,
-    /// The archive comes in.
-    Downloading {
-        /// From where.
-        url: &'a str,
-        /// Bytes so far.
-        received: u64,
-        /// Bytes in all, where the server says.
-        total: Option<u64>,
-    },
-    /// The archive has its checksum, and is being unpacked.
-    Unpacking,
-    /// It is there.
-    Done {
-        /// In which folder.
-        folder: &'a Path,
-    },
-}
 
 /// How server programs are fetched.
 #[derive(Clone)]

@@ -3,10 +3,9 @@
 //! For root the server is another user's. Then nothing that root opens by its name lies where that user may write: what root reads of the
 //! server's own folders is opened by their descriptors, and through no link.
 
-use crate::{
-    POLL_INTERVAL, PostgresError, Programs, STOP_TIMEOUT, USER, account::Account, io_error,
-    programs::is_postgres,
-};
+use crate::account::Account;
+use crate::programs::{Programs, is_postgres};
+use crate::{POLL_INTERVAL, PostgresError, STOP_TIMEOUT, USER, io_error};
 use private_folder::{PrivateFolder, Subfolder, create_parents};
 use std::{
     ffi::OsString,

@@ -25,11 +25,13 @@ mod download;
 mod fetch;
 mod guard;
 mod home;
+mod limits;
 mod programs;
 mod release;
 mod unpack;
 
-pub use fetch::{Fetch, Limits, Step};
+pub use fetch::Fetch;
+pub use limits::{Limits, Step};
 pub use programs::{Programs, find_programs, programs_in};
 pub use release::{RELEASES, Release, Releases, ReleasesError};
 

@@ -4,7 +4,11 @@ use crate::local::cluster_error;
 use clap::Args;
 use embedded_postgres::{Fetch, Limits, PostgresError, Programs, Release, Releases, Step};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::{cell::Cell, io::IsTerminal, path::PathBuf};
+use std::{
+    cell::Cell,
+    io::IsTerminal,
+    path::{Path, PathBuf},
+};
 
 /// Where the programs of a private PostgreSQL come from.
 #[derive(Debug, Clone, Args)]
@@ -12,7 +16,7 @@ pub struct PostgresArgs {
     /// Take PostgreSQL's server programs from this folder, and fetch none [default: the first in PATH, or in the usual folders].
     #[arg(long, env = "ROUNDHOUSE_POSTGRES_BIN", value_name = "FOLDER")]
     pub postgres_bin: Option<PathBuf>,
-    /// Where the machine has no PostgreSQL, fetch it once from this release server, a URL. With none, fetch nothing.
+    /// Fetch PostgreSQL, where it is not installed, from this release server, a URL, and only once; with none, fetch nothing.
     #[arg(
         long,
         env = "ROUNDHOUSE_POSTGRESQL_RELEASES",
@@ -23,17 +27,17 @@ pub struct PostgresArgs {
 }
 
 impl PostgresArgs {
-    /// The server programs. Fetching them takes as long as the line does for some 20 MB; a signal ends the process meanwhile, and nothing of
+    /// The server programs for a server in this data folder. Fetching them takes as long as the line does for some 20 MB; a signal ends the process meanwhile, and nothing of
     /// it counts then.
     ///
     /// # Errors
-    /// [`cli_support::BadInput`] when the folder or the cache is no place for them; else as [`PostgresError`] says.
-    pub async fn programs(&self) -> anyhow::Result<Programs> {
-        let args = self.clone();
-        tokio::task::spawn_blocking(move || args.find_or_fetch()).await?.map_err(cluster_error)
+    /// [`cli_support::BadInput`] when a folder is no place for them, or for the server; else as [`PostgresError`] says.
+    pub async fn programs(&self, data: &Path) -> anyhow::Result<Programs> {
+        let (args, data) = (self.clone(), data.to_owned());
+        tokio::task::spawn_blocking(move || args.find_or_fetch(&data)).await?.map_err(cluster_error)
     }
 
-    fn find_or_fetch(&self) -> Result<Programs, PostgresError> {
+    fn find_or_fetch(&self, data: &Path) -> Result<Programs, PostgresError> {
         let found = match &self.postgres_bin {
             Some(folder) => return embedded_postgres::programs_in(folder),
             None => embedded_postgres::find_programs(),
@@ -41,6 +45,8 @@ impl PostgresArgs {
         if !matches!(found, Err(PostgresError::NotInstalled)) {
             return found;
         }
+        // Nothing is fetched for a server that could not start.
+        embedded_postgres::check_passage(data)?;
         let (release, cache) = (Release::for_this_machine()?, cache_folder());
         let progress = Progress::new();
         let fetch = Fetch {

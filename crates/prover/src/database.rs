@@ -62,7 +62,7 @@ pub(crate) async fn run(command: DatabaseCommand) -> anyhow::Result<()> {
 
 async fn serve(data: PathBuf, postgres: &PostgresArgs) -> anyhow::Result<()> {
     // Before the first signal asks for an orderly end: what is being fetched has none.
-    let options = Options { programs: Some(postgres.programs().await?), ..Options::default() };
+    let options = Options { programs: Some(postgres.programs(&data).await?), ..Options::default() };
     let shutdown = cli_support::shutdown_on_signal(Some(cli_support::DRAINING))?;
     let server = tokio::task::spawn_blocking(move || EmbeddedPostgres::start(&data, &options))
         .await?

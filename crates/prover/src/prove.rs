@@ -61,7 +61,7 @@ pub(crate) async fn prove(args: ProveArgs, systems: &ProofSystems) -> anyhow::Re
         cli_support::check_output_folder(&out)?;
     }
     // Before the first signal asks for an orderly end: what is being fetched has none.
-    let programs = args.postgres.programs().await?;
+    let programs = args.postgres.programs(&folder).await?;
     let shutdown = cli_support::shutdown_on_signal(Some(cli_support::DRAINING))?;
     let stack = LocalStack::start(&folder, programs, system.clone(), provers).await?;
     let result = async {

@@ -99,6 +99,30 @@ fn serving_a_database_leaves_the_folder_as_it_was() {
     assert_eq!(inventory(&taken), before);
 }
 
+/// A folder without PostgreSQL that was named is no reason to take another, or to fetch one.
+#[test]
+fn a_folder_that_is_named_for_postgresql_and_has_none_is_refused_before_anything_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    set_mode(dir.path(), 0o755);
+    fs::write(dir.path().join("in.mock"), "mock closed").unwrap();
+    fs::create_dir(dir.path().join("bin")).unwrap();
+    let before = inventory(dir.path());
+    let refused = |flag: &str, words: &str| {
+        for arguments in [["database", "serve"].as_slice(), &["prove", "--proof-system=mock", "in.mock"]] {
+            let mut command = program("prover");
+            command.args(arguments).args(["--data", "new/data", flag]).current_dir(dir.path());
+            let refused = output(&mut command);
+            let text = stderr(&refused);
+            assert_eq!(refused.status.code(), Some(2), "{text}");
+            assert!(text.contains(words) && !text.contains("sw0rdfish"), "{words:?} is not in: {text}");
+            assert_eq!(inventory(dir.path()), before, "{text}");
+        }
+    };
+    refused("--postgres-bin=bin", "bin holds no server programs that serve: there is no initdb");
+    refused("--postgresql-releases=nowhere", "--postgresql-releases");
+    refused("--postgresql-releases=https://u:sw0rdfish@h/x", "takes no user and no password");
+}
+
 #[test]
 fn root_is_told_what_to_do_where_the_servers_user_cannot_come() {
     if !is_root() {
