@@ -1,14 +1,17 @@
 //! `insert-batch`, and how commands name a batch.
 
-use crate::{Output, version::VersionArgs};
+use crate::{Output, operate::Changed, version::VersionArgs, words::duration};
 use anyhow::{Context, ensure};
 use artifact_store::witness_input_key;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use cli_support::{BadInput, ObjectStoreArgs, ProofSystemArgs, ProofSystems};
 use job_store::batches::chains::ChainSettings;
-use job_store::batches::insert::{InsertedBatch, NewBatch};
+use job_store::batches::insert::{Existing, InsertedBatch, NewBatch};
+use job_store::model::deadline::DeadlineStanding;
+use job_store::operator::mode::Mode;
+use job_store::operator::set_batch::BatchSettings;
 use job_store::{DatabaseUrl, JobStore};
-use proving_model::{ArtifactKind, BatchId, HeadOfChain, ProtocolVersion};
+use proving_model::{ArtifactKind, BatchId, BatchStatus, Deadline, HeadOfChain, ProtocolVersion};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -46,9 +49,13 @@ pub(crate) struct InsertBatchArgs {
     /// Higher is sooner.
     #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
     priority: i32,
-    /// When the final proof should be there, such as 2026-11-21T18:00:00Z; among batches of one priority the earlier is sooner.
+    /// When the final proof should be there, as RFC 3339 has it, such as 2026-11-21T18:00:00Z; among batches of one priority the earlier is
+    /// sooner.
     #[arg(long)]
-    deadline: Option<String>,
+    deadline: Option<Deadline>,
+    /// Take this input for a batch that is there already and has failed or was cancelled.
+    #[arg(long)]
+    replace: bool,
     /// How many jobs the live circuit provers of its version are to have places for at the same time. The batch is refused when they have
     /// fewer.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
@@ -67,6 +74,16 @@ pub(crate) struct Inserted {
     chain_id: u32,
     number: u32,
     is_new: bool,
+    /// Whether it took the place of a batch that had failed or was cancelled.
+    has_replaced: bool,
+    /// Its state now.
+    status: &'static str,
+    /// Its priority; of a batch that was there already, not that of this call.
+    priority: i32,
+    /// Its deadline, likewise.
+    deadline: Option<String>,
+    /// How it stands to that.
+    deadline_standing: Option<DeadlineStanding>,
     summary: String,
     /// Jobs that the live circuit provers of its version have places for, when `--compute-capacity` asks for some.
     capacity: Option<i64>,
@@ -96,19 +113,121 @@ pub(crate) async fn insert(
         .context("the input was not stored, and the batch is not queued")?;
     let batch =
         NewBatch { priority: args.priority, deadline: args.deadline, ..NewBatch::new(id, version, artifact) };
-    let inserted = store.insert_batch(&batch).await?;
+    let existing = if args.replace { Existing::Replace } else { Existing::Keep };
+    let inserted = store.insert_or_replace(&batch, existing).await?;
+    let report = store.batch_report(id).await?;
+    // Before it is cut into circuits, the last proven one has to do.
+    let expected = match report.time_left_seconds {
+        Some(seconds) => Some(seconds),
+        None => store.usual_batch_seconds(version).await?,
+    };
     store.close().await;
-    let is_new = inserted == InsertedBatch::New;
-    let what = if is_new { "is queued" } else { "was there already, with the same input" };
+    let found = report.batch;
+    let (is_new, has_replaced) = (
+        matches!(inserted, InsertedBatch::New | InsertedBatch::Replaced),
+        inserted == InsertedBatch::Replaced,
+    );
+    let what = match inserted {
+        InsertedBatch::New => "is queued",
+        InsertedBatch::Replaced => "is queued, in place of the one that was there",
+        InsertedBatch::AlreadyThere | InsertedBatch::OtherSettings => {
+            "was there already, with the same input"
+        }
+    };
     let mut text = format!("{id} {what}: {}\n", input.summary);
+    if !is_new && matches!(found.status, BatchStatus::Failed | BatchStatus::Cancelled) {
+        text += &format!("it is {}: --replace has it proven anew\n", found.status);
+    }
+    if inserted == InsertedBatch::OtherSettings {
+        text += &format!(
+            "its priority stays {} and its deadline {}: `prover_cli set-batch` changes them\n",
+            found.priority,
+            found.deadline.as_deref().unwrap_or("none")
+        );
+    }
+    let standing = found
+        .deadline_margin_seconds
+        .map(|margin| DeadlineStanding::of(found.status == BatchStatus::Successful, margin, expected));
+    text += &deadline_warning(standing, found.deadline.as_deref(), expected);
     if let (Some(there), Some(asked)) = (capacity, args.compute_capacity)
         && there < i64::from(asked)
     {
         text += &format!("of the {asked} places that are asked for {there} are there\n");
     }
-    let inserted =
-        Inserted { chain_id: id.chain_id, number: id.number, is_new, summary: input.summary, capacity };
+    let inserted = Inserted {
+        chain_id: id.chain_id,
+        number: id.number,
+        is_new,
+        has_replaced,
+        status: found.status.as_str(),
+        priority: found.priority,
+        deadline: found.deadline,
+        deadline_standing: standing,
+        summary: input.summary,
+        capacity,
+    };
     output.print(&inserted, &text)
+}
+
+/// A line about a deadline that has passed, or that the estimate does not meet.
+fn deadline_warning(
+    standing: Option<DeadlineStanding>,
+    deadline: Option<&str>,
+    expected: Option<f64>,
+) -> String {
+    let deadline = deadline.unwrap_or_default();
+    match (standing, expected) {
+        (Some(DeadlineStanding::Passed), _) => format!("its deadline, {deadline}, has passed\n"),
+        (Some(DeadlineStanding::AtRisk), Some(expected)) => {
+            format!("its deadline, {deadline}, is at risk: it takes about {}\n", duration(expected))
+        }
+        _ => String::new(),
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("settings").required(true).multiple(true).args(["priority", "deadline", "no_deadline"]))]
+pub(crate) struct SetBatchArgs {
+    #[command(flatten)]
+    batch: BatchArgs,
+    /// Higher is sooner.
+    #[arg(long, allow_hyphen_values = true)]
+    priority: Option<i32>,
+    /// When the final proof should be there, as RFC 3339 has it, such as 2026-11-21T18:00:00Z.
+    #[arg(long, conflicts_with = "no_deadline")]
+    deadline: Option<Deadline>,
+    /// Take the deadline away.
+    #[arg(long)]
+    no_deadline: bool,
+    /// Say what would change, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(crate) async fn set_batch(url: &DatabaseUrl, args: SetBatchArgs, output: Output) -> anyhow::Result<()> {
+    let store = cli_support::connect(url).await?;
+    let (id, mode) = (args.batch.id(), if args.dry_run { Mode::DryRun } else { Mode::Apply });
+    let deadline = if args.no_deadline { Some(None) } else { args.deadline.map(Some) };
+    let changed = store.set_batch(id, BatchSettings { priority: args.priority, deadline }, mode).await?;
+    let mut text = format!(
+        "{id} {} priority {} and {}\n",
+        if args.dry_run { "would have" } else { "has" },
+        changed.priority,
+        changed
+            .deadline
+            .as_ref()
+            .map_or("no deadline".to_owned(), |deadline| format!("the deadline {deadline}"))
+    );
+    if !args.dry_run {
+        let report = store.batch_report(id).await?;
+        let standing = report
+            .batch
+            .deadline_margin_seconds
+            .map(|margin| DeadlineStanding::of(false, margin, report.time_left_seconds));
+        text += &deadline_warning(standing, changed.deadline.as_deref(), report.time_left_seconds);
+    }
+    store.close().await;
+    output.print(&Changed { dry_run: args.dry_run, changed }, &text)
 }
 
 /// How many jobs the live circuit provers of this version have places for; refuses fewer than `least`, or than are asked for.

@@ -238,7 +238,7 @@ fn job_text(explanation: &Explanation) -> Result<String, std::fmt::Error> {
 fn who_is_missing(takers: &Takers, peak: i64) -> String {
     let Takers { live, of_version, of_kind, largest_budget_bytes, .. } = takers;
     match (live, of_version, of_kind) {
-        (0, ..) => "no worker lives.".to_owned(),
+        (0, ..) => "no worker lives that takes jobs.".to_owned(),
         (_, 0, _) => format!("none of the {live} live workers is of its protocol version."),
         (_, _, 0) => format!(
             "none of the {of_version} live workers of its protocol version takes its stage, round and memory class."

@@ -13,6 +13,7 @@ mod stats;
 mod status;
 mod version;
 mod watch;
+mod words;
 
 use clap::{Parser, Subcommand};
 pub use cli_support::ProofSystems;
@@ -49,6 +50,8 @@ enum Command {
     InsertVersion(version::InsertVersionArgs),
     /// Check an input, store it, and queue its batch.
     InsertBatch(batch::InsertBatchArgs),
+    /// Change a batch's priority or deadline.
+    SetBatch(batch::SetBatchArgs),
     /// Say in which order a chain's batches are proven, and how much of the fleet is its.
     SetChain(batch::SetChainArgs),
     /// How things are.
@@ -143,6 +146,7 @@ async fn run(cli: Cli, systems: &ProofSystems) -> anyhow::Result<()> {
         Command::Delete(args) => operate::delete(&url()?, args, output).await,
         Command::InsertVersion(args) => version::insert(&url()?, args, systems, output).await,
         Command::InsertBatch(args) => batch::insert(&url()?, args, systems, output).await,
+        Command::SetBatch(args) => batch::set_batch(&url()?, args, output).await,
         Command::SetChain(args) => batch::set_chain(&url()?, args, output).await,
         Command::Status { command } => status::show(&url()?, command, output).await,
         Command::Watch(args) => watch::watch(&url()?, args, output).await,
@@ -239,6 +243,7 @@ mod tests {
         use job_store::operator::quarantine::JobChange;
         use job_store::operator::requeue::Requeued;
         use job_store::operator::restart::Restarted;
+        use job_store::operator::set_batch::BatchSet;
         use job_store::reports::attempts::AttemptReport;
         use job_store::reports::backlog::Demand;
         use job_store::reports::dashboard::Overview;
@@ -265,6 +270,7 @@ mod tests {
             ("requeue", schema_for!(Changed<Requeued>)),
             ("restart", schema_for!(Changed<Restarted>)),
             ("resume", schema_for!(Changed<PauseChange>)),
+            ("set-batch", schema_for!(Changed<BatchSet>)),
             ("set-chain", schema_for!(batch::ChainSet)),
             ("stats", schema_for!(Statistics)),
             ("status batch", schema_for!(status::BatchView<'_>)),

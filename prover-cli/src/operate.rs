@@ -62,9 +62,9 @@ pub(crate) struct CancelArgs {
 /// What a command changed, as JSON shows it.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct Changed<T> {
-    dry_run: bool,
+    pub(crate) dry_run: bool,
     #[serde(flatten)]
-    changed: T,
+    pub(crate) changed: T,
 }
 
 #[derive(Debug, Args)]

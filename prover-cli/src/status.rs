@@ -1,8 +1,9 @@
 //! `status`: of a batch, of the queue.
 
-use crate::{Output, batch::BatchArgs};
+use crate::{Output, batch::BatchArgs, words::duration};
 use clap::{Args, Subcommand};
 use job_store::DatabaseUrl;
+use job_store::model::deadline::DeadlineStanding;
 use job_store::model::ids::job_id_as_text;
 use job_store::reports::attempts::AttemptReport;
 use job_store::reports::backlog::Demand;
@@ -77,6 +78,12 @@ pub(crate) struct BatchView<'a> {
     number: u32,
     status: &'static str,
     protocol_version: String,
+    priority: i32,
+    /// As RFC 3339 has it.
+    deadline: Option<&'a str>,
+    /// Seconds from now, or from its end, to its deadline; negative once that has passed.
+    deadline_margin_seconds: Option<f64>,
+    deadline_standing: Option<DeadlineStanding>,
     age_seconds: f64,
     duration_seconds: Option<f64>,
     error: Option<&'a str>,
@@ -129,6 +136,10 @@ impl<'a> BatchView<'a> {
             number: batch.id.number,
             status: batch.status.as_str(),
             protocol_version: batch.version.to_string(),
+            priority: batch.priority,
+            deadline: batch.deadline.as_deref(),
+            deadline_margin_seconds: batch.deadline_margin_seconds,
+            deadline_standing: report.deadline_standing(),
             age_seconds: batch.age_seconds,
             duration_seconds: batch.duration_seconds,
             error: batch.error.as_deref(),
@@ -142,16 +153,6 @@ impl<'a> BatchView<'a> {
             worker_deaths: report.worker_deaths,
             troubled_attempts: troubles,
         }
-    }
-}
-
-/// A duration as people say it.
-pub(crate) fn duration(seconds: f64) -> String {
-    match seconds {
-        s if s < 120.0 => format!("{s:.0} s"),
-        s if s < 7_200.0 => format!("{:.0} min", s / 60.0),
-        s if s < 172_800.0 => format!("{:.1} h", s / 3_600.0),
-        s => format!("{:.1} days", s / 86_400.0),
     }
 }
 
@@ -170,6 +171,19 @@ pub(crate) fn batch_text(
         write!(text, ", about {} left", duration(seconds))?;
     }
     writeln!(text, ", protocol version {}", batch.version)?;
+    if let (Some(deadline), Some(margin), Some(standing)) =
+        (&batch.deadline, batch.deadline_margin_seconds, report.deadline_standing())
+    {
+        let by = duration(margin.abs());
+        match standing {
+            DeadlineStanding::Met => writeln!(text, "  deadline {deadline}: met, {by} before")?,
+            DeadlineStanding::Missed => writeln!(text, "  deadline {deadline}: missed by {by}")?,
+            DeadlineStanding::Passed => writeln!(text, "  deadline {deadline}: passed {by} ago")?,
+            DeadlineStanding::AtRisk | DeadlineStanding::OnTime => {
+                writeln!(text, "  deadline {deadline}: in {by}, {}", standing.in_words())?;
+            }
+        }
+    }
     if let Some(error) = &batch.error {
         writeln!(text, "  {}", printable_within(error))?;
     }

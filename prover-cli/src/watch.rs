@@ -1,7 +1,7 @@
 //! `watch`: the same as `status`, live.
 
-use crate::status::{BatchView, batch_text, duration};
-use crate::{Output, print};
+use crate::status::{BatchView, batch_text};
+use crate::{Output, print, words::duration};
 use clap::Args;
 use cli_support::BadInput;
 use job_store::reports::counts::StateCounts;
@@ -124,6 +124,9 @@ async fn look_at_batch(store: &JobStore, id: BatchId) -> anyhow::Result<Look> {
     if let Some(seconds) = report.time_left_seconds {
         write!(line, ", about {} left", duration(seconds))?;
     }
+    if let (Some(deadline), Some(standing)) = (&report.batch.deadline, report.deadline_standing()) {
+        write!(line, ", deadline {deadline} {}", standing.in_words())?;
+    }
     let is_over = matches!(status, BatchStatus::Successful | BatchStatus::Failed | BatchStatus::Cancelled);
     Ok(Look {
         text: batch_text(&report, Some(&troubles))?,
@@ -185,8 +188,19 @@ fn overview_text(overview: &Overview) -> Result<String, std::fmt::Error> {
     }
     writeln!(
         text,
-        "\n{:>6}{:>9}  {:<13}{:>8}  {:<21}{:>12}{:>10}{:>10}{:>6}{:>10}{:>9}",
-        "chain", "batch", "state", "age", "", "basic", "leaf", "node", "tip", "scheduler", "final"
+        "\n{:>6}{:>9}  {:<13}{:>8}{:>12}  {:<21}{:>12}{:>10}{:>10}{:>6}{:>10}{:>9}",
+        "chain",
+        "batch",
+        "state",
+        "age",
+        "deadline",
+        "",
+        "basic",
+        "leaf",
+        "node",
+        "tip",
+        "scheduler",
+        "final"
     )?;
     for batch in overview.batches.iter().take(ROWS_MAX) {
         batch_line(batch, &mut text)?;
@@ -240,6 +254,16 @@ fn overview_text(overview: &Overview) -> Result<String, std::fmt::Error> {
     Ok(text)
 }
 
+/// How far it is to a batch's deadline, or how late the batch is.
+fn to_deadline(batch: &BatchOverview) -> String {
+    let Some(margin) = batch.deadline_margin_seconds else { return String::new() };
+    match (batch.status == BatchStatus::Successful.as_str(), margin < 0.0) {
+        (true, false) => "met".to_owned(),
+        (_, true) => format!("{} late", duration(-margin)),
+        (false, false) => format!("in {}", duration(margin)),
+    }
+}
+
 fn batch_line(batch: &BatchOverview, text: &mut String) -> std::fmt::Result {
     let cell = |counts: &StateCounts| match counts.all() {
         0 => String::new(),
@@ -248,11 +272,12 @@ fn batch_line(batch: &BatchOverview, text: &mut String) -> std::fmt::Result {
     let [basic, leaf, node, tip, scheduler, compression] = &batch.rounds;
     writeln!(
         text,
-        "{:>6}{:>9}  {:<13}{:>8}  {:<21}{:>12}{:>10}{:>10}{:>6}{:>10}{:>9}",
+        "{:>6}{:>9}  {:<13}{:>8}{:>12}  {:<21}{:>12}{:>10}{:>10}{:>6}{:>10}{:>9}",
         batch.chain_id,
         batch.number,
         batch.status,
         duration(batch.duration_seconds.unwrap_or(batch.age_seconds)),
+        to_deadline(batch),
         if batch.rounds.iter().all(|round| round.all() == 0) { String::new() } else { bar(&batch.rounds) },
         cell(basic),
         cell(leaf),

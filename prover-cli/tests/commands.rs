@@ -367,7 +367,11 @@ async fn bad_calls_change_nothing_and_say_what_to_do() {
         (&["pause", "--stage=proof"], 2),
         (&["resume", "--chain-id=1", "--stage=compression"], 2),
         (&["proof", "fetch", "--proof-system=mock", "--number=1"], 1),
-        (&["insert-batch", "--number=2", "--input=in.mock", "--deadline=soon"], 2),
+        (&["insert-batch", "--number=2", "--input=in.mock", "--deadline=tomorrow"], 2),
+        (&["insert-batch", "--number=2", "--input=in.mock", "--deadline=infinity"], 2),
+        (&["insert-batch", "--number=1", "--input=other.mock", "--replace"], 1),
+        (&["set-batch", "--number=1"], 2),
+        (&["set-batch", "--number=2", "--priority=1"], 2),
         (&["set-chain", "--chain-id=3"], 2),
         (&["set-chain", "--chain-id=3", "--share=0"], 2),
         (&["set-chain", "--chain-id=3", "--head-of-chain=loose"], 2),
@@ -377,6 +381,50 @@ async fn bad_calls_change_nothing_and_say_what_to_do() {
         assert_eq!(stdout(&result), "", "{arguments:?}");
         snapshot!(format!("prover_cli {}\n{}", arguments.join(" "), stderr(&result)));
     }
+}
+
+/// A deadline that has passed, or that cannot be met, is said where a batch is inserted and wherever it is shown.
+#[tokio::test]
+async fn deadlines_and_settings_are_told() {
+    let scene = Scene::mock("[[circuit]]\ncount = 1\n").await;
+    scene.write("in.mock", "mock one");
+    scene.write("other.mock", "mock two");
+    let insert = |number: &str, more: &[&str]| {
+        scene.run_cli(&[&["insert-batch", "--number", number, "--input=in.mock"], more].concat())
+    };
+    let late = insert("1", &["--deadline=2020-01-01T00:00:00Z"]);
+    assert!(late.contains("its deadline, 2020-01-01T00:00:00Z, has passed"), "{late}");
+    let again = insert("1", &["--priority=7"]);
+    assert!(
+        again.contains("its priority stays 0 and its deadline 2020-01-01T00:00:00Z: `prover_cli set-batch`"),
+        "{again}"
+    );
+    let set =
+        scene.run_cli(&["set-batch", "--number=1", "--priority=7", "--deadline=2190-01-01T01:00:00+01:00"]);
+    assert_eq!(set, "batch 1 of chain 0 has priority 7 and the deadline 2190-01-01T00:00:00Z\n");
+    assert_eq!(scene.status(0, 1)["deadline_standing"], "on_time");
+    assert!(scene.run_cli(&["status", "batch", "--number=1"]).contains("deadline 2190-01-01T00:00:00Z: in "));
+    let dry = scene.run_cli(&["set-batch", "--number=1", "--no-deadline", "--dry-run"]);
+    assert_eq!(dry, "batch 1 of chain 0 would have priority 7 and no deadline\n");
+    let mut all = scene.start("all", &["--component=all"]);
+    assert_eq!(scene.until_ended(0, 1, LONG)["deadline_standing"], "met");
+    all.terminate();
+    let soon = scene.run_cli(&["insert-batch", "--number=2", "--input=in.mock", "--deadline", &soon()]);
+    assert!(soon.contains("is at risk: it takes about") || soon.contains("has passed"), "{soon}");
+    scene.run_cli(&["cancel", "--number=2", "--yes"]);
+    let cancelled = insert("2", &[]);
+    assert!(cancelled.contains("it is cancelled: --replace has it proven anew"), "{cancelled}");
+    let replaced =
+        scene.run_cli(&["insert-batch", "--number=2", "--input=other.mock", "--replace", "--json"]);
+    let replaced: serde_json::Value = serde_json::from_str(&replaced).unwrap();
+    assert_eq!((&replaced["is_new"], &replaced["has_replaced"]), (&true.into(), &true.into()), "{replaced}");
+    assert_eq!(replaced["status"], "queued");
+}
+
+/// A moment that is over before a batch can be proven.
+fn soon() -> String {
+    let now = std::process::Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]).output().unwrap();
+    String::from_utf8(now.stdout).unwrap().trim().to_owned()
 }
 
 #[test]

@@ -118,8 +118,18 @@ function showBatch(row, batch, timeLeft) {
   setText(row.cells[1], words(batch.status));
   setText(row.cells[2], duration(batch.duration_seconds ?? batch.age_seconds));
   const left = timeLeft[`${batch.chain_id}/${batch.number}`];
-  setText(row.cells[3], batch.status === "in_progress" && left != null ? `about ${duration(left)}` : "");
+  const about = batch.status === "in_progress" && left != null ? `about ${duration(left)}` : "";
+  setText(row.cells[3], [about, toDeadline(batch, left)].filter(Boolean).join(", "));
   batch.rounds.forEach((counts, i) => showRound(row.cells[i + 4], counts, batch.status === "successful"));
+}
+
+// How a batch stands to its deadline.
+function toDeadline(batch, left) {
+  const margin = batch.deadline_margin_seconds;
+  if (margin == null || batch.status === "cancelled") return "";
+  if (batch.status === "successful") return margin < 0 ? `${duration(-margin)} late` : "in time";
+  if (margin < 0) return `${duration(-margin)} late`;
+  return `due in ${duration(margin)}${left != null && left > margin ? ", at risk" : ""}`;
 }
 
 function showStage(row, stage) {

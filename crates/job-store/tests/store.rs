@@ -5,7 +5,7 @@
 use job_runner::Lease;
 use job_store::batches::add_jobs::{Extension, NewJob};
 use job_store::batches::chains::ChainSettings;
-use job_store::batches::insert::{InsertedBatch, NewBatch};
+use job_store::batches::insert::{Existing, InsertedBatch, NewBatch};
 use job_store::duties::death_watch::DeathWatch;
 use job_store::leases::fail::{AttemptFailure, FailureKind};
 use job_store::leases::keeper::LeaseKeeper;
@@ -15,9 +15,10 @@ use job_store::model::retry_policy::RetryPolicy;
 use job_store::model::rows::LeasedJob;
 use job_store::operator::mode::Mode;
 use job_store::operator::pause::Pausable;
+use job_store::operator::set_batch::BatchSettings;
 use job_store::{JobStore, StoreError};
 use proving_model::{
-    AggregationRound, ArtifactRef, BatchId, BatchStatus, CircuitId, HeadOfChain, JobKey, JobStatus,
+    AggregationRound, ArtifactRef, BatchId, BatchStatus, CircuitId, Deadline, HeadOfChain, JobKey, JobStatus,
     MemoryClass, ProtocolVersion, Stage,
 };
 use sqlx::PgConnection;
@@ -130,12 +131,7 @@ async fn an_insertion_that_changes_nothing_uses_up_no_position() {
     let new = || NewBatch::new(id, VERSION, artifact("input"));
     let other_input = NewBatch::new(BATCH, VERSION, ArtifactRef { checksum: [8; 32], ..artifact("input") });
     let unknown = ProtocolVersion { minor: 9, patch: 9 };
-    for refused in [
-        other_input,
-        NewBatch { deadline: Some("soon".into()), ..new() },
-        NewBatch { deadline: Some("20260-99-99".into()), ..new() },
-        NewBatch { version: unknown, ..new() },
-    ] {
+    for refused in [other_input, NewBatch { version: unknown, ..new() }] {
         let error = store.insert_batch(&refused).await.unwrap_err();
         assert!(!error.is_transient(), "{error}");
     }
@@ -679,17 +675,86 @@ async fn priority_goes_before_deadline_and_deadline_before_arrival() {
     ];
     for (chain_id, priority, deadline) in batches {
         let id = BatchId { chain_id, number: 0 };
-        let deadline = deadline.map(str::to_owned);
+        let deadline = deadline.map(|deadline: &str| deadline.parse().unwrap());
         let batch = NewBatch { priority, deadline, ..NewBatch::new(id, VERSION, artifact("input")) };
         store.insert_batch(&batch).await.unwrap();
     }
     let chains: Vec<u32> = starts(&store, 9).await.into_iter().map(|(chain, _)| chain).collect();
     assert_eq!(chains, [4, 3, 2, 1]);
-    let id = BatchId { chain_id: 5, number: 0 };
-    let batch = NewBatch { deadline: Some("soon".into()), ..NewBatch::new(id, VERSION, artifact("input")) };
-    let refused = store.insert_batch(&batch).await.unwrap_err();
-    assert!(matches!(&refused, StoreError::Invalid(text) if text.contains("\"soon\"")), "{refused}");
-    assert!(store.batch(id).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_batch_that_is_set_and_its_jobs_take_their_turn_by_the_new_settings() {
+    let (store, url) = store_and_url().await;
+    extended(&store, 3).await;
+    let id = BatchId { chain_id: 7, number: 1 };
+    store.insert_batch(&NewBatch::new(id, VERSION, artifact("input"))).await.unwrap();
+    let deadline: Deadline = "2031-01-01T00:00:00Z".parse().unwrap();
+    let sooner = BatchSettings { priority: Some(-5), deadline: Some(Some(deadline)) };
+    let dry = store.set_batch(BATCH, sooner, Mode::DryRun).await.unwrap();
+    assert_eq!(store.batch(BATCH).await.unwrap().unwrap().priority, 0, "a dry run changed it");
+    let set = store.set_batch(BATCH, sooner, Mode::Apply).await.unwrap();
+    assert_eq!((set.priority, set.deadline.as_deref()), (-5, Some("2031-01-01T00:00:00Z")));
+    assert_eq!(set, dry);
+    let found = store.batch(BATCH).await.unwrap().unwrap();
+    assert_eq!((found.priority, found.deadline.as_deref()), (-5, Some("2031-01-01T00:00:00Z")));
+    let rows =
+        "SELECT DISTINCT priority, deadline = '2031-01-01T00:00:00Z' FROM prover_jobs WHERE chain_id = 1";
+    let rows: Vec<(i32, bool)> =
+        sqlx::query_as(rows).fetch_all(&mut url.connect().await.unwrap()).await.unwrap();
+    assert_eq!(rows, [(-5, true)]);
+    // The deadline alone; the priority stays.
+    let set = store
+        .set_batch(BATCH, BatchSettings { deadline: Some(None), ..BatchSettings::default() }, Mode::Apply)
+        .await
+        .unwrap();
+    assert_eq!((set.priority, set.deadline), (-5, None));
+    let again = NewBatch::new(id, VERSION, artifact("input"));
+    assert_eq!(store.insert_batch(&again).await.unwrap(), InsertedBatch::AlreadyThere);
+    let other = NewBatch { priority: 3, ..again.clone() };
+    assert_eq!(store.insert_batch(&other).await.unwrap(), InsertedBatch::OtherSettings);
+    let other = NewBatch { deadline: Some(deadline), ..again };
+    assert_eq!(store.insert_batch(&other).await.unwrap(), InsertedBatch::OtherSettings);
+    assert_eq!(store.batch(id).await.unwrap().unwrap().priority, 0);
+    store.cancel_batch(id, Mode::Apply).await.unwrap();
+    assert!(matches!(store.set_batch(id, sooner, Mode::Apply).await, Err(StoreError::Invalid(_))));
+}
+
+#[tokio::test]
+async fn a_batch_that_failed_or_was_cancelled_makes_place_for_another_input_and_no_other_does() {
+    let (store, url) = store_and_url().await;
+    extended(&store, 3).await;
+    let other = NewBatch::new(BATCH, VERSION, ArtifactRef { checksum: [8; 32], ..artifact("other") });
+    for existing in [Existing::Keep, Existing::Replace] {
+        let refused = store.insert_or_replace(&other, existing).await.unwrap_err().to_string();
+        assert!(refused.contains("in_progress; nothing was changed. `prover_cli cancel` it"), "{refused}");
+    }
+    let held = pick(&store, Stage::CircuitProof, 1).await.remove(0);
+    store.cancel_batch(BATCH, Mode::Apply).await.unwrap();
+    let refused = store.insert_batch(&other).await.unwrap_err().to_string();
+    assert!(refused.contains("cancelled; nothing was changed. `insert-batch --replace`"), "{refused}");
+    assert_eq!(store.insert_or_replace(&other, Existing::Replace).await.unwrap(), InsertedBatch::Replaced);
+    let found = store.batch(BATCH).await.unwrap().unwrap();
+    assert_eq!((found.status, found.input.checksum), (BatchStatus::Queued, [8; 32]));
+    // Nothing of the old one is left, and whoever works on it has lost it.
+    assert!(matches!(
+        store.complete(&held, Some(&artifact("proof"))).await,
+        Err(StoreError::LeaseLost { .. })
+    ));
+    let left: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM all_prover_jobs WHERE chain_id IS NULL OR chain_id = 1")
+            .fetch_one(&mut url.connect().await.unwrap())
+            .await
+            .unwrap();
+    assert_eq!(left, 1, "the new one's generator");
+    assert_eq!(pick(&store, Stage::WitnessGeneration, 9).await.len(), 1);
+    // A failed one too, with the same input.
+    sqlx::query("UPDATE batches SET status = 'failed'")
+        .execute(&mut url.connect().await.unwrap())
+        .await
+        .unwrap();
+    assert_eq!(store.insert_or_replace(&other, Existing::Replace).await.unwrap(), InsertedBatch::Replaced);
+    assert_eq!(store.batch(BATCH).await.unwrap().unwrap().status, BatchStatus::Queued);
 }
 
 #[tokio::test]

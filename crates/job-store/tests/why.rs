@@ -106,6 +106,9 @@ async fn nobody_takes_it_for_want_of_a_worker_a_version_a_kind_or_room() {
         other => panic!("{other:?}"),
     };
     assert_eq!(nobody().await, (1, 0, 0, 0), "one lives, and takes nothing");
+    let monitor = NewWorker { capacity: 0, component: "prover-job-monitor".to_owned(), ..new_worker() };
+    store.register_worker(&monitor, LEASE).await.unwrap();
+    assert_eq!(nobody().await, (1, 0, 0, 0), "a job monitor takes no jobs");
     let other = ProtocolVersion { patch: 2, ..VERSION };
     worker(&store, None, &[PickFilter { version: other, ..filter(Stage::CircuitProof) }]).await;
     assert_eq!(nobody().await, (2, 0, 0, 0), "of another version");

@@ -5,10 +5,12 @@
 //! `job-store` compares the two. Nothing here does I/O.
 
 mod artifact;
+mod deadline;
 mod job;
 mod version;
 
 pub use artifact::{ArtifactKind, ArtifactRef};
+pub use deadline::{Deadline, NoDeadline};
 pub use job::{BatchId, BatchStatus, CircuitId, HeadOfChain, JobKey, JobStatus, MemoryClass, Stage};
 pub use version::ProtocolVersion;
 

@@ -27,6 +27,12 @@ pub struct Batch {
     pub input: ArtifactRef,
     /// Its final proof, once successful.
     pub final_proof: Option<ArtifactRef>,
+    /// Higher is sooner.
+    pub priority: i32,
+    /// When its final proof should be there, as RFC 3339 has it.
+    pub deadline: Option<String>,
+    /// Seconds from now, or from its end, to its deadline; negative once that has passed.
+    pub deadline_margin_seconds: Option<f64>,
     /// Why it failed.
     pub error: Option<String>,
     /// Seconds since it was inserted.
@@ -53,7 +59,9 @@ pub(crate) async fn find_batch(
     let row = sqlx::query!(
         r#"SELECT chain_id, number, position, status, protocol_minor, protocol_patch,
                   input_key, input_checksum, input_size_bytes,
-                  final_proof_key, final_proof_checksum, final_proof_size_bytes, error,
+                  final_proof_key, final_proof_checksum, final_proof_size_bytes, error, priority,
+                  to_char(deadline AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS deadline,
+                  EXTRACT(EPOCH FROM deadline - coalesce(finished_at, now()))::float8 AS deadline_margin_seconds,
                   EXTRACT(EPOCH FROM now() - created_at)::float8 AS "age_seconds!",
                   EXTRACT(EPOCH FROM finished_at - created_at)::float8 AS duration_seconds
            FROM batches WHERE chain_id = $1 AND number = $2"#,
@@ -73,6 +81,9 @@ pub(crate) async fn find_batch(
         input: artifact(Some(row.input_key), Some(row.input_checksum), Some(row.input_size_bytes))?
             .ok_or_else(|| bad("input"))?,
         final_proof: artifact(row.final_proof_key, row.final_proof_checksum, row.final_proof_size_bytes)?,
+        priority: row.priority,
+        deadline: row.deadline,
+        deadline_margin_seconds: row.deadline_margin_seconds,
         error: row.error,
         age_seconds: row.age_seconds,
         duration_seconds: row.duration_seconds,

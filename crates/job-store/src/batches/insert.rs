@@ -1,13 +1,14 @@
 //! Inserts batches.
 
 use crate::batches::chains::{arrange, is_in_order, lock_chain, take_start_tag};
-use crate::batches::find::find_batch;
+use crate::batches::find::{Batch, find_batch};
+use crate::batches::remove::remove_batch;
 use crate::database::connections::Transaction;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
 use crate::model::ids::{GENERATOR, POSITION_MAX, generator_id, held_queue, queue, rank_in_batch};
 use crate::model::rows::size;
-use proving_model::{ArtifactRef, BatchId, MemoryClass, ProtocolVersion, Stage};
+use proving_model::{ArtifactRef, BatchId, BatchStatus, Deadline, MemoryClass, ProtocolVersion, Stage};
 use sqlx::{Connection, PgConnection};
 
 /// A batch to be proven.
@@ -21,9 +22,8 @@ pub struct NewBatch {
     pub input: ArtifactRef,
     /// Higher is sooner.
     pub priority: i32,
-    /// When the final proof should be there, as the database reads it (RFC 3339, for example). Among batches of one priority
-    /// the earlier deadline is sooner, and one without comes last.
-    pub deadline: Option<String>,
+    /// When the final proof should be there. Among batches of one priority the earlier deadline is sooner, and one without comes last.
+    pub deadline: Option<Deadline>,
 }
 
 impl NewBatch {
@@ -41,6 +41,10 @@ pub enum InsertedBatch {
     New,
     /// The same batch, with the same input, was there already; nothing was changed.
     AlreadyThere,
+    /// As [`InsertedBatch::AlreadyThere`], with another priority or deadline, which it keeps.
+    OtherSettings,
+    /// It is new, and queued, in place of one that had failed or was cancelled.
+    Replaced,
 }
 
 impl JobStore {
@@ -49,16 +53,34 @@ impl JobStore {
     /// # Errors
     /// [`StoreError::Conflict`] when the batch is there with another input or version.
     pub async fn insert_batch(&self, batch: &NewBatch) -> Result<InsertedBatch, StoreError> {
+        self.insert_or_replace(batch, Existing::Keep).await
+    }
+
+    /// As [`JobStore::insert_batch`]; says what is done about a batch that is there, in the same transaction.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when a batch is there that is to stay, or is neither failed nor cancelled.
+    pub async fn insert_or_replace(
+        &self,
+        batch: &NewBatch,
+        existing: Existing,
+    ) -> Result<InsertedBatch, StoreError> {
         let inserted = self
             .hot
             .run("insert_batch", async |connection: &mut PgConnection| {
                 let mut transaction = connection.begin().await?;
                 let chain = lock_chain(&mut transaction, batch.id.chain_id).await?;
+                let mut inserted = InsertedBatch::New;
                 // Looked up first: an insertion that fails or meets its batch would use up a position all the same.
-                if find_batch(&mut transaction, batch.id).await?.is_some() {
-                    return Ok(InsertedBatch::AlreadyThere);
+                if let Some(found) = find_batch(&mut transaction, batch.id).await? {
+                    let is_over = matches!(found.status, BatchStatus::Failed | BatchStatus::Cancelled);
+                    if existing == Existing::Keep || !is_over {
+                        return batch.meets(&found);
+                    }
+                    remove_batch(&mut transaction, batch.id, found.position).await?;
+                    inserted = InsertedBatch::Replaced;
                 }
-                check_new_batch(&mut transaction, batch).await?;
+                check_version(&mut transaction, batch.version).await?;
                 let start_tag = take_start_tag(&mut transaction, batch.id.chain_id, &chain).await?;
                 let position = insert_row(&mut transaction, batch, start_tag).await?;
                 insert_generator(&mut transaction, batch, position, start_tag, chain.is_paused).await?;
@@ -66,21 +88,17 @@ impl JobStore {
                     arrange(&mut transaction, batch.id.chain_id).await?;
                 }
                 transaction.commit().await?;
-                Ok(InsertedBatch::New)
+                Ok(inserted)
             })
             .await?;
-        if inserted == InsertedBatch::New {
+        if inserted == InsertedBatch::Replaced {
+            // Jobs of a failed batch may have run still.
+            self.waker.revoke();
+        }
+        if matches!(inserted, InsertedBatch::New | InsertedBatch::Replaced) {
             self.waker.wake(Stage::WitnessGeneration);
-            return Ok(inserted);
         }
-        let found = self.batch(batch.id).await?.ok_or(StoreError::NoSuchBatch(batch.id))?;
-        if found.input.checksum == batch.input.checksum && found.version == batch.version {
-            return Ok(inserted);
-        }
-        Err(StoreError::Conflict(format!(
-            "{} is there already, with another input or version; nothing was changed",
-            batch.id
-        )))
+        Ok(inserted)
     }
 }
 
@@ -105,7 +123,7 @@ async fn insert_row(
         batch.input.checksum.as_slice(),
         size(&batch.input),
         start_tag,
-        batch.deadline
+        batch.deadline.map(|deadline| deadline.to_string())
     )
     .fetch_one(&mut **transaction)
     .await
@@ -139,7 +157,7 @@ async fn insert_generator(
         generator_id(position)?,
         batch.priority,
         start_tag,
-        batch.deadline,
+        batch.deadline.map(|deadline| deadline.to_string()),
         if is_paused { held_queue(queue) } else { queue },
         rank_in_batch(GENERATOR.round, 0)
     )
@@ -151,39 +169,60 @@ async fn insert_generator(
 /// PostgreSQL's code for a sequence at its end.
 const SEQUENCE_EXHAUSTED: &str = "2200H";
 
-/// PostgreSQL's codes for a text that is no time, and for one that is out of range.
-const NO_TIME: [&str; 2] = ["22007", "22008"];
-
 fn code(error: &sqlx::Error) -> Option<String> {
     Some(error.as_database_error()?.code()?.into_owned())
 }
 
-/// Refuses a batch whose deadline is no time or whose version is not known.
-async fn check_new_batch(connection: &mut PgConnection, batch: &NewBatch) -> Result<(), StoreError> {
-    let row = sqlx::query!(
-        r#"SELECT $1::text::timestamptz::text AS deadline,
-                  EXISTS (SELECT FROM protocol_versions WHERE minor = $2 AND patch = $3) AS "is_known!""#,
-        batch.deadline,
-        i32::from(batch.version.minor),
-        i32::from(batch.version.patch)
+/// Refuses a batch whose version is not known.
+async fn check_version(connection: &mut PgConnection, version: ProtocolVersion) -> Result<(), StoreError> {
+    let is_known = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM protocol_versions WHERE minor = $1 AND patch = $2) AS "is_known!""#,
+        i32::from(version.minor),
+        i32::from(version.patch)
     )
     .fetch_one(connection)
-    .await
-    .map_err(|e| match &e {
-        sqlx::Error::Database(cause) if code(&e).is_some_and(|code| NO_TIME.contains(&&*code)) => {
-            StoreError::Invalid(format!(
-                "the deadline {:?} is not a time, such as 2026-11-21T18:00:00Z: {}",
-                batch.deadline.as_deref().unwrap_or_default(),
-                cause.message()
-            ))
-        }
-        _ => StoreError::database("insert_batch")(e),
-    })?;
-    if row.is_known {
+    .await?;
+    if is_known {
         return Ok(());
     }
     Err(StoreError::Invalid(format!(
-        "protocol version {} is not known to the database: run `prover_cli insert-version`",
-        batch.version
+        "protocol version {version} is not known to the database: run `prover_cli insert-version`"
     )))
+}
+
+/// What is to be done about a batch of this chain and number that is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// It stays as it is.
+    Keep,
+    /// One that failed or was cancelled makes place for the new one.
+    Replace,
+}
+
+impl NewBatch {
+    /// What inserting it changes, where this one is there.
+    fn meets(&self, found: &Batch) -> Result<InsertedBatch, StoreError> {
+        if found.input.checksum != self.input.checksum || found.version != self.version {
+            return Err(StoreError::Conflict(format!(
+                "{} is there already, with another input or version, and {}; nothing was changed. {}",
+                self.id,
+                found.status,
+                way_out(found.status)
+            )));
+        }
+        let has_same_settings = found.priority == self.priority
+            && found.deadline == self.deadline.map(|deadline| deadline.to_string());
+        Ok(if has_same_settings { InsertedBatch::AlreadyThere } else { InsertedBatch::OtherSettings })
+    }
+}
+
+/// How a batch in this state gets another input.
+fn way_out(status: BatchStatus) -> &'static str {
+    match status {
+        BatchStatus::Failed | BatchStatus::Cancelled => "`insert-batch --replace` takes this input for it",
+        BatchStatus::Successful => "It is proven: `prover_cli delete` it first to prove its number anew",
+        BatchStatus::Queued | BatchStatus::InProgress => {
+            "`prover_cli cancel` it, and then `insert-batch --replace` takes this input for it"
+        }
+    }
 }

@@ -6,4 +6,5 @@ pub mod find;
 pub mod insert;
 mod learned;
 pub(crate) mod progress;
+pub(crate) mod remove;
 mod versions;

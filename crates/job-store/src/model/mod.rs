@@ -1,6 +1,7 @@
 //! The words of the store: ids, rows, errors, retry policies. Knows no connection.
 
 pub(crate) mod completion;
+pub mod deadline;
 pub mod error;
 pub mod ids;
 pub(crate) mod learned;

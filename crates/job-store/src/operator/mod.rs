@@ -8,3 +8,4 @@ pub mod pause;
 pub mod quarantine;
 pub mod requeue;
 pub mod restart;
+pub mod set_batch;

@@ -50,7 +50,7 @@ impl JobStore {
                 .fetch_one(&mut *transaction)
                 .await?;
                 if batch.status == BatchStatus::Cancelled.as_str() {
-                    let text = format!("{id} was cancelled for good: delete it, and insert it again");
+                    let text = format!("{id} was cancelled for good: `insert-batch --replace` proves it anew, with this or another input");
                     return Err(StoreError::Invalid(text));
                 }
                 if batch.is_deleted {

@@ -3,10 +3,11 @@
 use crate::batches::find::{Batch, find_batch};
 use crate::database::store::JobStore;
 use crate::database::unreadable::readable;
+use crate::model::deadline::DeadlineStanding;
 use crate::model::error::StoreError;
 use crate::model::ids::{ids_of_batch, job_key};
 use crate::reports::time_left::{CircuitProgress, circuit_progress, estimate_seconds};
-use proving_model::{BatchId, BatchStatus, JobKey, JobStatus};
+use proving_model::{BatchId, BatchStatus, JobKey, JobStatus, ProtocolVersion};
 use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::{Connection, PgConnection};
@@ -69,7 +70,39 @@ pub struct BatchReport {
     pub attempts: i64,
 }
 
+impl BatchReport {
+    /// How it stands to its deadline, if it has one.
+    #[must_use]
+    pub fn deadline_standing(&self) -> Option<DeadlineStanding> {
+        let is_proven = self.batch.status == BatchStatus::Successful;
+        let margin = self.batch.deadline_margin_seconds?;
+        Some(DeadlineStanding::of(is_proven, margin, self.time_left_seconds))
+    }
+}
+
 impl JobStore {
+    /// What the last twenty proven batches of a version took, in seconds: the median; `None` where none was proven.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn usual_batch_seconds(&self, version: ProtocolVersion) -> Result<Option<f64>, StoreError> {
+        self.reports
+            .statement("usual_batch_seconds", async |connection: &mut PgConnection| {
+                sqlx::query_scalar!(
+                    r#"SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) FROM (
+                           SELECT EXTRACT(EPOCH FROM finished_at - created_at)::float8 AS seconds FROM batches
+                           WHERE finished_at IS NOT NULL AND status = 'successful'
+                             AND protocol_minor = $1 AND protocol_patch = $2
+                           ORDER BY finished_at DESC LIMIT 20) AS last"#,
+                    i32::from(version.minor),
+                    i32::from(version.patch)
+                )
+                .fetch_one(connection)
+                .await
+            })
+            .await
+    }
+
     /// A batch, round by round, at one moment.
     ///
     /// # Errors

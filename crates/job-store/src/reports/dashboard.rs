@@ -39,6 +39,10 @@ pub struct BatchOverview {
     pub age_seconds: f64,
     /// Seconds from its insertion to its end.
     pub duration_seconds: Option<f64>,
+    /// When its final proof should be there, as RFC 3339 has it.
+    pub deadline: Option<String>,
+    /// Seconds from now, or from its end, to its deadline; negative once that has passed.
+    pub deadline_margin_seconds: Option<f64>,
     /// Why it failed.
     pub error: Option<String>,
     /// The five rounds, then the compression; all zero once its jobs are in the archive.
@@ -211,6 +215,8 @@ impl JobStore {
                     status: row.status,
                     age_seconds: row.age_seconds,
                     duration_seconds: row.duration_seconds,
+                    deadline: row.deadline,
+                    deadline_margin_seconds: row.deadline_margin_seconds,
                     error: row.error,
                 }),
             }
@@ -259,14 +265,16 @@ impl JobStore {
                               status AS "status!",
                               EXTRACT(EPOCH FROM now() - created_at)::float8 AS "age_seconds!",
                               EXTRACT(EPOCH FROM finished_at - created_at)::float8 AS duration_seconds,
+                              to_char(deadline AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS deadline,
+                              EXTRACT(EPOCH FROM deadline - coalesce(finished_at, now()))::float8 AS deadline_margin_seconds,
                               error, NULL::int8 AS in_all, kind AS "kind!",
                               CASE WHEN kind = 3 THEN -EXTRACT(EPOCH FROM finished_at)::float8
                                    ELSE position END AS "place!"
                        FROM shown
                        UNION ALL
-                       SELECT 0, 0, 0, status, 0, NULL, NULL, count(*), 4, 0
+                       SELECT 0, 0, 0, status, 0, NULL, NULL, NULL, NULL, count(*), 4, 0
                        FROM batches WHERE status IN ('queued', 'in_progress', 'failed') GROUP BY status
-                       ORDER BY 9, 10"#,
+                       ORDER BY 11, 12"#,
                     OPEN_MAX,
                     ENDED_MAX
                 )
@@ -386,6 +394,8 @@ struct ShownBatch {
     status: String,
     age_seconds: f64,
     duration_seconds: Option<f64>,
+    deadline: Option<String>,
+    deadline_margin_seconds: Option<f64>,
     error: Option<String>,
     in_all: Option<i64>,
     #[allow(dead_code, reason = "the rows are ordered by it")]

@@ -35,7 +35,7 @@ pub struct Missing {
 /// The live workers, and how far a job gets with them: each number counts those of the one before that also …
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Takers {
-    /// Workers that live, and are not about to stop.
+    /// Workers that live, take jobs, and are not about to stop.
     pub live: i64,
     /// … take the job's protocol version,
     pub of_version: i64,
@@ -368,7 +368,8 @@ impl JobStore {
                                      WHERE j.worker_id = w.id AND j.status = 'in_progress') AS held
                              FROM workers w
                              WHERE w.stopped_at IS NULL AND w.expires_at > now()
-                               AND w.drain_asked_at IS NULL) AS living"#,
+                               -- A job monitor has none.
+                               AND w.capacity > 0 AND w.drain_asked_at IS NULL) AS living"#,
                     queue,
                     round,
                     peak

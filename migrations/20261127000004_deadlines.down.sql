@@ -1,0 +1,1 @@
+ALTER TABLE batches DROP CONSTRAINT deadline_is_a_moment;

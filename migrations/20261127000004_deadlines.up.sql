@@ -1,0 +1,3 @@
+-- A deadline is a moment that can be subtracted, as all moments are.
+ALTER TABLE batches ADD CONSTRAINT deadline_is_a_moment
+    CHECK (deadline >= '2000-01-01 00:00:00+00'::timestamptz AND deadline < '2200-01-01 00:00:00+00'::timestamptz);
