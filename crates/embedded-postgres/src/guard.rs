@@ -85,6 +85,9 @@ impl Guard {
         ]);
         // A pick passes over the index entries of all that was picked since the last vacuum: those of a minute, as it ships, are many.
         command.args(["-c", "autovacuum_naptime=10s"]);
+        // What parallel queries share lies in the cluster's folder. As it ships it lies in /dev/shm, of which a container has 64 MiB, for all that
+        // run at once: six joins of reports' tables fail there. Reports take as long, and commits do.
+        command.args(["-c", "dynamic_shared_memory_type=mmap"]);
         for (name, value) in &options.settings {
             command.arg("-c").arg(format!("{name}={value}"));
         }

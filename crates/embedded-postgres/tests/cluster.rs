@@ -105,3 +105,40 @@ fn a_killed_process_leaves_no_server_and_loses_nothing() {
         std::thread::yield_now();
     }
 }
+
+/// A container has a /dev/shm of 64 MiB, for all parallel queries at once; here it has 4 MiB, and the join shares 8 MiB. Runs this
+/// test's own binary as a child with such a one.
+#[test]
+fn queries_in_parallel_need_no_room_in_dev_shm() {
+    const SMALL: &str = "mount -t tmpfs -o size=4m,mode=1777 tmpfs /dev/shm && exec \"$0\" \"$@\"";
+    if let Some(folder) = std::env::var_os("CLUSTER_WITH_LITTLE_SHARED_MEMORY") {
+        let server = start(Path::new(&folder));
+        query(&server, "create table t as select s as x from generate_series(1, 200000) s");
+        query(&server, "analyze t");
+        let settings = "set min_parallel_table_scan_size = 0; set parallel_setup_cost = 0; \
+                        set parallel_tuple_cost = 0; set enable_mergejoin = off; set work_mem = '16MB'; ";
+        let join = "select count(*) from t a join t b using (x)";
+        let plan = query(&server, &format!("{settings}explain {join}"));
+        assert!(plan.contains("Parallel Hash"), "{plan}");
+        let answer = query(&server, &format!("{settings}{join}"));
+        assert!(answer.ends_with("200000"), "{answer}");
+        return;
+    }
+    let dir = folder();
+    let in_namespace = |program: &Path| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", SMALL]).arg(program);
+        command.env("CLUSTER_WITH_LITTLE_SHARED_MEMORY", dir.path());
+        command
+    };
+    if !in_namespace(Path::new("true")).output().is_ok_and(|output| output.status.success()) {
+        eprintln!("LEFT OUT: no /dev/shm of another size can be mounted here");
+        return;
+    }
+    let output = in_namespace(&std::env::current_exe().unwrap())
+        .args(["--exact", "queries_in_parallel_need_no_room_in_dev_shm", "--nocapture"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}{text}", String::from_utf8_lossy(&output.stdout));
+}
