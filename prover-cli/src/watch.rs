@@ -64,7 +64,7 @@ pub(crate) async fn watch(url: &DatabaseUrl, args: WatchArgs, output: Output) ->
             Err(e) if e.downcast_ref().is_some_and(StoreError::is_transient) => {
                 tracing::warn!("next try in {interval:?}: {e:#}");
                 tokio::select! {
-                    () = shutdown.cancelled() => break Ok(()),
+                    () = shutdown.drain_begins().cancelled() => break Ok(()),
                     () = tokio::time::sleep(interval) => continue,
                 }
             }
@@ -87,7 +87,7 @@ pub(crate) async fn watch(url: &DatabaseUrl, args: WatchArgs, output: Output) ->
             None => {}
         }
         tokio::select! {
-            () = shutdown.cancelled() => break Ok(()),
+            () = shutdown.drain_begins().cancelled() => break Ok(()),
             () = tokio::time::sleep(interval.max(begun.elapsed() * LOOK_SHARE)) => {}
         }
     };

@@ -3,13 +3,13 @@
 use crate::{median, print};
 use clap::Args;
 use cli_support::{BadInput, ProofSystemArgs, ProofSystems, load_keys};
+use job_runner::Shutdown;
 use pipeline::local::{LocalStack, data_folder, work_folder};
 use pipeline::postgres::PostgresArgs;
 use proof_system::{InputSource, KeyPurpose, ProofSystem, Uncontrolled, bare};
 use proving_model::BatchId;
 use serde::Serialize;
 use std::{path::PathBuf, sync::Arc, time::Instant};
-use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Args)]
 pub(crate) struct PipelineArgs {
@@ -75,7 +75,7 @@ pub(crate) async fn run(args: PipelineArgs, systems: &ProofSystems) -> anyhow::R
         tracing::info!("round {round} of {}: bare {seconds:.1} s", args.rounds);
         let folder = work_folder(&data, &*system, batch, &input.payload);
         let stack = LocalStack::start(&folder, programs.clone(), system.clone(), 1).await?;
-        let proven = stack.prove(batch, &input.payload, &CancellationToken::new()).await;
+        let proven = stack.prove(batch, &input.payload, &Shutdown::default()).await;
         let folder = stack.stop().await?;
         folder.remove()?;
         let seconds = proven?.spent.wall.as_secs_f64();

@@ -161,7 +161,7 @@ async fn through_all_stages(
     store.insert_batch(&NewBatch::new(BATCH, version, input)).await?;
     let done = CancellationToken::new();
     let phase = watch::Sender::new(Phase::Starting);
-    let running = run_plan(&here, &plan, &phase, done.clone());
+    let running = run_plan(&here, &plan, &phase, done.clone().into());
     let watching = async {
         loop {
             tokio::time::sleep(LOOK_INTERVAL).await;

@@ -246,7 +246,7 @@ async fn run_chained(
         .build()
         .run();
     let watchdog = tokio::spawn(async move {
-        context.shutdown.cancelled().await;
+        context.shutdown.drain_begins().cancelled().await;
         tokio::time::sleep(context.drain_timeout).await;
         hard_stop.cancel();
     });

@@ -4,12 +4,14 @@
 mod limits;
 mod outputs;
 mod settings;
+mod signals;
 mod systems;
 
 pub use limits::{days, hours, milliseconds, places, seconds};
 pub use outputs::{check_output_folder, default_output_folder, write_outputs};
 pub use private_folder::keep_files_private;
 pub use settings::{Effective, SETTINGS, Setting, command, effective_settings, parse, parse_from};
+pub use signals::{DRAINING, shutdown_on_signal};
 pub use systems::{Opening, ProofSystemArgs, ProofSystems, VerifierArgs, load_keys, verifier_in_words};
 
 use anyhow::Context;
@@ -21,7 +23,6 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
     convert::Infallible, fmt, io::Write, path::PathBuf, process::ExitCode, str::FromStr, sync::LazyLock,
 };
-use tokio_util::sync::CancellationToken;
 
 /// Exit status when the work failed, or a proof is refused.
 const FAILED: u8 = 1;
@@ -202,10 +203,6 @@ pub fn init_logging(format: LogFormat) {
     }
 }
 
-/// What a process that runs jobs says when it is told to stop.
-pub const DRAINING: &str =
-    "stopping: running jobs finish, others are handed back; a second signal stops at once";
-
 /// Runs a future on a runtime of its own.
 ///
 /// # Errors
@@ -241,32 +238,4 @@ pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
             ExitCode::from(if is_bad_input { BAD_INPUT } else { FAILED })
         }
     }
-}
-
-/// A token that the first SIGTERM or Ctrl-C sets, which is answered with `words` in the log, if any; a second one ends the process at
-/// once.
-///
-/// # Errors
-/// When the process may not handle signals.
-pub fn shutdown_on_signal(words: Option<&'static str>) -> anyhow::Result<CancellationToken> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let token = CancellationToken::new();
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let stop = token.clone();
-    tokio::spawn(async move {
-        for is_second in [false, true] {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            if is_second {
-                std::process::exit(STOPPED_AT_ONCE);
-            }
-            if let Some(words) = words {
-                tracing::info!("{words}");
-            }
-            stop.cancel();
-        }
-    });
-    Ok(token)
 }

@@ -33,6 +33,7 @@ mod pool;
 mod queue;
 mod runner;
 mod shared;
+mod shutdown;
 
 pub use chain::{ChainPicker, ChainSender, Closed, chain};
 pub use job::{
@@ -42,3 +43,4 @@ pub use job::{
 pub use memory::{Allowance, MemoryBudget, Reservation, machine_memory_bytes};
 pub use metrics::{JobOutcome, RUNNER_METRICS, RunnerLabels, RunnerMetrics};
 pub use runner::{JobRunner, JobRunnerBuilder, RunnerReport};
+pub use shutdown::Shutdown;

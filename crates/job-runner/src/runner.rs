@@ -5,6 +5,7 @@ use crate::metrics::{JobOutcome, RUNNER_METRICS, RunnerLabels};
 use crate::pool::{Finished, Left, Pace, Pool, Queued, panic_message};
 use crate::queue::{QueueSender, queue};
 use crate::shared::Shared;
+use crate::shutdown::Shutdown;
 use crate::{ExecuteError, Executor, JobContext, JobPicker, JobSaver, Outcome, PickError, Picked, SaveError};
 use futures::{FutureExt, future::join_all};
 use std::{
@@ -58,7 +59,7 @@ struct Settings {
     prefetch: usize,
     saves: Option<usize>,
     drain_timeout: Duration,
-    shutdown: CancellationToken,
+    shutdown: Shutdown,
     holds_slots_until_saved: bool,
 }
 
@@ -90,7 +91,7 @@ impl JobRunner<Unset, Unset> {
             prefetch: 1,
             saves: None,
             drain_timeout: Duration::from_secs(60),
-            shutdown: CancellationToken::new(),
+            shutdown: Shutdown::default(),
             holds_slots_until_saved: false,
         };
         JobRunnerBuilder { settings, picker: Unset, executor: Unset, saver: Unset }
@@ -171,17 +172,17 @@ impl<P, E, S> JobRunnerBuilder<P, E, S> {
         self
     }
 
-    /// How long running jobs may take to finish after the shutdown signal; a minute unless set.
+    /// How long running jobs may take to finish once the drain begins; a minute unless set.
     #[must_use]
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.settings.drain_timeout = timeout;
         self
     }
 
-    /// The signal to stop.
+    /// The signal to stop: a [`Shutdown`], or a token that begins the drain.
     #[must_use]
-    pub fn shutdown(mut self, token: CancellationToken) -> Self {
-        self.settings.shutdown = token;
+    pub fn shutdown(mut self, shutdown: impl Into<Shutdown>) -> Self {
+        self.settings.shutdown = shutdown.into();
         self
     }
 }
@@ -229,7 +230,7 @@ where
             saver,
             counts: Default::default(),
             execute_cpu_nanoseconds: AtomicU64::new(0),
-            stop: shutdown,
+            stop: shutdown.picking_ends().clone(),
             give_up: CancellationToken::new(),
             queued: Notify::new(),
         });
@@ -244,7 +245,7 @@ where
         let pool = Pool::start(&shared, executor, pace, workers, queue, &result_sender);
         drop(result_sender);
         if pool.workers() == 0 {
-            shared.stop.cancel();
+            shutdown.drain();
         }
         let supervising = tokio::spawn({
             let pool = pool.clone();
@@ -260,12 +261,12 @@ where
                 if let Err(error) = task.await {
                     tracing::error!(runner = shared.name, "the {what}'s task ended by a panic: {error}");
                     // A runner that does half of its work must not look as if it did all.
-                    shared.stop.cancel();
+                    shutdown.drain();
                 }
             }
         };
         let deadline = async {
-            shared.stop.cancelled().await;
+            shutdown.drain_begins().cancelled().await;
             tokio::time::sleep(drain_timeout).await;
         };
         tokio::pin!(drained);

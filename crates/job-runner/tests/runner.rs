@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// What an execution does.
@@ -547,4 +548,62 @@ async fn a_saver_that_panics_over_one_result_saves_the_others() {
     let report = runner.build().run().await;
     assert_eq!((report.successful, saved_ids(&shelf)), (3, vec![0, 2, 3]));
     assert_eq!((report.released, &*shelf.released.lock().unwrap()), (1, &vec![1]));
+}
+
+/// A runner of two workers and one place for a job that waits, by a clock that the test holds, with these jobs: each takes so many seconds.
+fn timed(seconds: &'static [u64], shutdown: &Shutdown) -> (Arc<Queue>, Arc<Shelf>, JoinHandle<RunnerReport>) {
+    let (queue, shelf) = (Queue::with(vec![Act::Succeed; seconds.len()]), Arc::new(Shelf::default()));
+    let runner = runner(&queue, &shelf)
+        .workers(2)
+        .prefetch(1)
+        .shutdown(shutdown.clone())
+        .drain_timeout(Duration::from_secs(25))
+        .build()
+        .simulated(|id| Duration::from_secs(seconds[usize::try_from(*id).unwrap()]));
+    (queue, shelf, tokio::spawn(runner.run()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn within_25_seconds_what_can_finish_does_and_the_rest_is_handed_back() {
+    let shutdown = Shutdown::default();
+    let (queue, shelf, running) = timed(&[24, 3_600, 1, 1], &shutdown);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let begun = tokio::time::Instant::now();
+    shutdown.drain();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(*shelf.released.lock().unwrap(), [2], "what only waits is handed back at once");
+    let report = running.await.unwrap();
+    assert_eq!(begun.elapsed().as_secs(), 25);
+    assert_eq!(ends(&report), (1, 0, 2, 0));
+    assert!(report.drain_timed_out);
+    assert_eq!((saved_ids(&shelf), &shelf.released.lock().unwrap()[..]), (vec![0], &[2, 1][..]));
+    assert_eq!(queue.jobs.lock().unwrap().len(), 1, "picked after the signal");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_notice_stops_picking_and_what_runs_has_all_its_time() {
+    let shutdown = Shutdown::default();
+    let (queue, shelf, running) = timed(&[600, 900, 1, 1], &shutdown);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    shutdown.pick_no_more();
+    let report = running.await.unwrap();
+    assert_eq!(ends(&report), (2, 0, 1, 0));
+    assert!(!report.drain_timed_out);
+    assert_eq!((saved_ids(&shelf), &shelf.released.lock().unwrap()[..]), (vec![0, 1], &[2][..]));
+    assert_eq!(queue.jobs.lock().unwrap().len(), 1, "picked after the notice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_drain_timeout_begins_with_the_signal_and_not_with_the_notice_before() {
+    let shutdown = Shutdown::default();
+    let (_, shelf, running) = timed(&[100, 3_600], &shutdown);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let begun = tokio::time::Instant::now();
+    shutdown.pick_no_more();
+    tokio::time::sleep(Duration::from_secs(90)).await;
+    shutdown.drain();
+    let report = running.await.unwrap();
+    assert_eq!(begun.elapsed().as_secs(), 90 + 25);
+    assert_eq!(ends(&report), (1, 0, 1, 0));
+    assert_eq!((saved_ids(&shelf), &shelf.released.lock().unwrap()[..]), (vec![0], &[1][..]));
 }

@@ -8,7 +8,7 @@ use anyhow::Context;
 use artifact_store::{ArtifactStore, witness_input_key};
 use cli_support::BadInput;
 use embedded_postgres::{EmbeddedPostgres, Options, PostgresError, Programs};
-use job_runner::RunnerReport;
+use job_runner::{RunnerReport, Shutdown};
 use job_store::batches::insert::NewBatch;
 use job_store::operator::mode::Mode;
 use job_store::reports::batch::BatchReport;
@@ -23,7 +23,6 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 /// Jobs that still run when the user interrupts are handed back after this time: they are made again at the next run.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -119,12 +118,7 @@ impl LocalStack {
     }
 
     /// Proves a batch, or goes on with it, and returns its final proof; the components run from here to there.
-    pub async fn prove(
-        &self,
-        batch: BatchId,
-        payload: &[u8],
-        shutdown: &CancellationToken,
-    ) -> anyhow::Result<Proven> {
+    pub async fn prove(&self, batch: BatchId, payload: &[u8], shutdown: &Shutdown) -> anyhow::Result<Proven> {
         let Backends { store, artifacts, system, .. } = &self.backends;
         let begun = (Instant::now(), clock(ClockId::ProcessCPUTime), pool_cpu_time());
         let artifact =
@@ -133,18 +127,21 @@ impl LocalStack {
         store.insert_batch(&new).await?;
         store.requeue_failed(batch, Mode::Apply).await?;
 
-        let done = shutdown.child_token();
+        let done = shutdown.child();
         let plan = Plan::one_machine(DRAIN_TIMEOUT).with_provers(self.provers);
         let components = async {
             let result =
                 run_plan(&self.backends, &plan, &watch::Sender::new(Phase::Starting), done.clone()).await;
             // Components that ended by themselves will not end the batch: whoever watches it must hear of it.
-            done.cancel();
+            done.drain();
             result
         };
         let watching = async {
-            let report = progress::watch(store, batch, &done).await;
-            done.cancel();
+            let report = progress::watch(store, batch, done.picking_ends()).await;
+            // When the machine's end is announced, what runs goes on, and the components end by themselves.
+            if !shutdown.picks_no_more() {
+                done.drain();
+            }
             report.map(|report| (report, begun.0.elapsed()))
         };
         let (reports, watched) = tokio::join!(components, watching);

@@ -5,7 +5,7 @@ use crate::plan::{Component, Plan};
 use anyhow::Context;
 use artifact_store::ArtifactStore;
 use cli_support::load_keys;
-use job_runner::{MemoryBudget, RunnerReport};
+use job_runner::{MemoryBudget, RunnerReport, Shutdown};
 use job_store::JobStore;
 use job_store::database::listen::WakeListener;
 use job_store::leases::keeper::LeaseKeeper;
@@ -15,7 +15,6 @@ use proof_system::{KeyPurpose, ProofSystem};
 use proving_component::ComponentContext;
 use std::sync::Arc;
 use tokio::{sync::watch, task::JoinSet};
-use tokio_util::sync::CancellationToken;
 
 /// What components run on.
 #[derive(Debug, Clone)]
@@ -28,7 +27,11 @@ pub struct Backends {
     pub system: Arc<dyn ProofSystem>,
 }
 
-/// Runs the plan's components until the token is set and all have drained; returns one report for each runner.
+/// What a process says when it is told that it will be stopped, and may finish what runs until then.
+const EXPECTING_THE_END: &str = "the end of this machine is announced: no more jobs are taken, those that wait here are handed back, \
+     and the process ends when those that run are done, or by SIGTERM";
+
+/// Runs the plan's components until they are told to stop and all have drained; returns one report for each runner.
 ///
 /// # Errors
 /// When the database refuses this program's protocol version, a key cannot be loaded, or a component panics.
@@ -36,7 +39,7 @@ pub async fn run_plan(
     backends: &Backends,
     plan: &Plan,
     phase: &watch::Sender<Phase>,
-    shutdown: CancellationToken,
+    shutdown: Shutdown,
 ) -> anyhow::Result<Vec<RunnerReport>> {
     let system = &backends.system;
     let (version, digest) = (system.protocol_version(), system.verification_keys_digest());
@@ -92,13 +95,17 @@ pub async fn run_plan(
     let asked = keeper.drain_asked();
     let draining = async {
         tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = asked.cancelled() => {
-                tracing::info!("an operator asked this process to drain");
-                shutdown.cancel();
+            () = shutdown.picking_ends().cancelled() => {
+                if !shutdown.drain_begins().is_cancelled() {
+                    tracing::info!("{EXPECTING_THE_END}");
+                }
             }
+            () = asked.cancelled() => {}
         }
         phase.send_replace(Phase::Draining);
+        asked.cancelled().await;
+        tracing::info!("an operator asked this process to drain");
+        shutdown.drain();
         std::future::pending::<()>().await;
     };
     tokio::pin!(draining);
@@ -133,7 +140,7 @@ fn start(plan: &Plan, context: &ComponentContext, store: &JobStore) -> JoinSet<V
     }
     if plan.has(Component::ProverJobMonitor) {
         let (store, artifacts) = (store.clone(), context.artifacts.clone());
-        let (config, stop) = (plan.monitor, context.shutdown.clone());
+        let (config, stop) = (plan.monitor, context.shutdown.picking_ends().clone());
         running.spawn(async move {
             job_monitor::run(store, artifacts, config, stop).await;
             Vec::new()

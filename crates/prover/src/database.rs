@@ -71,7 +71,7 @@ async fn serve(data: PathBuf, postgres: &PostgresArgs) -> anyhow::Result<()> {
     migrate(&DatabaseUrl::new(&url)?).await?;
     let mut output = std::io::stdout();
     writeln!(output, "{url}").and_then(|()| output.flush())?;
-    shutdown.cancelled().await;
+    shutdown.drain_begins().cancelled().await;
     tokio::task::spawn_blocking(move || server.stop()).await?;
     Ok(())
 }

@@ -32,6 +32,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "cli-support",
         &[
             "artifact-store",
+            "job-runner",
             "job-store",
             "ledger-circuits",
             "outside",

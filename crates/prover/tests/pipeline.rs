@@ -296,6 +296,25 @@ async fn sigterm_drains_at_no_cost_and_a_second_one_stops_at_once() {
     fetch(&scene, 0, 1);
 }
 
+/// No time to drain, and yet what runs is not cut short: that time begins with SIGTERM.
+#[tokio::test]
+async fn sigusr1_finishes_what_runs_takes_nothing_more_and_ends() {
+    let scene = Scene::mock("[[circuit]]\ncount = 6\nprove_ms = 3000\n").await;
+    insert(&scene, 0, 1, "mock one");
+    let mut noticed = scene.start("noticed", &["--component=all", "--drain-timeout-seconds=0"]);
+    let proofs = |state| jobs(&scene.status(0, 1), 0, "circuit_proof", Some(state));
+    until("a circuit is being proven", SOON, || (proofs("in_progress") > 0).then_some(()));
+    noticed.signal(Signal::USR1);
+    assert_eq!(noticed.wait(SOON), 0, "{}", noticed.log());
+    assert!(noticed.log().contains("the end of this machine is announced"), "{}", noticed.log());
+    let status = scene.status(0, 1);
+    assert_eq!(proofs("in_progress"), 0, "nothing is left leased: {status:#}");
+    assert!((1..6).contains(&proofs("successful")), "what ran is done, and nothing more: {status:#}");
+    assert_eq!(status["failed_attempts"].as_i64().unwrap() + status["worker_deaths"].as_i64().unwrap(), 0);
+    let _next = start(&scene, "next", "all");
+    assert_eq!(scene.until_ended(0, 1, LONG)["status"], "successful");
+}
+
 #[tokio::test]
 async fn a_process_shows_its_health_and_its_metrics() {
     let scene = Scene::mock("[[circuit]]\ncount = 1\nprove_ms = 3000\n").await;

@@ -6,14 +6,13 @@
 
 use artifact_store::{ArtifactError, ArtifactStore, job_artifact_key};
 use async_trait::async_trait;
-use job_runner::{ExecuteError, Executor, JobContext, JobSaver, Lease, Outcome, SaveError};
+use job_runner::{ExecuteError, Executor, JobContext, JobSaver, Lease, Outcome, SaveError, Shutdown};
 use job_store::model::rows::LeasedJob;
 use job_store::runner::context::{LoadError, WorkerContext};
 use job_store::runner::worker_store::WorkerStore;
 use proof_system::{CircuitType, Control, ProofSystemError};
 use proving_model::{ArtifactKind, ArtifactRef};
 use std::{marker::PhantomData, sync::Arc, time::Duration};
-use tokio_util::sync::CancellationToken;
 
 /// What every component runs on.
 #[derive(Debug, Clone)]
@@ -24,10 +23,10 @@ pub struct ComponentContext {
     pub artifacts: ArtifactStore,
     /// What proves.
     pub system: Arc<dyn proof_system::ProofSystem>,
-    /// How long running jobs may take to finish after the shutdown signal.
+    /// How long running jobs may take to finish once the drain begins.
     pub drain_timeout: Duration,
-    /// The shutdown signal.
-    pub shutdown: CancellationToken,
+    /// The signal to stop.
+    pub shutdown: Shutdown,
 }
 
 /// The circuit that a job generates or proves.

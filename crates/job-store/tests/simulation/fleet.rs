@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use fastrand::Rng;
 use job_runner::{
     ExecuteError, Executor, JobContext, JobRunner, JobSaver, Lease, MemoryBudget, Outcome, SaveError,
+    Shutdown,
 };
 use job_store::StoreError;
 use job_store::batches::add_jobs::Extension;
@@ -41,7 +42,6 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
 };
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// Virtual time with faults, and the most that may pass after them.
@@ -503,7 +503,7 @@ async fn place(world: Shared, memory: MemoryBudget) {
             poll_interval: Duration::from_secs(5),
             job_timeout: Duration::from_secs(120),
         };
-        let shutdown = CancellationToken::new();
+        let shutdown = Shutdown::default();
         let mut runners = JoinSet::new();
         for (stage, workers) in
             [(Stage::WitnessGeneration, 1), (Stage::CircuitProof, 2), (Stage::Compression, 1)]
@@ -556,7 +556,15 @@ async fn place(world: Shared, memory: MemoryBudget) {
         };
         lock(&world).note(&format!("{end:?}"));
         if end == End::Drain {
-            shutdown.cancel();
+            let announced = {
+                let mut world = lock(&world);
+                world.rng.bool().then(|| world.milliseconds(10..60_000))
+            };
+            if let Some(before) = announced {
+                shutdown.pick_no_more();
+                sleep(before).await;
+            }
+            shutdown.drain();
             while runners.join_next().await.is_some() {}
             drop(keeper);
         } else {
