@@ -109,6 +109,7 @@ pub fn main(systems: &ProofSystems) -> ExitCode {
     cli_support::keep_files_private();
     let cli: Cli = cli_support::parse(systems);
     cli_support::init_logging(cli.common.log_format);
+    cli_support::size_thread_pool();
     exit_code(with_runtime(run(cli, systems)).map_err(bad_input))
 }
 

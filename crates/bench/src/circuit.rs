@@ -114,7 +114,7 @@ pub(crate) async fn run(args: CircuitArgs) -> anyhow::Result<()> {
 }
 
 fn measure(args: &CircuitArgs) -> anyhow::Result<Figures> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = cli_support::machine_threads();
     let rates = Rates::of_this_machine();
     let mut circuits = Vec::new();
     for &log_size in &args.log_size.0 {

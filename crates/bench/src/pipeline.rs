@@ -4,7 +4,8 @@ use crate::{median, print};
 use clap::Args;
 use cli_support::{BadInput, ProofSystemArgs, ProofSystems, load_keys};
 use job_runner::Shutdown;
-use pipeline::local::{LocalStack, data_folder, work_folder};
+use pipeline::local::{DRAIN_TIMEOUT, LocalStack, data_folder, work_folder};
+use pipeline::plan::Plan;
 use pipeline::postgres::PostgresArgs;
 use proof_system::{InputSource, KeyPurpose, ProofSystem, Uncontrolled, bare};
 use proving_model::BatchId;
@@ -74,7 +75,8 @@ pub(crate) async fn run(args: PipelineArgs, systems: &ProofSystems) -> anyhow::R
         bare.push(seconds);
         tracing::info!("round {round} of {}: bare {seconds:.1} s", args.rounds);
         let folder = work_folder(&data, &*system, batch, &input.payload);
-        let stack = LocalStack::start(&folder, programs.clone(), system.clone(), 1).await?;
+        let plan = Plan::one_machine(DRAIN_TIMEOUT);
+        let stack = LocalStack::start(&folder, programs.clone(), system.clone(), plan).await?;
         let proven = stack.prove(batch, &input.payload, &Shutdown::default()).await;
         let folder = stack.stop().await?;
         folder.remove()?;
@@ -88,7 +90,7 @@ pub(crate) async fn run(args: PipelineArgs, systems: &ProofSystems) -> anyhow::R
         bare_seconds: Seconds::of(bare),
         pipeline_seconds: Seconds::of(pipeline),
         ratio: median(&ratios),
-        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        cores: cli_support::machine_threads(),
     };
     let lines = format!(
         "{} circuits on {} cores: bare {:.1} s, pipeline {:.1} s, ratio {:.3} (medians of {} rounds)",

@@ -1,13 +1,16 @@
 //! How the binaries start and end: settings, logs, signals, exit statuses. What they have in common, and nothing of what
 //! they do.
 
+mod control_groups;
 mod limits;
+mod machine;
 mod outputs;
 mod settings;
 mod signals;
 mod systems;
 
 pub use limits::{days, hours, milliseconds, places, seconds};
+pub use machine::{Memory, machine_memory, machine_threads, size_thread_pool};
 pub use outputs::{check_output_folder, default_output_folder, write_outputs};
 pub use private_folder::keep_files_private;
 pub use settings::{Effective, SETTINGS, Setting, command, effective_settings, parse, parse_from};
@@ -209,7 +212,11 @@ pub fn init_logging(format: LogFormat) {
 /// The future's.
 pub fn with_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     raise_descriptor_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = machine::threads_beside_its_own_count("TOKIO_WORKER_THREADS") {
+        runtime.worker_threads(threads);
+    }
+    let runtime = runtime.enable_all().build()?;
     let result = runtime.block_on(work);
     // An execution that outlasted the drain timeout is released already; its thread is not waited for.
     runtime.shutdown_background();

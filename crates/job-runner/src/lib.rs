@@ -40,7 +40,7 @@ pub use job::{
     ExecuteError, Executor, JobContext, JobMetadata, JobPicker, JobSaver, Lease, Outcome, PickError, Picked,
     SaveError,
 };
-pub use memory::{Allowance, MemoryBudget, Reservation, machine_memory_bytes};
+pub use memory::{Allowance, MemoryBudget, Reservation};
 pub use metrics::{JobOutcome, RUNNER_METRICS, RunnerLabels, RunnerMetrics};
 pub use runner::{JobRunner, JobRunnerBuilder, RunnerReport};
 pub use shutdown::Shutdown;

@@ -201,21 +201,6 @@ fn resident_bytes() -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
-/// What this machine, or the control group that the process runs in, has: the smaller of the two, in bytes.
-#[must_use]
-pub fn machine_memory_bytes() -> Option<u64> {
-    let read = |path: &str| std::fs::read_to_string(path).ok();
-    let total = read("/proc/meminfo").and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kilobytes| kilobytes << 10)
-    });
-    // "max" where there is no limit, which is no number.
-    let group = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
-        .into_iter()
-        .find_map(|path| read(path)?.trim().parse::<u64>().ok());
-    total.into_iter().chain(group).min()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -289,10 +274,5 @@ mod tests {
         let job = budget.reserve(budget.take_free(), GRAIN);
         job.measured.peak.store(100 * GRAIN, Ordering::Relaxed);
         assert_eq!(job.peak(), 2 * GRAIN);
-    }
-
-    #[test]
-    fn this_machine_has_memory() {
-        assert!(machine_memory_bytes().is_some_and(|bytes| bytes > 1 << 20));
     }
 }

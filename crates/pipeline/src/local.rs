@@ -25,7 +25,7 @@ use std::{
 use tokio::sync::watch;
 
 /// Jobs that still run when the user interrupts are handed back after this time: they are made again at the next run.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The default data folder: PostgreSQL does not run as root, and others cannot enter a home.
 pub fn data_folder(given: Option<PathBuf>) -> PathBuf {
@@ -69,7 +69,7 @@ pub struct LocalStack {
     folder: PrivateFolder,
     server: EmbeddedPostgres,
     backends: Backends,
-    provers: usize,
+    plan: Plan,
 }
 
 /// What a batch took.
@@ -94,13 +94,12 @@ pub struct Proven {
 }
 
 impl LocalStack {
-    /// Starts, or starts again, the stack whose work lies in the folder, with these programs of PostgreSQL; it proves so many circuits at
-    /// the same time.
+    /// Starts, or starts again, the stack whose work lies in the folder, with these programs of PostgreSQL; it works by this plan.
     pub async fn start(
         folder: &Path,
         programs: Programs,
         system: Arc<dyn ProofSystem>,
-        provers: usize,
+        plan: Plan,
     ) -> anyhow::Result<Self> {
         let folder = open_work_folder(folder)?;
         let work = folder.path().to_owned();
@@ -114,7 +113,7 @@ impl LocalStack {
         let artifacts = ArtifactStore::open(&folder.path().join("artifacts").to_string_lossy())?;
         let digest = system.verification_keys_digest();
         store.insert_protocol_version(system.protocol_version(), system.name(), &digest).await?;
-        Ok(Self { folder, server, backends: Backends { store, artifacts, system }, provers })
+        Ok(Self { folder, server, backends: Backends { store, artifacts, system }, plan })
     }
 
     /// Proves a batch, or goes on with it, and returns its final proof; the components run from here to there.
@@ -128,10 +127,10 @@ impl LocalStack {
         store.requeue_failed(batch, Mode::Apply).await?;
 
         let done = shutdown.child();
-        let plan = Plan::one_machine(DRAIN_TIMEOUT).with_provers(self.provers);
         let components = async {
             let result =
-                run_plan(&self.backends, &plan, &watch::Sender::new(Phase::Starting), done.clone()).await;
+                run_plan(&self.backends, &self.plan, &watch::Sender::new(Phase::Starting), done.clone())
+                    .await;
             // Components that ended by themselves will not end the batch: whoever watches it must hear of it.
             done.drain();
             result

@@ -2,6 +2,7 @@
 
 use circuit_prover::Layout;
 use clap::ValueEnum;
+use cli_support::{Memory, machine_memory};
 use job_monitor::MonitorConfig;
 use proof_system::ProofSystem;
 use proving_model::AggregationRound;
@@ -99,7 +100,7 @@ impl Plan {
                 ..MonitorConfig::DEFAULT
             },
             timing: Timing { drain_timeout, ..Timing::DEFAULT },
-            memory_budget: default_memory_budget(),
+            memory_budget: memory_budget(None),
         }
     }
 
@@ -117,6 +118,25 @@ impl Plan {
             *provers = count;
         }
         self
+    }
+
+    /// With so much of the host's memory for circuits, in bytes; `None` is no limit.
+    #[must_use]
+    pub fn with_memory_budget(mut self, bytes: Option<u64>) -> Self {
+        self.memory_budget = bytes;
+        self
+    }
+
+    /// Logs what circuits may take, and who says so: a limit of a container or a unit is seldom the machine's.
+    pub fn say_limits(&self) {
+        let (Some(budget), Some(memory)) = (self.memory_budget, machine_memory()) else { return };
+        if self.has(Component::CircuitProver) {
+            let Memory { bytes, limited_by } = memory;
+            let (budget, bytes, threads) = (budget >> 20, bytes >> 20, rayon::current_num_threads());
+            tracing::info!(
+                "memory for circuits: {budget} MiB, of {bytes} MiB that {limited_by} allows; threads for proving: {threads}"
+            );
+        }
     }
 
     /// The components' names, parted by commas.
@@ -151,9 +171,20 @@ impl Plan {
     }
 }
 
-/// What circuits may take where nothing is said, in bytes: three quarters of the machine's memory. The rest is for the keys, artifacts
-/// on their way, and everything else on the machine.
+/// What circuits may take of the host's memory, in bytes: what is given, else three quarters of what the machine and this process's control
+/// groups allow. The rest is for the keys, artifacts on their way, and everything else that is in the same group. More than is
+/// allowed may be given, and is warned of.
 #[must_use]
-pub fn default_memory_budget() -> Option<u64> {
-    job_runner::machine_memory_bytes().map(|bytes| bytes / 4 * 3)
+pub fn memory_budget(given: Option<u64>) -> Option<u64> {
+    let memory = machine_memory();
+    let Some(given) = given else { return memory.map(|memory| memory.bytes / 4 * 3) };
+    if let Some(Memory { bytes, limited_by }) = memory
+        && given > *bytes
+    {
+        tracing::warn!(
+            "--max-allocation lets circuits take {given} bytes, and {limited_by} allows this process {bytes}: the kernel kills it when \
+             they do; give less, or leave the flag out for three quarters of that"
+        );
+    }
+    Some(given)
 }

@@ -47,7 +47,7 @@ pub(crate) struct DeviceArgs {
     device: Choice,
     /// Bytes of each device's memory (of the host's, for cpu) that circuits may take at the same time. A device's are taken at the start
     /// [default: all that is free but 512 MiB]. On the CPU a circuit is taken only when what it is expected to need is free; what it needed
-    /// is measured [default: three quarters of the machine's memory].
+    /// is measured [default: three quarters of the memory that the machine and its control groups allow this process].
     #[arg(short = 'm', long, value_parser = clap::builder::RangedU64ValueParser::<u64>::new().range(1..), env = "ROUNDHOUSE_MAX_ALLOCATION")]
     max_allocation: Option<u64>,
 }

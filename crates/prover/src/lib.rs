@@ -50,7 +50,8 @@ enum Command {
     Prove(prove::ProveArgs),
     /// Check a final proof against a statement; needs nothing else.
     Verify(verify::VerifyArgs),
-    /// Run components of the pipeline until SIGTERM or Ctrl-C, which drain; a second one stops at once.
+    /// Run components of the pipeline until SIGTERM or Ctrl-C, which drain; a second one stops at once. SIGUSR1 takes no more jobs and ends
+    /// when those that run are done.
     Run(Box<run::RunArgs>),
     /// Serve a private PostgreSQL with the schema, or bring a database's schema up to date.
     Database {
@@ -74,6 +75,7 @@ pub fn main(systems: &ProofSystems) -> ExitCode {
     cli_support::keep_files_private();
     let cli: Cli = cli_support::parse(systems);
     cli_support::init_logging(cli.common.log_format);
+    cli_support::size_thread_pool();
     exit_code(match cli.command {
         Command::Verify(args) => verify::verify(&args, systems),
         Command::Keys(args) => check_keys(&args, systems),

@@ -1,10 +1,12 @@
 //! `prover prove`: one input to its verified proof, on this machine.
 
 use crate::devices::DeviceArgs;
+use crate::run::check_allocation;
 use anyhow::Context;
 use clap::Args;
 use cli_support::{BadInput, ProofSystemArgs, ProofSystems};
-use pipeline::local::{LocalStack, Proven, data_folder, folder_error, work_folder};
+use pipeline::local::{DRAIN_TIMEOUT, LocalStack, Proven, data_folder, folder_error, work_folder};
+use pipeline::plan::{Plan, memory_budget};
 use pipeline::postgres::PostgresArgs;
 use pipeline::progress::count_jobs;
 use proof_system::InputSource;
@@ -48,7 +50,12 @@ pub(crate) async fn prove(args: ProveArgs, systems: &ProofSystems) -> anyhow::Re
     let begun = Instant::now();
     let devices = args.device.open()?;
     let provers = devices.as_ref().map_or(1, |devices| devices.count);
+    let plan = Plan::one_machine(DRAIN_TIMEOUT)
+        .with_provers(provers)
+        .with_memory_budget(memory_budget(args.device.host_allocation()));
     let system = args.system.open_proven_by(systems, devices.map(|devices| devices.prover))?;
+    check_allocation(&plan, &*system)?;
+    plan.say_limits();
     let source = InputSource { path: args.input, state_path: args.accounts };
     let input = system.read_input(&source).map_err(|e| BadInput(e.to_string()))?;
     let batch = BatchId { chain_id: args.chain_id, number: args.number };
@@ -63,7 +70,7 @@ pub(crate) async fn prove(args: ProveArgs, systems: &ProofSystems) -> anyhow::Re
     // Before the first signal asks for an orderly end: what is being fetched has none.
     let programs = args.postgres.programs(&folder).await?;
     let shutdown = cli_support::shutdown_on_signal(Some(cli_support::DRAINING))?;
-    let stack = LocalStack::start(&folder, programs, system.clone(), provers).await?;
+    let stack = LocalStack::start(&folder, programs, system.clone(), plan).await?;
     let result = async {
         let proven = stack.prove(batch, &input.payload, &shutdown).await?;
         cli_support::write_outputs(&proven.final_proof, &*system, batch, &input.payload, &out)?;
@@ -78,7 +85,7 @@ pub(crate) async fn prove(args: ProveArgs, systems: &ProofSystems) -> anyhow::Re
 }
 
 fn summarise(Proven { report, spent, .. }: &Proven, wall: Duration) -> anyhow::Result<()> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = cli_support::machine_threads();
     let core_time = spent.wall.as_secs_f64() * cores as f64;
     let share = |time: Duration| 100.0 * time.as_secs_f64() / core_time;
     let mut text = String::new();

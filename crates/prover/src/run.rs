@@ -8,7 +8,7 @@ use cli_support::{BadInput, DatabaseArgs, ObjectStoreArgs, ProofSystemArgs, Proo
 use job_monitor::{COLLECT_AFTER_HOURS, DELETE_AFTER_DAYS, MonitorConfig};
 use pipeline::endpoints::{self, Phase};
 use pipeline::http::ListenArgs;
-use pipeline::plan::{Component, Plan, Timing, default_memory_budget};
+use pipeline::plan::{Component, Plan, Timing, memory_budget};
 use pipeline::run::{Backends, run_plan};
 use proof_system::ProofSystem;
 use proving_model::AggregationRound;
@@ -178,16 +178,16 @@ fn plan(args: &RunArgs) -> anyhow::Result<Plan> {
         layout,
         monitor,
         timing: args.timing.timing(),
-        memory_budget: prover.device.host_allocation().or_else(default_memory_budget),
+        memory_budget: memory_budget(prover.device.host_allocation()),
     })
 }
 
 /// Refuses a memory budget below the largest circuit that the layout takes: that circuit would wait for ever.
-fn check_allocation(plan: &Plan, system: &dyn ProofSystem) -> anyhow::Result<()> {
+pub(crate) fn check_allocation(plan: &Plan, system: &dyn ProofSystem) -> anyhow::Result<()> {
     let Some((name, needed, allowed)) = plan.circuit_beyond_budget(system) else { return Ok(()) };
     Err(BadInput(format!(
         "a {name} circuit needs {needed} bytes, and circuits may take {allowed} on this machine: allow more with \
-         --max-allocation, or take light circuits only (--heavy-wvg-count=0)"
+         --max-allocation, or have `prover run` take light circuits only (--heavy-wvg-count=0)"
     ))
     .into())
 }
@@ -202,6 +202,7 @@ pub(crate) async fn run(args: RunArgs, systems: &ProofSystems) -> anyhow::Result
     }
     let system = args.system.open_proven_by(systems, devices.map(|devices| devices.prover))?;
     check_allocation(&plan, &*system)?;
+    plan.say_limits();
     let artifacts = args.object_store.open()?;
     artifacts.check().await.context("cannot write, read and delete a test object: check --object-store")?;
     let store = cli_support::connect(&url.named(&format!("roundhouse {}", plan.names()))).await?;
