@@ -2,6 +2,7 @@
 //! they do.
 
 mod control_groups;
+mod first_process;
 mod limits;
 mod machine;
 mod outputs;
@@ -9,6 +10,7 @@ mod settings;
 mod signals;
 mod systems;
 
+pub use first_process::as_first_process;
 pub use limits::{days, hours, milliseconds, places, seconds};
 pub use machine::{Memory, machine_memory, machine_threads, size_thread_pool};
 pub use outputs::{check_output_folder, default_output_folder, write_outputs};

@@ -72,6 +72,9 @@ enum Command {
 /// Runs the program on the process's arguments; `--proof-system` takes the names of these systems.
 #[must_use]
 pub fn main(systems: &ProofSystems) -> ExitCode {
+    if let Some(status) = cli_support::as_first_process() {
+        return status;
+    }
     cli_support::keep_files_private();
     let cli: Cli = cli_support::parse(systems);
     cli_support::init_logging(cli.common.log_format);
