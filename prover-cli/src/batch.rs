@@ -1,15 +1,13 @@
 //! `insert-batch`, and how commands name a batch.
 
-use crate::{Output, operate::Changed, version::VersionArgs, words::duration};
+use crate::{Output, version::VersionArgs, words::duration};
 use anyhow::{Context, ensure};
 use artifact_store::witness_input_key;
-use clap::{ArgGroup, Args};
+use clap::Args;
 use cli_support::{BadInput, ObjectStoreArgs, ProofSystemArgs, ProofSystems};
 use job_store::batches::chains::ChainSettings;
 use job_store::batches::insert::{Existing, InsertedBatch, NewBatch};
 use job_store::model::deadline::DeadlineStanding;
-use job_store::operator::mode::Mode;
-use job_store::operator::set_batch::BatchSettings;
 use job_store::{DatabaseUrl, JobStore};
 use proving_model::{ArtifactKind, BatchId, BatchStatus, Deadline, HeadOfChain, ProtocolVersion};
 use schemars::JsonSchema;
@@ -170,7 +168,7 @@ pub(crate) async fn insert(
 }
 
 /// A line about a deadline that has passed, or that the estimate does not meet.
-fn deadline_warning(
+pub(crate) fn deadline_warning(
     standing: Option<DeadlineStanding>,
     deadline: Option<&str>,
     expected: Option<f64>,
@@ -183,51 +181,6 @@ fn deadline_warning(
         }
         _ => String::new(),
     }
-}
-
-#[derive(Debug, Args)]
-#[command(group = ArgGroup::new("settings").required(true).multiple(true).args(["priority", "deadline", "no_deadline"]))]
-pub(crate) struct SetBatchArgs {
-    #[command(flatten)]
-    batch: BatchArgs,
-    /// Higher is sooner.
-    #[arg(long, allow_hyphen_values = true)]
-    priority: Option<i32>,
-    /// When the final proof should be there, as RFC 3339 has it, such as 2026-11-21T18:00:00Z.
-    #[arg(long, conflicts_with = "no_deadline")]
-    deadline: Option<Deadline>,
-    /// Take the deadline away.
-    #[arg(long)]
-    no_deadline: bool,
-    /// Say what would change, and change nothing.
-    #[arg(long)]
-    dry_run: bool,
-}
-
-pub(crate) async fn set_batch(url: &DatabaseUrl, args: SetBatchArgs, output: Output) -> anyhow::Result<()> {
-    let store = cli_support::connect(url).await?;
-    let (id, mode) = (args.batch.id(), if args.dry_run { Mode::DryRun } else { Mode::Apply });
-    let deadline = if args.no_deadline { Some(None) } else { args.deadline.map(Some) };
-    let changed = store.set_batch(id, BatchSettings { priority: args.priority, deadline }, mode).await?;
-    let mut text = format!(
-        "{id} {} priority {} and {}\n",
-        if args.dry_run { "would have" } else { "has" },
-        changed.priority,
-        changed
-            .deadline
-            .as_ref()
-            .map_or("no deadline".to_owned(), |deadline| format!("the deadline {deadline}"))
-    );
-    if !args.dry_run {
-        let report = store.batch_report(id).await?;
-        let standing = report
-            .batch
-            .deadline_margin_seconds
-            .map(|margin| DeadlineStanding::of(false, margin, report.time_left_seconds));
-        text += &deadline_warning(standing, changed.deadline.as_deref(), report.time_left_seconds);
-    }
-    store.close().await;
-    output.print(&Changed { dry_run: args.dry_run, changed }, &text)
 }
 
 /// How many jobs the live circuit provers of this version have places for; refuses fewer than `least`, or than are asked for.

@@ -9,6 +9,7 @@ mod input;
 mod job;
 mod operate;
 mod proof;
+mod set_batch;
 mod stats;
 mod status;
 mod version;
@@ -51,7 +52,7 @@ enum Command {
     /// Check an input, store it, and queue its batch.
     InsertBatch(batch::InsertBatchArgs),
     /// Change a batch's priority or deadline.
-    SetBatch(batch::SetBatchArgs),
+    SetBatch(set_batch::SetBatchArgs),
     /// Say in which order a chain's batches are proven, and how much of the fleet is its.
     SetChain(batch::SetChainArgs),
     /// How things are.
@@ -150,7 +151,7 @@ async fn run(cli: Cli, systems: &ProofSystems) -> anyhow::Result<()> {
         Command::Delete(args) => operate::delete(&url()?, args, output).await,
         Command::InsertVersion(args) => version::insert(&url()?, args, systems, output).await,
         Command::InsertBatch(args) => batch::insert(&url()?, args, systems, output).await,
-        Command::SetBatch(args) => batch::set_batch(&url()?, args, output).await,
+        Command::SetBatch(args) => set_batch::set_batch(&url()?, args, output).await,
         Command::SetChain(args) => batch::set_chain(&url()?, args, output).await,
         Command::Status { command } => status::show(&url()?, command, output).await,
         Command::Watch(args) => watch::watch(&url()?, args, output).await,
