@@ -1,6 +1,6 @@
 //! `stats`.
 
-use crate::Output;
+use crate::{Output, words::duration};
 use clap::{Args, ValueEnum};
 use job_store::DatabaseUrl;
 use job_store::reports::history::{Period, Statistics};
@@ -40,8 +40,9 @@ fn text(statistics: &Statistics, hours: u64) -> Result<String, std::fmt::Error> 
         return Ok(format!("nothing ended in the last {hours} hours\n"));
     }
     let mut text = format!(
-        "the last {hours} hours: {:.1} circuits proven an hour\n{:<19}{:<18}{:>7}{:>8}{:>11}{:>11}{:>12}{:>10}{:>8}\n",
+        "the last {hours} hours: {:.1} circuits proven an hour, over the {} in which a batch was being proven\n{:<19}{:<18}{:>7}{:>8}{:>11}{:>11}{:>12}{:>10}{:>8}\n",
         statistics.proofs_per_hour,
+        duration(statistics.working_seconds),
         "stage",
         "round",
         "circuit",

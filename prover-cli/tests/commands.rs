@@ -55,6 +55,21 @@ async fn a_batch_from_insertion_to_its_proof() {
     snapshot!(scene.run_cli(&["status", "workers"]));
     let mut all = scene.start("all", &["--component=all"]);
     assert_eq!(scene.until_ended(0, 7, LONG)["status"], "successful");
+    let log = all.log();
+    let ends: Vec<&str> = log.lines().filter(|line| line.contains("the attempt ended")).collect();
+    assert!(ends.len() >= 6, "each attempt's end is a line: {log}");
+    for part in [
+        "INFO",
+        "batch=",
+        "job=",
+        "attempt=1",
+        "outcome=\"successful\"",
+        "circuit=",
+        "took_seconds=",
+        "waited_seconds=",
+    ] {
+        assert!(ends[0].contains(part), "{part}: {}", ends[0]);
+    }
     snapshot!(scene.run_cli(&["status", "workers"]));
     snapshot!(scene.run_cli(&["status", "batch", "--number=7"]));
     snapshot!(scene.run_cli(&["status", "batch", "--number=7", "--json"]));
@@ -137,11 +152,17 @@ async fn a_batch_from_insertion_to_its_proof() {
     let jobs: i64 =
         stats["circuits"].as_array().unwrap().iter().map(|circuit| circuit["jobs"].as_i64().unwrap()).sum();
     assert_eq!((jobs, &stats["batches"][0]["successful"]), (20, &1.into()));
-    // Of the 20 jobs 12 are proofs of circuits.
-    assert_eq!(stats["proofs_per_hour"], 12.0 / 24.0);
+    // Of the 20 jobs 12 are proofs of circuits; the rate is over the seconds of work, and not over a day.
+    let [rate, worked] = ["proofs_per_hour", "working_seconds"].map(|key| stats[key].as_f64().unwrap());
+    assert!(worked > 0.0 && worked < 120.0, "{worked}");
+    assert!((rate * worked.max(1.0) / 3_600.0 - 12.0).abs() < 1e-6, "{rate} {worked}");
     // What a short job took of memory is measured or not, so the table is not the same each time.
     let table = scene.run_cli(&["stats"]);
-    assert!(table.starts_with("the last 24 hours: 0.5 circuits proven an hour\nstage "), "{table}");
+    assert!(
+        table.starts_with("the last 24 hours: ")
+            && table.contains("in which a batch was being proven\nstage "),
+        "{table}"
+    );
     assert!(table.contains("\ncircuit_proof      basic-circuits          1       5 "), "{table}");
 
     let ask = output(scene.program("prover_cli").args(["delete", "--number=7"]));

@@ -72,6 +72,7 @@ pub(crate) async fn register(
         wake: WakeListener::start(store).await?,
         poll_interval: POLL_INTERVAL,
         job_timeout: JOB_TIMEOUT,
+        circuit_names: None,
     })
 }
 

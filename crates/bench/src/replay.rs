@@ -150,6 +150,7 @@ async fn through_all_stages(
         artifacts.put(ArtifactKind::WitnessInput, witness_input_key(BATCH, &payload), &payload).await?;
     let here = Backends { store: store.clone(), artifacts, system: system.clone() };
     let plan = Plan {
+        logs_ends: false,
         components: vec![Component::All],
         layout: Layout::Threads(args.threads),
         // Jobs of no size: each by itself would be admitted for nothing.

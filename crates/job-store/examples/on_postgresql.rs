@@ -146,6 +146,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         store: Arc::new(store.clone()),
         poll_interval: Duration::from_secs(1),
         job_timeout: Duration::from_secs(60),
+        circuit_names: None,
     };
     insert_numbers(&store, &worker).await?;
     let last = CancellationToken::new();

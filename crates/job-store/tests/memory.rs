@@ -110,6 +110,7 @@ async fn context(store: &JobStore, budget_megabytes: u64, heartbeat: Duration) -
         memory: MemoryBudget::new(Some(budget_megabytes << 20)),
         poll_interval: Duration::from_secs(600),
         job_timeout: Duration::from_secs(600),
+        circuit_names: None,
     }
 }
 

@@ -2,11 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+use job_store::batches::insert::NewBatch;
 use job_store::database::schema::MIGRATOR;
 use job_store::{JobStore, StoreError};
-use proving_model::{AggregationRound, BatchStatus, HeadOfChain, JobStatus, Stage};
-use std::collections::BTreeSet;
-use test_support::empty_database;
+use proving_model::{AggregationRound, BatchId, BatchStatus, HeadOfChain, JobStatus, Stage};
+use std::{collections::BTreeSet, time::Duration};
+use test_support::{VERSION, artifact, empty_database};
 
 /// Words in single quotes.
 fn quoted(definition: &str) -> BTreeSet<&str> {
@@ -97,6 +98,35 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     let newer = store.check_schema().await.unwrap_err();
     assert!(newer.to_string().contains("update the program"), "{newer}");
     assert!(store.migrate().await.is_err());
+}
+
+/// A report reads a table for long, a migration wants it for itself, and the work must not wait behind the migration.
+#[tokio::test]
+async fn work_goes_on_while_a_migration_waits_for_a_table() {
+    let url = empty_database().await;
+    let store = JobStore::connect(&url).await.unwrap();
+    store.migrate().await.unwrap();
+    store.insert_protocol_version(VERSION, "mock", "digest").await.unwrap();
+    let mut connection = url.connect().await.unwrap();
+    MIGRATOR.undo(&mut connection, 20_261_127_000_002).await.unwrap();
+    assert!(store.check_schema().await.is_err(), "there is something to migrate");
+    let mut reader = url.connect().await.unwrap();
+    sqlx::raw_sql("BEGIN; SELECT count(*) FROM batches, jobs").execute(&mut reader).await.unwrap();
+    let work = async {
+        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation IN ('batches'::regclass, 'jobs'::regclass)";
+        while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut connection).await.unwrap() == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        for number in 0..3 {
+            let id = BatchId { chain_id: 0, number };
+            store.insert_batch(&NewBatch::new(id, VERSION, artifact("input"))).await.unwrap();
+        }
+        // Only now the reader ends.
+        sqlx::raw_sql("COMMIT").execute(&mut reader).await.unwrap();
+    };
+    let (migrated, ()) = tokio::join!(store.migrate(), work);
+    migrated.unwrap();
+    store.check_schema().await.unwrap();
 }
 
 #[test]

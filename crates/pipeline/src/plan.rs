@@ -83,6 +83,8 @@ pub struct Plan {
     pub timing: Timing,
     /// Bytes of memory that circuits may take at the same time; `None` is no limit.
     pub memory_budget: Option<u64>,
+    /// Whether the log has a line for each attempt's end: for those who follow a fleet, and not beside bars.
+    pub logs_ends: bool,
 }
 
 impl Plan {
@@ -101,6 +103,7 @@ impl Plan {
             },
             timing: Timing { drain_timeout, ..Timing::DEFAULT },
             memory_budget: memory_budget(None),
+            logs_ends: false,
         }
     }
 

@@ -10,7 +10,7 @@ use job_store::JobStore;
 use job_store::database::listen::WakeListener;
 use job_store::leases::keeper::LeaseKeeper;
 use job_store::leases::workers::NewWorker;
-use job_store::runner::context::WorkerContext;
+use job_store::runner::context::{CircuitNames, WorkerContext};
 use proof_system::{KeyPurpose, ProofSystem};
 use proving_component::ComponentContext;
 use std::sync::Arc;
@@ -81,6 +81,7 @@ pub async fn run_plan(
             memory: MemoryBudget::new(plan.memory_budget),
             poll_interval: timing.poll_interval,
             job_timeout: timing.job_timeout,
+            circuit_names: plan.logs_ends.then(|| circuit_names(&**system)),
         },
         artifacts: backends.artifacts.clone(),
         system: system.clone(),
@@ -122,6 +123,12 @@ pub async fn run_plan(
     backends.store.stop_worker(worker).await?;
     drop(keeper);
     Ok(reports)
+}
+
+/// What people call the circuits of a proof system.
+fn circuit_names(system: &dyn ProofSystem) -> CircuitNames {
+    let circuits = &system.circuit_table().circuits;
+    Arc::new(circuits.iter().map(|spec| ((spec.circuit.round, spec.circuit.id), spec.name)).collect())
 }
 
 /// Starts every component of the plan on a task of its own.

@@ -173,6 +173,7 @@ fn plan(args: &RunArgs) -> anyhow::Result<Plan> {
     };
     let workers = args.witness_generator.generator_count;
     Ok(Plan {
+        logs_ends: true,
         components: args.component.clone(),
         generator: WitnessGeneratorConfig { rounds, workers },
         layout,

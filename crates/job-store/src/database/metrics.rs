@@ -72,6 +72,19 @@ pub(crate) enum AttemptOutcome {
     LeaseLost,
 }
 
+impl AttemptOutcome {
+    /// As the metric's label has it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Successful => "successful",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::Released => "released",
+            Self::LeaseLost => "lease_lost",
+        }
+    }
+}
+
 /// From a hundredth of a second to a day.
 const ATTEMPT_BUCKETS: Buckets = Buckets::exponential(0.01..=86_400.0, 3.0);
 

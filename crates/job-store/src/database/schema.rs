@@ -7,6 +7,7 @@ use crate::database::roles::RoleNames;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
 use sqlx::PgConnection;
+use std::time::Duration;
 
 /// The migrations, embedded from `migrations/` at the repository's root.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
@@ -33,6 +34,12 @@ BEGIN
         EXECUTE format('REVOKE UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER ON roundhouse.protocol_versions FROM %s', grantee);
     END LOOP;
 END $$";
+
+/// How long a migration waits for a table, during which everybody else waits behind it; and how long it lets them pass.
+const LOCK_WAIT: &str = "1s";
+const LOCK_PAUSE: Duration = Duration::from_secs(1);
+/// PostgreSQL's code for a lock that was not had in time.
+const LOCK_TIMEOUT: &str = "55P03";
 
 /// What the database says of our schema and of us.
 struct Found {
@@ -90,8 +97,7 @@ impl JobStore {
                         sqlx::raw_sql(statement).execute(&mut *connection).await?;
                     }
                 }
-                let migrated = MIGRATOR
-                    .run(&mut *connection)
+                let migrated = run_migrations(connection)
                     .await
                     .map_err(|e| StoreError::Schema(format!("the database cannot be migrated: {e}")));
                 if migrated.is_ok() {
@@ -175,6 +181,33 @@ impl JobStore {
             })
             .await
     }
+}
+
+/// Runs what is missing of the migrations. Whoever wants a table of its own waits for all who use it, and all who come later wait behind it:
+/// so it waits for a short while only, lets them pass, and asks again.
+async fn run_migrations(connection: &mut PgConnection) -> Result<(), sqlx::migrate::MigrateError> {
+    loop {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("SET lock_timeout = '{LOCK_WAIT}'")))
+            .execute(&mut *connection)
+            .await?;
+        let migrated = MIGRATOR.run(&mut *connection).await;
+        sqlx::raw_sql("SET lock_timeout = 0").execute(&mut *connection).await?;
+        match migrated {
+            Err(e) if is_lock_timeout(&e) => {
+                tracing::info!(
+                    "a migration waits for a table that is in use; it asks again in {LOCK_PAUSE:?}"
+                );
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+            migrated => return migrated,
+        }
+    }
+}
+
+fn is_lock_timeout(error: &sqlx::migrate::MigrateError) -> bool {
+    use sqlx::migrate::MigrateError::{Execute, ExecuteMigration};
+    let (Execute(cause) | ExecuteMigration(cause, _)) = error else { return false };
+    cause.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some(LOCK_TIMEOUT)
 }
 
 impl Found {

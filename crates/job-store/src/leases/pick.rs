@@ -62,6 +62,7 @@ struct LeasedRow {
     start_tag: i64,
     rank_in_batch: i64,
     peak_memory_bytes: i64,
+    waited_seconds: f64,
     worker_deaths: i32,
 }
 
@@ -84,6 +85,7 @@ impl LeasedRow {
             token,
             attempt: self.attempt,
             peak_memory_bytes: self.peak_memory_bytes,
+            waited_seconds: self.waited_seconds,
             is_suspect: self.worker_deaths >= SUSPECT_DEATHS,
             input: artifact(self.input_key, self.input_checksum, self.input_size_bytes)?,
         })
@@ -216,7 +218,8 @@ impl JobStore {
                        RETURNING id, attempts AS attempt,
                            input_key, input_checksum, input_size_bytes, queue, priority,
                            date_part('epoch', deadline) AS "deadline!", start_tag, rank_in_batch,
-                           peak_memory_bytes, worker_deaths"#;
+                           peak_memory_bytes, worker_deaths,
+                           coalesce(date_part('epoch', now() - queued_at), 0) AS "waited_seconds!""#;
                 worker,
                 first,
                 second,

@@ -27,6 +27,8 @@ pub struct LeasedJob {
     pub attempt: i32,
     /// Expected peak of its memory, in bytes.
     pub peak_memory_bytes: i64,
+    /// Seconds from when it was queued to this lease.
+    pub waited_seconds: f64,
     /// Whether workers died with it more than once: it may be what kills them, or have been beside what does. A process that is
     /// careful has one suspect at a time, so that none costs others more than these first deaths.
     pub is_suspect: bool,

@@ -63,7 +63,9 @@ pub enum Period {
 pub struct Statistics {
     /// How much of the past, in seconds.
     pub window_seconds: f64,
-    /// Circuits proven in an hour, over that time.
+    /// For how much of that time a batch was being proven, in seconds.
+    pub working_seconds: f64,
+    /// Circuits proven in an hour, while a batch was being proven.
     pub proofs_per_hour: f64,
     /// By circuit.
     pub circuits: Vec<CircuitStatistics>,
@@ -129,13 +131,29 @@ impl JobStore {
                 .await
             })
             .await?;
+        let working_seconds = self
+            .reports
+            .statement("statistics", async |connection: &mut PgConnection| {
+                sqlx::query_scalar!(
+                    r#"SELECT coalesce(sum(date_part('epoch', upper(worked) - lower(worked))), 0) AS "seconds!"
+                       FROM (SELECT unnest(range_agg(tstzrange(
+                                 greatest(started_at, now() - make_interval(secs => $1)), coalesce(finished_at, now())))) AS worked
+                             FROM batches
+                             WHERE started_at < coalesce(finished_at, now())
+                               AND (finished_at IS NULL OR finished_at > now() - make_interval(secs => $1))) AS times"#,
+                    window_seconds
+                )
+                .fetch_one(connection)
+                .await
+            })
+            .await?;
         let proofs: i64 = circuits
             .iter()
             .filter(|circuit| circuit.stage == proving_model::Stage::CircuitProof.as_str())
             .map(|circuit| circuit.jobs)
             .sum();
         #[allow(clippy::cast_precision_loss, reason = "a rate")]
-        let proofs_per_hour = proofs as f64 / window_seconds.max(1.0) * 3_600.0;
-        Ok(Statistics { window_seconds, proofs_per_hour, circuits, batches })
+        let proofs_per_hour = proofs as f64 / working_seconds.max(1.0) * 3_600.0;
+        Ok(Statistics { window_seconds, working_seconds, proofs_per_hour, circuits, batches })
     }
 }

@@ -8,7 +8,8 @@ use crate::model::error::StoreError;
 use crate::model::rows::LeasedJob;
 use crate::runner::worker_store::WorkerStore;
 use job_runner::{ExecuteError, MemoryBudget, SaveError};
-use std::{sync::Arc, time::Duration};
+use proving_model::{AggregationRound, CircuitId};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// How long a job rests that could not be worked on for a store's sake.
 const UNAVAILABLE_REST: Duration = Duration::from_secs(2);
@@ -28,7 +29,12 @@ pub struct WorkerContext {
     pub poll_interval: Duration,
     /// How long an attempt may take, from its pick; charged to the job's budget of timeouts.
     pub job_timeout: Duration,
+    /// Names of circuits. Where they are given, the log has a line for each attempt's end.
+    pub circuit_names: Option<CircuitNames>,
 }
+
+/// What people call the circuits of a proof system.
+pub type CircuitNames = Arc<HashMap<(AggregationRound, CircuitId), &'static str>>;
 
 /// Why a job's input was not loaded.
 #[derive(Debug)]
@@ -64,6 +70,11 @@ fn save_error(error: StoreError) -> SaveError {
         error if error.is_transient() => SaveError::Unavailable(error.to_string()),
         error => SaveError::Refused(error.to_string()),
     }
+}
+
+/// Seconds to the millisecond.
+fn milliseconds(seconds: f64) -> f64 {
+    (seconds * 1_000.0).round() / 1_000.0
 }
 
 impl WorkerContext {
@@ -124,13 +135,28 @@ impl WorkerContext {
         result: Result<(), StoreError>,
     ) -> Result<(), SaveError> {
         let result = result.map_err(save_error);
+        let peak = self.keeper.peak_memory_bytes(job);
         if matches!(result, Ok(()) | Err(SaveError::LeaseLost))
             && let Some(held_for) = self.keeper.forget(job)
         {
             let outcome = if result.is_ok() { outcome } else { AttemptOutcome::LeaseLost };
+            self.say_end(job, outcome, held_for, peak);
             ATTEMPT_METRICS[&CircuitLabels::of(&job.key)].attempt_time[&outcome].observe(held_for);
         }
         result
+    }
+
+    /// The line of an attempt's end, by which operators follow a fleet. The job's own names are in its span.
+    fn say_end(&self, job: &LeasedJob, outcome: AttemptOutcome, took: Duration, peak: Option<u64>) {
+        let Some(names) = &self.circuit_names else { return };
+        tracing::info!(
+            outcome = outcome.as_str(),
+            circuit = names.get(&(job.key.round, job.key.circuit_id)).copied(),
+            took_seconds = milliseconds(took.as_secs_f64()),
+            waited_seconds = milliseconds(job.waited_seconds),
+            peak_memory_mib = peak.map(|bytes| bytes >> 20),
+            "the attempt ended"
+        );
     }
 
     pub(crate) async fn give_up_loading(&self, job: &LeasedJob, error: LoadError) {

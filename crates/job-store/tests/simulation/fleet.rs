@@ -236,6 +236,7 @@ impl WorkerStore for Process {
                     token,
                     attempt: row.attempts,
                     peak_memory_bytes: 0,
+                    waited_seconds: 0.0,
                     is_suspect: false,
                     input: row.input.as_deref().map(artifact),
                 };
@@ -502,6 +503,7 @@ async fn place(world: Shared, memory: MemoryBudget) {
             memory: memory.clone(),
             poll_interval: Duration::from_secs(5),
             job_timeout: Duration::from_secs(120),
+            circuit_names: None,
         };
         let shutdown = Shutdown::default();
         let mut runners = JoinSet::new();
