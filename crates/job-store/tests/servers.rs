@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use job_store::database::listen::WakeListener;
 use job_store::leases::keeper::LeaseKeeper;
 use job_store::{DatabaseUrl, JobStore, StoreError};
 use sqlx::Row;
@@ -274,4 +275,39 @@ async fn a_server_without_a_free_connection_is_waited_for() {
     }
     drop(taken);
     waiting.await.unwrap().unwrap().ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_process_at_rest_keeps_no_connection_but_its_heartbeats_and_its_listeners() {
+    let server = Server::start(TRUST, &[]);
+    let url = server.url("postgres");
+    let store = works(&url).await;
+    let (interval, lease) = (Duration::from_secs(1), Duration::from_secs(3));
+    let keeper = LeaseKeeper::start(&store, &new_worker(), interval, lease).await.unwrap();
+    let listener = WakeListener::start(&store).await.unwrap();
+    let me = new_worker();
+    let together = (0..8).map(|_| store.register_worker(&me, lease));
+    futures::future::join_all(together).await.into_iter().for_each(|registered| drop(registered.unwrap()));
+    let mut admin = url.connect().await.unwrap();
+    let mut open = async || -> Vec<String> {
+        sqlx::query_scalar(
+            "SELECT application_name FROM pg_stat_activity
+             WHERE application_name LIKE 'roundhouse%' AND pid <> pg_backend_pid() ORDER BY 1",
+        )
+        .fetch_all(&mut admin)
+        .await
+        .unwrap()
+    };
+    let at_work = open().await;
+    assert!(at_work.len() >= 5, "writes at the same time, reports, a heartbeat, a listener: {at_work:?}");
+    let begun = Instant::now();
+    while open().await.len() > 2 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", open().await);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let at_rest = open().await;
+    assert!(at_rest[0].ends_with("heartbeat") && at_rest[1].ends_with("wake-ups"), "{at_rest:?}");
+    // And works again.
+    store.register_worker(&new_worker(), lease).await.unwrap();
+    drop((keeper, listener));
 }

@@ -12,7 +12,7 @@ use crate::model::error::StoreError;
 use sqlx::{Connection, PgConnection};
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
 use tokio::sync::Semaphore;
@@ -26,6 +26,9 @@ const REPORT_LIMIT: Duration = Duration::from_secs(120);
 /// How long a connection uses the plans that it made. A plan is kept until the server hears of other statistics, which may take a minute; one that
 /// was made while the table held ten rows reads the whole of it then, whatever it has grown to.
 const PLANS_LAST: Duration = Duration::from_secs(1);
+
+/// A connection that nobody used for so long is closed: a server has few, and a fleet at rest needs none of them.
+const UNUSED_LIMIT: Duration = Duration::from_secs(30);
 
 /// An operation that takes more than this part of its limit is told.
 const SLOW_SHARE: u32 = 10;
@@ -80,6 +83,23 @@ struct Idle {
     connection: PgConnection,
     /// Its plans are not older than this.
     planned: Instant,
+    used: Instant,
+}
+
+/// Closes what nobody uses, until the last clone of the connections is gone.
+async fn close_unused(idle: Weak<Mutex<Vec<Idle>>>) {
+    loop {
+        tokio::time::sleep(UNUSED_LIMIT / 3).await;
+        let Some(idle) = idle.upgrade() else { return };
+        let unused: Vec<Idle> = {
+            let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.extract_if(.., |idle| idle.used.elapsed() > UNUSED_LIMIT).collect()
+        };
+        drop(idle);
+        for unused in unused {
+            let _ = unused.connection.close().await;
+        }
+    }
 }
 
 /// How the connections for short statements are opened.
@@ -108,7 +128,9 @@ impl Connections {
 
     fn of(session: Session, limit: Duration, most: u32) -> Self {
         let places = Arc::new(Semaphore::new(most as usize));
-        Self { session, limit, idle: Arc::default(), places, most }
+        let idle = Arc::default();
+        tokio::spawn(close_unused(Arc::downgrade(&idle)));
+        Self { session, limit, idle, places, most }
     }
 
     /// Opens the first connection, says at once why there is none, and finds out whether the connections keep their sessions.
@@ -123,7 +145,7 @@ impl Connections {
         if !keeps {
             return Err(StoreError::Invalid(TRANSACTION_POOLING.to_owned()));
         }
-        self.idle().push(Idle { connection: first, planned: Instant::now() });
+        self.idle().push(Idle { connection: first, planned: Instant::now(), used: Instant::now() });
         Ok(())
     }
 
@@ -141,12 +163,12 @@ impl Connections {
             let closed = |_| StoreError::database(action)(sqlx::Error::PoolClosed);
             let _place = self.places.acquire().await.map_err(closed)?;
             let idle = self.idle().pop();
-            let Idle { mut connection, mut planned } = match idle {
+            let Idle { mut connection, mut planned, .. } = match idle {
                 Some(idle) => idle,
                 None => {
                     let connection =
                         self.session.open_when_there_is_room().await.map_err(StoreError::database(action))?;
-                    Idle { connection, planned: Instant::now() }
+                    Idle { connection, planned: Instant::now(), used: Instant::now() }
                 }
             };
             if planned.elapsed() > PLANS_LAST {
@@ -160,7 +182,7 @@ impl Connections {
             let is_sound = !matches!(result, Err(StoreError::Database { .. }))
                 && (!connection.should_flush() || connection.flush().await.is_ok());
             if is_sound {
-                self.idle().push(Idle { connection, planned });
+                self.idle().push(Idle { connection, planned, used: Instant::now() });
             }
             result
         };
