@@ -287,7 +287,7 @@ async fn a_process_at_rest_keeps_no_connection_but_its_heartbeats_and_its_listen
     let listener = WakeListener::start(&store).await.unwrap();
     let me = new_worker();
     let together = (0..8).map(|_| store.register_worker(&me, lease));
-    futures::future::join_all(together).await.into_iter().for_each(|registered| drop(registered.unwrap()));
+    futures::future::try_join_all(together).await.unwrap();
     let mut admin = url.connect().await.unwrap();
     let mut open = async || -> Vec<String> {
         sqlx::query_scalar(
