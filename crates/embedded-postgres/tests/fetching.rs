@@ -302,7 +302,7 @@ fn a_cache_in_others_hands_is_refused_before_anything_is_made() {
     // A folder of that name without our mark.
     fs::create_dir_all(cache.folder().join("theirs")).unwrap();
     set_mode(&cache.folder(), 0o755);
-    refused("no mark");
+    refused("its mark");
     fs::rename(cache.folder(), cache.path().join("elsewhere")).unwrap();
     symlink(cache.path().join("elsewhere"), cache.folder()).unwrap();
     refused("it is no folder");
