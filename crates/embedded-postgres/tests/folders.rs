@@ -78,9 +78,9 @@ fn a_folder_that_is_not_ours_is_refused_and_stays() {
         assert!(error.is_wrong_folder() && error.to_string().contains(named), "{error}");
         assert_eq!(inventory(dir.path()), before, "{error}");
     };
-    refused("no mark");
+    refused("its mark");
     fs::write(theirs.join("letter"), "precious").unwrap();
-    refused("no mark");
+    refused("its mark");
     fs::rename(&theirs, dir.path().join("elsewhere")).unwrap();
     symlink(dir.path().join("elsewhere"), &theirs).unwrap();
     refused("it is no folder");
