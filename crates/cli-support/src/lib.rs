@@ -131,7 +131,8 @@ pub struct CommonArgs {
 /// # Errors
 /// [`BadInput`] when there is none, or it is not valid.
 pub fn database_url(given: Option<&Secret>) -> anyhow::Result<DatabaseUrl> {
-    let url = given.ok_or_else(|| {
+    // An empty variable is how a shell leaves one out.
+    let url = given.filter(|url| !url.expose().is_empty()).ok_or_else(|| {
         BadInput(
             "no database is named: set DATABASE_URL, or database_url in the configuration file".to_owned(),
         )

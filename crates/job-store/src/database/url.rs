@@ -75,12 +75,20 @@ impl DatabaseUrl {
     /// [`StoreError::Invalid`] when it is none, or would send data in clear to another machine without saying so; the message does not
     /// repeat it.
     pub fn new(url: &str) -> Result<Self, StoreError> {
+        if !url.contains("://") && url.contains('=') {
+            return Err(invalid_url(&format!("it is a list of key=value pairs; {FORM}")));
+        }
         let parts = Parts::of(url);
+        check_user(parts.before)?;
         let mut servers = Vec::new();
         let mut wants_writer = parts.hosts.len() > 1;
         for host in &parts.hosts {
             let url = parse(&parts.with_host(host))?;
             check_parameters(&url)?;
+            // The driver would take the user's name for the database's.
+            if url.path().trim_start_matches('/').is_empty() && parameter(&url, "dbname").is_none() {
+                return Err(invalid_url(&format!("it names no database; {FORM}")));
+            }
             if let Some(wanted) = parameter(&url, SESSION_ATTRIBUTES) {
                 wants_writer = wants_writing(&wanted)?;
             }
@@ -176,6 +184,17 @@ fn parse(text: &str) -> Result<Url, StoreError> {
 const FORM: &str = "it should be postgres://USER:PASSWORD@HOST:PORT/DATABASE, with @ : / ? # % [ and ] in the password written as %40 %3A \
                     %2F %3F %23 %25 %5B and %5D";
 
+/// Refuses a % in user or password that begins no escape: the driver takes it as it is, and `%41` beside it as an A.
+fn check_user(before: &str) -> Result<(), StoreError> {
+    let is_escape = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|b| b.is_ascii_hexdigit());
+    if before.split('%').skip(1).all(is_escape) {
+        return Ok(());
+    }
+    Err(invalid_url(&format!(
+        "a % in its user or password is not followed by two hexadecimal digits; {FORM}"
+    )))
+}
+
 /// Refuses what the driver would leave out with a warning that shows the value, which may be a misspelt password.
 fn check_parameters(url: &Url) -> Result<(), StoreError> {
     if !matches!(url.scheme(), "postgres" | "postgresql") {
@@ -256,6 +275,11 @@ mod tests {
             ("postgres://me@host/db?port=swordfish", "not valid"),
             ("mysql://me:swordfish@host/db", "postgres://"),
             ("swordfish", "not valid"),
+            ("host=db user=me dbname=x password=swordfish", "key=value pairs; it should be postgres://"),
+            ("postgres://me:swordfish@host", "names no database; it should be postgres://"),
+            ("postgres://me:swordfish@host/?sslmode=disable", "names no database"),
+            ("postgres://me:100%swordfish@host/db", "two hexadecimal digits; it should be"),
+            ("postgres://me:swordfish%@host/db", "two hexadecimal digits"),
         ] {
             let refused = DatabaseUrl::new(url).unwrap_err().to_string();
             assert!(refused.contains(named) && !refused.contains("swordfish"), "{url}: {refused}");
