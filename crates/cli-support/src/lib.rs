@@ -6,6 +6,7 @@ mod first_process;
 mod limits;
 mod machine;
 mod outputs;
+mod password_file;
 mod settings;
 mod signals;
 mod systems;
@@ -88,7 +89,7 @@ impl DatabaseArgs {
     /// The URL.
     ///
     /// # Errors
-    /// [`BadInput`] when there is none, or it is not valid.
+    /// [`BadInput`] when there is none, or it is not valid, or `PGPASSFILE` names a file that would not be used.
     pub fn url(&self) -> anyhow::Result<DatabaseUrl> {
         database_url(self.database_url.as_ref())
     }
@@ -137,6 +138,7 @@ pub fn database_url(given: Option<&Secret>) -> anyhow::Result<DatabaseUrl> {
             "no database is named: set DATABASE_URL, or database_url in the configuration file".to_owned(),
         )
     })?;
+    password_file::check_password_file(std::env::var_os("PGPASSFILE").as_deref())?;
     Ok(DatabaseUrl::new(url.expose()).map_err(|e| BadInput(e.to_string()))?)
 }
 
