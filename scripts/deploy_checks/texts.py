@@ -7,6 +7,8 @@ import yaml
 from sources import check_variable, read_text
 
 PAGES = ["docs/kubernetes.md", "docs/systemd.md"]
+GUIDE = "docs/operating.md"
+ALERTS = "docker/prometheus/alerts.yml"
 
 
 def check(known, mistakes):
@@ -29,6 +31,19 @@ def check(known, mistakes):
                     mistakes.unless(route in known.routes, place, f"nothing serves {route}")
         if path in PAGES:
             check_page(path, text, values, known, mistakes)
+    check_guide(values, known, mistakes)
+
+
+def check_guide(values, known, mistakes):
+    """Checks the operating guide: its commands and links, and that each alert has its line there, and each line its alert."""
+    text = read_text(GUIDE)
+    check_page(GUIDE, text, values, known, mistakes)
+    alerts = set(re.findall(r"- alert: (\w+)", read_text(ALERTS)))
+    lines = set(re.findall(r"^\| (Roundhouse\w+) \|", text, re.M))
+    for name in sorted(alerts - lines):
+        mistakes.unless(False, GUIDE, f"the alert {name} of {ALERTS} has no line")
+    for name in sorted(set(re.findall(r"\bRoundhouse[A-Z]\w+", text)) - alerts):
+        mistakes.unless(False, GUIDE, f"{ALERTS} has no alert {name}")
 
 
 def check_page(path, text, values, known, mistakes):
