@@ -284,10 +284,10 @@ async fn watch_cost(server: &Server, workers: u32) -> anyhow::Result<Option<Watc
         config,
         shutdown.clone(),
     ));
-    while load().processes < with_workers.processes + usize::try_from(workers)? {
+    while load().processes <= with_workers.processes {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    // Connecting is done; what follows is rest.
+    // The watch has its connection; what follows is rest.
     tokio::time::sleep(WATCHED_AFTER).await;
     let with_watch = load();
     let cpu_with = idle_cpu(postmaster).await;
