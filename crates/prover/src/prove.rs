@@ -55,11 +55,11 @@ pub(crate) async fn prove(args: ProveArgs, systems: &ProofSystems) -> anyhow::Re
         .with_memory_budget(memory_budget(args.device.host_allocation()));
     let system = args.system.open_proven_by(systems, devices.map(|devices| devices.prover))?;
     check_allocation(&plan, &*system)?;
-    plan.say_limits();
     let source = InputSource { path: args.input, state_path: args.accounts };
     let input = system.read_input(&source).map_err(|e| BadInput(e.to_string()))?;
     let batch = BatchId { chain_id: args.chain_id, number: args.number };
     tracing::info!("{batch}: {}", input.summary);
+    plan.say_limits();
 
     let folder = work_folder(&data_folder(args.data), &*system, batch, &input.payload);
     let out = args.out.unwrap_or_else(|| cli_support::default_output_folder(batch));

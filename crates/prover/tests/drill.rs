@@ -143,8 +143,11 @@ async fn every_command_tells_what_the_tables_hold() {
         .map(|circuit| circuit["jobs"]["successful"].as_i64().unwrap())
         .sum();
     assert_eq!((status["status"].as_str(), successful), (Some("failed"), jobs));
-    assert_eq!(status["worker_deaths"], 5, "the budget of the one that kills");
+    // Others of the batch may have run beside it, and died with their worker too.
+    assert!(status["worker_deaths"].as_i64() >= Some(5), "{status:#}");
     let of_batch = status["stuck_jobs"].as_array().unwrap();
+    let killer = of_batch.iter().filter_map(|job| job["worker_deaths"].as_i64()).max();
+    assert_eq!(killer, Some(5), "the budget of the one that kills");
     assert_eq!(of_batch.iter().filter(|job| job["status"] == "failed").count(), 2, "{of_batch:?}");
     let stats = drill.ask(&["stats"]);
     let done = drill
