@@ -8,7 +8,7 @@ use cli_support::{BadInput, ObjectStoreArgs, ProofSystemArgs, ProofSystems};
 use job_store::batches::chains::ChainSettings;
 use job_store::batches::insert::{Existing, InsertedBatch, NewBatch};
 use job_store::model::deadline::DeadlineStanding;
-use job_store::{DatabaseUrl, JobStore};
+use job_store::{DatabaseUrl, JobStore, StoreError};
 use proving_model::{ArtifactKind, BatchId, BatchStatus, Deadline, HeadOfChain, ProtocolVersion};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -113,14 +113,12 @@ pub(crate) async fn insert(
         NewBatch { priority: args.priority, deadline: args.deadline, ..NewBatch::new(id, version, artifact) };
     let existing = if args.replace { Existing::Replace } else { Existing::Keep };
     let inserted = store.insert_or_replace(&batch, existing).await?;
-    let report = store.batch_report(id).await?;
-    // Before it is cut into circuits, the last proven one has to do.
-    let expected = match report.time_left_seconds {
-        Some(seconds) => Some(seconds),
-        None => store.usual_batch_seconds(version).await?,
+    let found = store.batch(id).await?.ok_or(StoreError::NoSuchBatch(id))?;
+    let expected = match found.deadline {
+        Some(_) => expected_seconds(&store, id, version).await?,
+        None => None,
     };
     store.close().await;
-    let found = report.batch;
     let (is_new, has_replaced) = (
         matches!(inserted, InsertedBatch::New | InsertedBatch::Replaced),
         inserted == InsertedBatch::Replaced,
@@ -143,9 +141,7 @@ pub(crate) async fn insert(
             found.deadline.as_deref().unwrap_or("none")
         );
     }
-    let standing = found
-        .deadline_margin_seconds
-        .map(|margin| DeadlineStanding::of(found.status == BatchStatus::Successful, margin, expected));
+    let standing = found.deadline_standing(expected);
     text += &deadline_warning(standing, found.deadline.as_deref(), expected);
     if let (Some(there), Some(asked)) = (capacity, args.compute_capacity)
         && there < i64::from(asked)
@@ -165,6 +161,19 @@ pub(crate) async fn insert(
         capacity,
     };
     output.print(&inserted, &text)
+}
+
+/// The seconds that a batch is expected to take yet; before it is cut into circuits, what the last proven ones took has to do.
+async fn expected_seconds(
+    store: &JobStore,
+    id: BatchId,
+    version: ProtocolVersion,
+) -> anyhow::Result<Option<f64>> {
+    let left = store.batch_report(id).await?.time_left_seconds;
+    Ok(match left {
+        Some(seconds) => Some(seconds),
+        None => store.usual_batch_seconds(version).await?,
+    })
 }
 
 /// A line about a deadline that has passed, or that the estimate does not meet.

@@ -7,7 +7,6 @@ use crate::{
 };
 use clap::{ArgGroup, Args};
 use job_store::DatabaseUrl;
-use job_store::model::deadline::DeadlineStanding;
 use job_store::operator::mode::Mode;
 use job_store::operator::set_batch::BatchSettings;
 use proving_model::Deadline;
@@ -47,11 +46,11 @@ pub(crate) async fn set_batch(url: &DatabaseUrl, args: SetBatchArgs, output: Out
     );
     if !args.dry_run {
         let report = store.batch_report(id).await?;
-        let standing = report
-            .batch
-            .deadline_margin_seconds
-            .map(|margin| DeadlineStanding::of(false, margin, report.time_left_seconds));
-        text += &deadline_warning(standing, changed.deadline.as_deref(), report.time_left_seconds);
+        text += &deadline_warning(
+            report.deadline_standing(),
+            changed.deadline.as_deref(),
+            report.time_left_seconds,
+        );
     }
     store.close().await;
     output.print(&Changed { dry_run: args.dry_run, changed }, &text)

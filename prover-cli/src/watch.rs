@@ -4,6 +4,7 @@ use crate::status::{BatchView, batch_text};
 use crate::{Output, print, words::duration};
 use clap::Args;
 use cli_support::BadInput;
+use job_store::model::deadline::DeadlineStanding;
 use job_store::reports::counts::StateCounts;
 use job_store::reports::dashboard::{BatchOverview, Overview, ROUND_NAMES};
 use job_store::{DatabaseUrl, JobStore, StoreError};
@@ -257,10 +258,12 @@ fn overview_text(overview: &Overview) -> Result<String, std::fmt::Error> {
 /// How far it is to a batch's deadline, or how late the batch is.
 fn to_deadline(batch: &BatchOverview) -> String {
     let Some(margin) = batch.deadline_margin_seconds else { return String::new() };
-    match (batch.status == BatchStatus::Successful.as_str(), margin < 0.0) {
-        (true, false) => "met".to_owned(),
-        (_, true) => format!("{} late", duration(-margin)),
-        (false, false) => format!("in {}", duration(margin)),
+    let standing = batch.status.parse().ok().and_then(|status| DeadlineStanding::of(status, margin, None));
+    match standing {
+        None => String::new(),
+        Some(DeadlineStanding::Met) => "met".to_owned(),
+        Some(DeadlineStanding::Missed | DeadlineStanding::Passed) => format!("{} late", duration(-margin)),
+        Some(DeadlineStanding::AtRisk | DeadlineStanding::OnTime) => format!("in {}", duration(margin)),
     }
 }
 

@@ -37,6 +37,16 @@ async fn user(url: &DatabaseUrl, name: &str) -> DatabaseUrl {
     url.with_user(name).unwrap()
 }
 
+/// As [`user`], one who may create schemas.
+async fn user_who_creates(url: &DatabaseUrl, name: &str) -> DatabaseUrl {
+    let theirs = user(url, name).await;
+    let mut admin = url.connect().await.unwrap();
+    let database: String =
+        sqlx::query_scalar("SELECT current_database()").fetch_one(&mut admin).await.unwrap();
+    run(&mut admin, &format!("GRANT CREATE ON DATABASE {database} TO {name}")).await;
+    theirs
+}
+
 /// A database with roles of this prefix, migrated by a member of the owner; and the store of such a member.
 async fn with_roles(prefix: &str, is_shared: bool) -> (DatabaseUrl, JobStore) {
     let url = empty_database().await;
@@ -194,9 +204,7 @@ async fn an_operator_that_another_role_planted_in_public_is_not_called() {
 async fn a_schema_that_a_stranger_made_or_had_his_hands_in_is_not_taken_over() {
     let url = empty_database().await;
     let mut admin = url.connect().await.unwrap();
-    let squatter = user(&url, "squatter").await;
-    let name: String = sqlx::query_scalar("SELECT current_database()").fetch_one(&mut admin).await.unwrap();
-    run(&mut admin, &format!("GRANT CREATE ON DATABASE {name} TO squatter")).await;
+    let squatter = user_who_creates(&url, "squatter").await;
     let mut stranger = squatter.connect().await.unwrap();
     run(&mut stranger, "CREATE SCHEMA roundhouse; GRANT ALL ON SCHEMA roundhouse TO PUBLIC").await;
     let store = JobStore::connect(&url).await.unwrap();
@@ -229,9 +237,7 @@ async fn a_schema_that_a_stranger_made_or_had_his_hands_in_is_not_taken_over() {
 async fn a_whole_schema_of_a_stranger_is_not_worked_with() {
     let url = empty_database().await;
     let mut admin = url.connect().await.unwrap();
-    let name: String = sqlx::query_scalar("SELECT current_database()").fetch_one(&mut admin).await.unwrap();
-    let squatter = user(&url, "squatter_of_all").await;
-    run(&mut admin, &format!("GRANT CREATE ON DATABASE {name} TO squatter_of_all")).await;
+    let squatter = user_who_creates(&url, "squatter_of_all").await;
     let theirs = JobStore::connect(&squatter).await.unwrap();
     theirs.migrate().await.unwrap();
     theirs.check_schema().await.unwrap();
@@ -256,9 +262,7 @@ async fn a_whole_schema_of_a_stranger_is_not_worked_with() {
 async fn a_schema_that_a_stranger_makes_at_the_same_time_is_not_taken_over() {
     let url = empty_database().await;
     let mut admin = url.connect().await.unwrap();
-    let name: String = sqlx::query_scalar("SELECT current_database()").fetch_one(&mut admin).await.unwrap();
-    let squatter = user(&url, "squatter_in_time").await;
-    run(&mut admin, &format!("GRANT CREATE ON DATABASE {name} TO squatter_in_time")).await;
+    let squatter = user_who_creates(&url, "squatter_in_time").await;
     let mut stranger = squatter.connect().await.unwrap();
     run(&mut stranger, "BEGIN; CREATE SCHEMA roundhouse; GRANT ALL ON SCHEMA roundhouse TO PUBLIC").await;
     let store = JobStore::connect(&url).await.unwrap();

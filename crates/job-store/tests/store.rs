@@ -715,6 +715,19 @@ async fn a_batch_that_is_set_and_its_jobs_take_their_turn_by_the_new_settings() 
     assert_eq!(store.insert_batch(&other).await.unwrap(), InsertedBatch::OtherSettings);
     let other = NewBatch { deadline: Some(deadline), ..again };
     assert_eq!(store.insert_batch(&other).await.unwrap(), InsertedBatch::OtherSettings);
+    store
+        .set_batch(
+            id,
+            BatchSettings { deadline: Some(Some(deadline)), ..BatchSettings::default() },
+            Mode::Apply,
+        )
+        .await
+        .unwrap();
+    assert_eq!(store.insert_batch(&other).await.unwrap(), InsertedBatch::AlreadyThere, "the same moment");
+    store
+        .set_batch(id, BatchSettings { deadline: Some(None), ..BatchSettings::default() }, Mode::Apply)
+        .await
+        .unwrap();
     assert_eq!(store.batch(id).await.unwrap().unwrap().priority, 0);
     store.cancel_batch(id, Mode::Apply).await.unwrap();
     assert!(matches!(store.set_batch(id, sooner, Mode::Apply).await, Err(StoreError::Invalid(_))));

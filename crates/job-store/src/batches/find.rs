@@ -1,6 +1,7 @@
 //! A batch's row.
 
 use crate::database::store::JobStore;
+use crate::model::deadline::DeadlineStanding;
 use crate::model::error::StoreError;
 use crate::model::rows::BatchIds;
 use crate::model::rows::{artifact, batch_id};
@@ -39,6 +40,14 @@ pub struct Batch {
     pub age_seconds: f64,
     /// Seconds from insertion to its end, once it has one.
     pub duration_seconds: Option<f64>,
+}
+
+impl Batch {
+    /// How it stands to its deadline, by an estimate of the seconds that it will take yet; `None` where it has none, or was cancelled.
+    #[must_use]
+    pub fn deadline_standing(&self, time_left_seconds: Option<f64>) -> Option<DeadlineStanding> {
+        DeadlineStanding::of(self.status, self.deadline_margin_seconds?, time_left_seconds)
+    }
 }
 
 impl JobStore {

@@ -46,7 +46,7 @@ pub struct DeathWatch {
 }
 
 /// A worker without its backend: which worker, and which backend.
-type Missing = (Uuid, Option<i32>);
+type Missing = (Uuid, i32);
 
 impl DeathWatch {
     /// A watch over the workers of this store.
@@ -113,11 +113,11 @@ impl DeathWatch {
 /// role; to others its number has to do, which errs towards life.
 async fn look(connection: &mut PgConnection) -> Result<Vec<Missing>, StoreError> {
     let looking = sqlx::query!(
-        "SELECT w.id, w.backend_pid FROM workers w
+        r#"SELECT w.id, w.backend_pid AS "backend_pid!" FROM workers w
          WHERE w.stopped_at IS NULL AND w.expires_at > now() AND w.backend_pid IS NOT NULL AND NOT EXISTS (
              SELECT FROM pg_stat_get_backend_idset() backend
              WHERE pg_stat_get_backend_pid(backend) = w.backend_pid
-               AND coalesce(pg_stat_get_backend_start(backend) = w.backend_started_at, TRUE))"
+               AND coalesce(pg_stat_get_backend_start(backend) = w.backend_started_at, TRUE))"#
     )
     .fetch_all(connection);
     // A connection that was cut without a word would be waited on for ever.

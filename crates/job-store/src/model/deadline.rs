@@ -1,5 +1,6 @@
 //! How a batch stands to its deadline.
 
+use proving_model::BatchStatus;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -20,16 +21,18 @@ pub enum DeadlineStanding {
 }
 
 impl DeadlineStanding {
-    /// From the seconds between the batch's end, or now, and the deadline, and an estimate of the seconds that the batch will take yet.
+    /// From the seconds between the batch's end, or now, and the deadline, and an estimate of the seconds that the batch will take yet;
+    /// `None` for one that was cancelled.
     #[must_use]
-    pub fn of(is_proven: bool, margin_seconds: f64, time_left_seconds: Option<f64>) -> Self {
-        match (is_proven, margin_seconds < 0.0) {
-            (true, false) => Self::Met,
-            (true, true) => Self::Missed,
-            (false, true) => Self::Passed,
-            (false, false) if time_left_seconds.is_some_and(|left| left > margin_seconds) => Self::AtRisk,
-            (false, false) => Self::OnTime,
-        }
+    pub fn of(status: BatchStatus, margin_seconds: f64, time_left_seconds: Option<f64>) -> Option<Self> {
+        Some(match (status, margin_seconds < 0.0) {
+            (BatchStatus::Cancelled, _) => return None,
+            (BatchStatus::Successful, false) => Self::Met,
+            (BatchStatus::Successful, true) => Self::Missed,
+            (_, true) => Self::Passed,
+            (_, false) if time_left_seconds.is_some_and(|left| left > margin_seconds) => Self::AtRisk,
+            (_, false) => Self::OnTime,
+        })
     }
 
     /// In words.

@@ -74,9 +74,7 @@ impl BatchReport {
     /// How it stands to its deadline, if it has one.
     #[must_use]
     pub fn deadline_standing(&self) -> Option<DeadlineStanding> {
-        let is_proven = self.batch.status == BatchStatus::Successful;
-        let margin = self.batch.deadline_margin_seconds?;
-        Some(DeadlineStanding::of(is_proven, margin, self.time_left_seconds))
+        self.batch.deadline_standing(self.time_left_seconds)
     }
 }
 
