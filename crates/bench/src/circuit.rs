@@ -1,6 +1,6 @@
 //! One circuit's proof, ours against the library's, and on a device, stage by stage; beside each stage the least that it could take.
 
-use crate::{median, print};
+use crate::{median, print, say};
 use anyhow::{Context, ensure};
 use clap::Args;
 use plonk_prover::roofline::{Needs, Rates};
@@ -21,6 +21,10 @@ pub(crate) struct CircuitArgs {
     #[cfg(feature = "gpu")]
     #[arg(long)]
     device: Option<u32>,
+    /// Bytes of the device's memory that may be taken [default: all that is free but 512 MiB].
+    #[cfg(feature = "gpu")]
+    #[arg(short, long, requires = "device")]
+    max_allocation: Option<usize>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -110,13 +114,23 @@ struct Figures {
 pub(crate) async fn run(args: CircuitArgs) -> anyhow::Result<()> {
     let json = args.json;
     let figures = tokio::task::spawn_blocking(move || measure(&args)).await??;
-    print(json, &figures, &lines(&figures))
+    if json { print(true, &figures, "") } else { Ok(()) }
 }
 
+/// Measures one size after the other. For people each one's lines are printed as soon as they are known.
 fn measure(args: &CircuitArgs) -> anyhow::Result<Figures> {
     let cores = cli_support::machine_threads();
     let rates = Rates::of_this_machine();
-    let mut circuits = Vec::new();
+    let Rates { bytes, permutations, .. } = rates;
+    let mut figures = Figures {
+        cores,
+        copied_bytes_per_second: bytes,
+        permutations_per_second: permutations,
+        circuits: Vec::new(),
+    };
+    if !args.json {
+        say(&heading(&figures))?;
+    }
     for &log_size in &args.log_size.0 {
         // One row more than half of it, and the library fills it up.
         let rows = (1 << (log_size - 1)) + 1;
@@ -138,7 +152,7 @@ fn measure(args: &CircuitArgs) -> anyhow::Result<Figures> {
         }
         let ratios: Vec<f64> = ours.iter().zip(&library).map(|(ours, library)| ours / library).collect();
         let rounds = f64::from(args.rounds);
-        circuits.push(Figure {
+        let figure = Figure {
             log_size,
             library_seconds: median(&library),
             seconds: median(&ours),
@@ -150,10 +164,13 @@ fn measure(args: &CircuitArgs) -> anyhow::Result<Figures> {
             permutation_nanoseconds: stages.of(Stage::Hashing).as_nanos() as f64 * cores as f64
                 / stages.permutations as f64,
             device: on_device.figure(args, &sample, &ours)?,
-        });
+        };
+        if !args.json {
+            say(&lines(&figure))?;
+        }
+        figures.circuits.push(figure);
     }
-    let Rates { bytes, permutations, .. } = rates;
-    Ok(Figures { cores, copied_bytes_per_second: bytes, permutations_per_second: permutations, circuits })
+    Ok(figures)
 }
 
 fn rooflines(sample: &Sample, rates: &Rates) -> BTreeMap<&'static str, f64> {
@@ -205,6 +222,9 @@ mod devices {
     use gpu_prover::pool::{Pool, PoolSettings};
     use plonk_prover::{CircuitProver, Proof};
 
+    /// Threads that wait with a witness for a device, at most: each has some of them in memory.
+    const GENERATORS_MAX: usize = 8;
+
     /// What a device took, where one is asked for.
     pub(super) struct Measured {
         on: Option<(Device, DeviceCircuit, Option<Rates>)>,
@@ -215,7 +235,7 @@ mod devices {
     impl Measured {
         pub(super) fn of(args: &CircuitArgs, sample: &Sample) -> anyhow::Result<Self> {
             let open = |ordinal| -> anyhow::Result<_> {
-                let device = Device::open(ordinal, None)?;
+                let device = Device::open(ordinal, args.max_allocation)?;
                 let rates = device.rates()?;
                 let circuit = DeviceCircuit::new(&device, &sample.circuit)?;
                 Ok((device, circuit, rates))
@@ -245,7 +265,7 @@ mod devices {
             let (ordinal, memory_bytes) = (device.ordinal(), device.arena().most_used);
             // The pool takes the device's memory anew.
             drop((circuit, device));
-            let (vectors_per_second, busy) = with_a_queue(ordinal, sample, args.rounds)?;
+            let (vectors_per_second, busy) = with_a_queue(ordinal, args, sample)?;
             Ok(Some(DeviceFigure {
                 seconds: median(&self.seconds),
                 speedup: median(&ratios),
@@ -260,18 +280,20 @@ mod devices {
     }
 
     /// Proofs a second of a device for which witnesses wait, and its busy share.
-    fn with_a_queue(ordinal: u32, sample: &Sample, rounds: u32) -> anyhow::Result<(f64, f64)> {
-        let pool = Pool::open(&[ordinal], PoolSettings::default())?;
-        let prove = || pool.prove(&sample.circuit, sample.values());
+    fn with_a_queue(ordinal: u32, args: &CircuitArgs, sample: &Sample) -> anyhow::Result<(f64, f64)> {
+        let CircuitArgs { rounds, max_allocation, .. } = *args;
+        let pool = Pool::open(&[ordinal], PoolSettings { max_allocation, ..PoolSettings::default() })?;
+        let prove = |values| pool.prove(&sample.circuit, values);
         // The circuit goes to the device, and the witnesses' memory is page-locked.
-        prove()?;
+        prove(sample.values())?;
+        // As many more than it has places for as there are cores to generate witnesses; what they generate is there already.
+        let threads = pool.places() + cli_support::machine_threads().min(GENERATORS_MAX);
+        let values: Vec<_> = (0..threads).map(|_| vec![sample.values(); rounds as usize]).collect();
         let (begun, busy) = (Instant::now(), pool.busy());
-        // One more than it has places for.
-        let threads = pool.places() + 1;
+        let prove_all = |values: Vec<_>| values.into_iter().try_for_each(|values| prove(values).map(drop));
         std::thread::scope(|scope| {
-            let proving: Vec<_> = (0..threads)
-                .map(|_| scope.spawn(|| (0..rounds).try_for_each(|_| prove().map(drop))))
-                .collect();
+            let proving: Vec<_> =
+                values.into_iter().map(|values| scope.spawn(|| prove_all(values))).collect();
             proving.into_iter().try_for_each(|thread| {
                 thread.join().map_err(|_| anyhow::anyhow!("a thread that wanted proofs panicked"))??;
                 anyhow::Ok(())
@@ -283,8 +305,8 @@ mod devices {
     }
 }
 
-fn lines(figures: &Figures) -> String {
-    let mut lines = format!(
+fn heading(figures: &Figures) -> String {
+    let mut heading = format!(
         "one proof on {} cores, which copy {:.1} GB/s and make {:.1} M permutations/s; seconds, and below the least that each stage could take\n\
          {:>6} {:>8} {:>8} {:>6}",
         figures.cores,
@@ -296,29 +318,31 @@ fn lines(figures: &Figures) -> String {
         "ratio"
     );
     for stage in Stage::ALL {
-        let _ = write!(lines, " {:>13}", stage.name());
+        let _ = write!(heading, " {:>13}", stage.name());
     }
-    let _ = writeln!(lines, " {:>17}", "ns a permutation");
-    for figure in &figures.circuits {
-        let Figure { log_size, library_seconds, seconds, ratio, stages, rooflines, device, .. } = figure;
-        let rows = format!("2^{log_size}");
-        let _ = write!(lines, "{rows:>6} {library_seconds:8.2} {seconds:8.2} {ratio:6.2}");
-        write_stages(&mut lines, stages, 2);
-        let _ = writeln!(lines, " {:17.0}", figure.permutation_nanoseconds);
-        write_rooflines(&mut lines, rooflines, 2);
-        if let Some(device) = device {
-            let DeviceFigure { seconds, speedup, vectors_per_second, busy, generator_cores, .. } = device;
-            let _ = write!(lines, "{:>6} {:>8} {seconds:8.4} {speedup:5.1}x", "device", "");
-            write_stages(&mut lines, &device.stages, 4);
-            let _ = writeln!(
-                lines,
-                "  {vectors_per_second:.1} vectors/s, which {generator_cores:.1} cores generate; busy {:.0} %; {} MiB",
-                busy * 100.0,
-                device.memory_bytes >> 20
-            );
-            if let Some(rooflines) = &device.rooflines {
-                write_rooflines(&mut lines, rooflines, 4);
-            }
+    let _ = writeln!(heading, " {:>17}", "ns a permutation");
+    heading
+}
+
+fn lines(figure: &Figure) -> String {
+    let Figure { log_size, library_seconds, seconds, ratio, stages, rooflines, device, .. } = figure;
+    let rows = format!("2^{log_size}");
+    let mut lines = format!("{rows:>6} {library_seconds:8.2} {seconds:8.2} {ratio:6.2}");
+    write_stages(&mut lines, stages, 2);
+    let _ = writeln!(lines, " {:17.0}", figure.permutation_nanoseconds);
+    write_rooflines(&mut lines, rooflines, 2);
+    if let Some(device) = device {
+        let DeviceFigure { seconds, speedup, vectors_per_second, busy, generator_cores, .. } = device;
+        let _ = write!(lines, "{:>6} {:>8} {seconds:8.4} {speedup:5.1}x", "device", "");
+        write_stages(&mut lines, &device.stages, 4);
+        let _ = writeln!(
+            lines,
+            "  {vectors_per_second:.1} vectors/s, which {generator_cores:.1} cores generate; busy {:.0} %; {} MiB",
+            busy * 100.0,
+            device.memory_bytes >> 20
+        );
+        if let Some(rooflines) = &device.rooflines {
+            write_rooflines(&mut lines, rooflines, 4);
         }
     }
     lines

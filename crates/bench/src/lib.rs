@@ -111,6 +111,10 @@ fn median(values: &[f64]) -> f64 {
 
 /// Prints figures: one JSON object, or lines for people.
 fn print(json: bool, figures: &impl Serialize, lines: &str) -> anyhow::Result<()> {
-    let text = if json { serde_json::to_string(figures)? } else { lines.trim_end().to_owned() };
-    writeln!(std::io::stdout(), "{text}").context("cannot print the figures")
+    if json { say(&serde_json::to_string(figures)?) } else { say(lines) }
+}
+
+/// Prints lines that are known.
+fn say(lines: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{}", lines.trim_end()).context("cannot print the figures")
 }

@@ -12,7 +12,8 @@
 //
 // Reads 8 bytes an element and writes 32 a row; ceil(width / 8) permutations a row, which is the roofline: at 135 columns 17 of them for
 // 1.1 kB read.
-extern "C" __global__ void hash_leaves(const u64 *columns, u32 width, u32 log_rows, u32 rate_bits, u64 *digests) {
+extern "C" __global__ void HASH_BOUNDS hash_leaves(const u64 *columns, u32 width, u32 log_rows, u32 rate_bits, u64 *digests) {
+    const u64 *table = partial_table();
     u64 place = thread_number();
     if (place >> log_rows) return;
     u64 state[WIDTH] = {0};
@@ -23,7 +24,7 @@ extern "C" __global__ void hash_leaves(const u64 *columns, u32 width, u32 log_ro
         for (u32 i = 0; i < RATE; i++) {
             if (begin + i < width) state[i] = columns[((u64)(begin + i) << log_rows) + place];
         }
-        permute(state);
+        permute(state, table);
     }
     u32 log_coset = log_rows - rate_bits;
     u64 row = ((place & ((1ull << log_coset) - 1)) << rate_bits) | (place >> log_coset);
@@ -34,12 +35,13 @@ extern "C" __global__ void hash_leaves(const u64 *columns, u32 width, u32 log_ro
 //
 // A thread has one parent. Reads 64 bytes and writes 32; one permutation.
 extern "C" __global__ void hash_nodes(const u64 *children, u64 *parents, u64 count) {
+    const u64 *table = partial_table();
     u64 parent = thread_number();
     if (parent >= count) return;
     u64 state[WIDTH] = {0};
 #pragma unroll
     for (int i = 0; i < 2 * DIGEST; i++) state[i] = children[parent * 2 * DIGEST + i];
-    permute(state);
+    permute(state, table);
     write_digest(parents, parent, state);
 }
 

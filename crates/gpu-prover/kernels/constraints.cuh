@@ -40,6 +40,7 @@ DEVICE u64 filter(const Gate &gate, u64 selector, bool has_others) {
 //
 // A thread has one point. What it costs is its gates' products; it reads each column at least once, 8 bytes a point.
 extern "C" __global__ void constraints(Quotient q) {
+    const u64 *partial = partial_table();
     u64 place = thread_number();
     if (place >> (q.log_n + q.quotient_bits)) return;
     u32 log_all = q.log_n + q.rate_bits;
@@ -75,7 +76,7 @@ extern "C" __global__ void constraints(Quotient q) {
     for (u32 i = 0; i < q.gate_count; i++) {
         const Gate &gate = q.gates[i];
         Mix own = {q.alphas, q.terms, mix.at, {0}};
-        evaluate_gate(gate, q.tables, point, own);
+        evaluate_gate(gate, q.tables, partial, point, own);
         u64 selector = q.fixed[(gate.selector << log_all) + here];
         u64 factor = filter(gate, selector, q.selectors > 1);
         for (u32 c = 0; c < CHALLENGES; c++) mix.sums[c] = add(mix.sums[c], product(factor, own.sums[c]));

@@ -7,6 +7,7 @@
 #define __global__
 #define __device__
 #define __constant__ static const
+#define __launch_bounds__(...)
 // Blocks run one after the other, so that what a block shares may be static.
 #define __shared__ static
 
@@ -17,8 +18,6 @@ extern Place threadIdx, blockIdx, blockDim, gridDim;
 
 // Gives way to the block's other threads until all of them are here.
 void __syncthreads();
-
-static inline uint64_t __umul64hi(uint64_t a, uint64_t b) { return (uint64_t)(((unsigned __int128)a * b) >> 64); }
 
 static inline uint64_t __brevll(uint64_t value) {
     uint64_t reversed = 0;

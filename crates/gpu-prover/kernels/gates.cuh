@@ -183,12 +183,33 @@ DEVICE void coset_interpolation(const Gate &gate, const u64 *table, const Point 
     emit(mix, subtract(wires(p, evaluation_point + 2), value));
 }
 
+// What a wire says that an S-box is given, which it must be.
+DEVICE u64 is_input(const Point &p, Mix &mix, u64 computed, u64 at) {
+    u64 input = wire(p, at);
+    emit(mix, subtract(canonical(computed), input));
+    return input;
+}
+
+// As `full_rounds`; the rounds' inputs are the wires from `first` on, but for those of the first round of all, which has none.
+DEVICE void poseidon_full_rounds(const Point &p, Mix &mix, u64 state[WIDTH], u64 first, const u64 *constants) {
+    for (u32 round = 0; round < FULL_ROUNDS_AT_EACH_END; round++) {
+#pragma unroll
+        for (u32 i = 0; i < WIDTH; i++) {
+            if (round > 0 || constants != FIRST_CONSTANTS + WIDTH) {
+                state[i] = is_input(p, mix, state[i], first + WIDTH * round + i);
+            }
+            state[i] = seventh_power(state[i]);
+        }
+        multiply_by_matrix(state, constants + round * WIDTH);
+    }
+}
+
 // The S-boxes' inputs are wires, but for the first round's.
-DEVICE void poseidon(const Point &p, Mix &mix) {
+DEVICE void poseidon(const Point &p, Mix &mix, const u64 *partial) {
     const u64 swap_wire = 2 * WIDTH, first_delta = swap_wire + 1;
     const u64 first_full = first_delta + 4;
     const u64 first_partial = first_full + WIDTH * (FULL_ROUNDS_AT_EACH_END - 1);
-    const u64 last_full = first_partial + ROUNDS - 2 * FULL_ROUNDS_AT_EACH_END;
+    const u64 last_full = first_partial + PARTIAL_ROUNDS;
     u64 swap = wire(p, swap_wire);
     emit(mix, product(swap, subtract(swap, 1)));
     u64 state[WIDTH];
@@ -201,25 +222,15 @@ DEVICE void poseidon(const Point &p, Mix &mix) {
         state[i] = add(state[i], delta);
         state[i + 4] = subtract(state[i + 4], delta);
     }
-    add_first_constants(state);
-    for (u32 round = 0; round < ROUNDS; round++) {
-        bool is_early = round < FULL_ROUNDS_AT_EACH_END, is_late = round >= ROUNDS - FULL_ROUNDS_AT_EACH_END;
-        u64 inputs = is_early  ? first_full + WIDTH * (round - 1)
-                     : is_late ? last_full + WIDTH * (round - (ROUNDS - FULL_ROUNDS_AT_EACH_END))
-                               : first_partial + round - FULL_ROUNDS_AT_EACH_END;
-        bool is_full = is_early || is_late;
-#pragma unroll
-        for (u32 i = 0; i < WIDTH; i++) {
-            if (i > 0 && !is_full) continue;
-            if (round > 0) {
-                u64 input = wire(p, inputs + i);
-                emit(mix, subtract(canonical(state[i]), input));
-                state[i] = input;
-            }
-            state[i] = seventh_power(state[i]);
-        }
-        multiply_by_matrix(state, round + 1);
+    add_constants(state, FIRST_CONSTANTS);
+    poseidon_full_rounds(p, mix, state, first_full - WIDTH, FIRST_CONSTANTS + WIDTH);
+    begin_partial_rounds(state, partial);
+    for (u32 round = 0; round < PARTIAL_ROUNDS; round++) {
+        state[0] = is_input(p, mix, state[0], first_partial + round);
+        partial_round(state, partial, round);
     }
+    add_constants(state, LAST_CONSTANTS);
+    poseidon_full_rounds(p, mix, state, last_full, LAST_CONSTANTS + WIDTH);
 #pragma unroll
     for (u32 i = 0; i < WIDTH; i++) emit(mix, subtract(canonical(state[i]), wire(p, WIDTH + i)));
 }
@@ -231,7 +242,7 @@ DEVICE void poseidon_matrix(const Point &p, Mix &mix) {
     for (u32 coordinate = 0; coordinate < 2; coordinate++) {
 #pragma unroll
         for (u32 i = 0; i < WIDTH; i++) computed[coordinate][i] = wire(p, 2 * i + coordinate);
-        multiply_by_matrix(computed[coordinate], ROUNDS);
+        multiply_by_matrix(computed[coordinate], LAST_CONSTANTS + FULL_ROUNDS_AT_EACH_END * WIDTH);
     }
 #pragma unroll
     for (u32 i = 0; i < WIDTH; i++) {
@@ -240,7 +251,7 @@ DEVICE void poseidon_matrix(const Point &p, Mix &mix) {
     }
 }
 
-DEVICE void evaluate_gate(const Gate &gate, const u64 *tables, const Point &p, Mix &mix) {
+DEVICE void evaluate_gate(const Gate &gate, const u64 *tables, const u64 *partial, const Point &p, Mix &mix) {
     switch (gate.kind) {
         case 0: break;
         case 1: arithmetic(gate, p, mix); break;
@@ -253,7 +264,7 @@ DEVICE void evaluate_gate(const Gate &gate, const u64 *tables, const Point &p, M
         case 8: random_access(gate, p, mix); break;
         case 9: reducing(gate, p, mix); break;
         case 10: coset_interpolation(gate, tables + gate.table, p, mix); break;
-        case 11: poseidon(p, mix); break;
+        case 11: poseidon(p, mix, partial); break;
         case 12: poseidon_matrix(p, mix); break;
     }
 }

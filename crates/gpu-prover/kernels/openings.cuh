@@ -95,7 +95,8 @@ extern "C" __global__ void divide_opening(Opening o) {
 // places. `codeword` has 2^log_n elements in natural order, two columns. A thread has one leaf.
 //
 // Reads 16 bytes an element and writes 32 a leaf; ceil(2^arity_bits / 4) permutations a leaf.
-extern "C" __global__ void hash_codeword(const u64 *codeword, u32 log_n, u32 arity_bits, u64 *digests) {
+extern "C" __global__ void HASH_BOUNDS hash_codeword(const u64 *codeword, u32 log_n, u32 arity_bits, u64 *digests) {
+    const u64 *table = partial_table();
     u32 log_leaves = log_n - arity_bits;
     u64 leaf = thread_number();
     if (leaf >> log_leaves) return;
@@ -109,7 +110,7 @@ extern "C" __global__ void hash_codeword(const u64 *codeword, u32 log_n, u32 ari
             u64 place = (reverse_bits(element >> 1, arity_bits) << log_leaves) + leaf;
             if (element < width) state[i] = codeword[((u64)(element & 1) << log_n) + place];
         }
-        permute(state);
+        permute(state, table);
     }
     write_digest(digests, reverse_bits(leaf, log_leaves), state);
 }
@@ -144,12 +145,13 @@ extern "C" __global__ void fold(const u64 *codeword, u32 log_n, u32 arity_bits, 
 // the last element of the permuted state's rate one with `bits` leading zeros. One permutation each; what comes after a smaller one is not
 // tried.
 extern "C" __global__ void work(const u64 *start, u32 place, u32 bits, u64 first, u64 *found) {
+    const u64 *table = partial_table();
     u64 candidate = first + thread_number();
     if (candidate >= *(volatile const u64 *)found) return;
     u64 state[WIDTH];
 #pragma unroll
     for (u32 i = 0; i < WIDTH; i++) state[i] = i == place ? candidate : start[i];
-    permute(state);
+    permute(state, table);
     u64 challenge = canonical(state[RATE - 1]);
     if (bits == 0 || challenge >> (64 - bits) == 0) atomicMin((unsigned long long *)found, (unsigned long long)candidate);
 }

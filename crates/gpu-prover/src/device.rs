@@ -27,8 +27,9 @@ const BLOCK: u32 = 128;
 /// What is left to the driver of a device whose arena has no bound: for kernels' stacks, and for what else uses the device.
 const LEFT_TO_THE_DRIVER: usize = 512 << 20;
 const ELEMENT_BYTES: usize = size_of::<u64>();
-/// Products of 32 bits of a Poseidon permutation (`poseidon.cuh`): of 118 S-boxes four of 64 bits each, which are four, and 30 matrices.
-const PRODUCTS_OF_A_PERMUTATION: f64 = 118.0 * 4.0 * 4.0 + 30.0 * 288.0;
+/// Products of 32 bits of a Poseidon permutation (`poseidon.cuh`): 8 matrices of 288; of 64 bits, which are four, 118 S-boxes of four,
+/// a matrix of 121, and 22 partial rounds of 23.
+const PRODUCTS_OF_A_PERMUTATION: f64 = 8.0 * 288.0 + 4.0 * (118.0 * 4.0 + 121.0 + 22.0 * 23.0);
 /// Products of 32 bits that a multiprocessor makes in a clock, on compute capability 7.0 and later: CUDA's programming guide, arithmetic
 /// instructions.
 const PRODUCTS_OF_A_CLOCK: f64 = 64.0;

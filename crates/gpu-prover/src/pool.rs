@@ -203,20 +203,24 @@ impl Pool {
         }
     }
 
-    /// The device's proof; `None` when the CPU is to make it.
-    fn on_a_device(&self, circuit: &Arc<Circuit>, values: &[Option<F>]) -> Option<Result<Proof, Unproven>> {
+    /// The device's proof; the values when the CPU is to make it.
+    fn on_a_device(
+        &self,
+        circuit: &Arc<Circuit>,
+        values: Vec<Option<F>>,
+    ) -> Result<Result<Proof, Unproven>, Vec<Option<F>>> {
         let bytes = device_bytes(&circuit.common);
         let Some(number) = self.take_place(bytes) else {
             tracing::debug!(
                 "no device in service has the {bytes} bytes that a circuit takes: the CPU proves it"
             );
-            return None;
+            return Err(values);
         };
         let Seat { ordinal, shelf, .. } = &self.seats[number];
-        let witness = witness_of(circuit, values.to_vec());
+        let witness = witness_of(circuit, values);
         let (wires, circuit) = (shelf.stage(&witness), circuit.clone());
         let public_inputs = public_inputs(&circuit.prover_only, &witness);
-        drop(witness);
+        let values = witness.values;
         let proof = self.ask(number, |answer| {
             Order::Prove(Job { circuit: circuit.clone(), public_inputs, wires, answer })
         });
@@ -225,27 +229,27 @@ impl Pool {
             Answer::Proven(proof) => match verified(&circuit, *proof) {
                 Ok(proof) => {
                     self.count(number, CircuitOutcome::Proven);
-                    return Some(Ok(proof));
+                    return Ok(Ok(proof));
                 }
                 // Either the values do not satisfy the circuit, and the CPU's proof does not verify either, or the device is wrong.
-                Err(unverified) => match OnCpu.prove(&circuit, values.to_vec()) {
+                Err(unverified) => match OnCpu.prove(&circuit, values) {
                     Ok(proof) => {
                         let wrong =
                             DeviceError::WrongProof { device: *ordinal, what: unverified.to_string() };
                         let answer = self.ask(number, |answer| Order::Distrust(wrong, answer));
                         self.tell(number, &answer);
-                        return Some(Ok(proof));
+                        return Ok(Ok(proof));
                     }
                     Err(unproven) => {
                         self.count(number, CircuitOutcome::Refused);
-                        return Some(Err(unproven));
+                        return Ok(Err(unproven));
                     }
                 },
             },
             answer => answer,
         };
         self.tell(number, &answer);
-        None
+        Err(values)
     }
 
     /// Tells why the CPU proves a circuit.
@@ -272,6 +276,6 @@ impl Pool {
 
 impl CircuitProver for Pool {
     fn prove(&self, circuit: &Arc<Circuit>, values: Vec<Option<F>>) -> Result<Proof, Unproven> {
-        self.on_a_device(circuit, &values).unwrap_or_else(|| OnCpu.prove(circuit, values))
+        self.on_a_device(circuit, values).unwrap_or_else(|values| OnCpu.prove(circuit, values))
     }
 }

@@ -17,7 +17,10 @@ use plonky2::field::goldilocks_field::GoldilocksField as F;
 use plonky2::field::polynomial::{PolynomialCoeffs, PolynomialValues};
 use plonky2::field::types::{Field, Field64, PrimeField64, Sample};
 use plonky2::hash::merkle_tree::MerkleTree;
-use plonky2::hash::poseidon::{ALL_ROUND_CONSTANTS, PoseidonHash};
+use plonky2::hash::poseidon::{
+    ALL_ROUND_CONSTANTS, HALF_N_FULL_ROUNDS as FULL_ROUNDS, N_PARTIAL_ROUNDS, Poseidon, PoseidonHash,
+    SPONGE_WIDTH as WIDTH,
+};
 use plonky2::util::reverse_bits;
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -140,7 +143,17 @@ fn broken_kernels_are_found() {
         ("no-borrow", field, "less -= EPSILON", "(void)0", "products false"),
         ("no-carry", field, "sum += EPSILON;\n    return", "(void)0;\n    return", "products false"),
         ("matrix", hash, "13, 13, 39", "13, 13, 38", "tree wrong"),
-        ("diagonal", hash, "low[0] * 8", "low[0] * 7", "tree wrong"),
+        ("diagonal", hash, "i == 0 ? 8 : 0", "i == 0 ? 7 : 0", "tree wrong"),
+        ("partial-corner", hash, "first, PARTIAL_CORNER", "first, 24", "tree wrong"),
+        ("partial-row", hash, "state[i], of_row", "state[i], of_column", "tree wrong"),
+        ("partial-column", hash, "first, of_column, state[i]", "first, of_row, state[i]", "tree wrong"),
+        (
+            "partial-begin",
+            hash,
+            "i < WIDTH; i++) state[i] = moved[i]",
+            "i < 11; i++) state[i] = moved[i]",
+            "tree wrong",
+        ),
         ("rounds", hash, "FULL_ROUNDS_AT_EACH_END 4", "FULL_ROUNDS_AT_EACH_END 3", "tree wrong"),
         ("no-domain", tree, "state[RATE] = width + 1", "state[RATE] = width", "tree wrong"),
         ("order", tree, "reverse_bits(row, log_rows)", "row", "tree wrong"),
@@ -188,15 +201,44 @@ fn too_large_a_matrix_is_out_of_memory() {
 
 #[test]
 fn the_constants_are_the_librarys() {
-    let mut text = String::from(
-        "// Poseidon's round constants, by round. Written by tests/kernels.rs (UPDATE_CONSTANTS=1).\n\n\
-         __constant__ u64 ROUND_CONSTANTS[ROUNDS * WIDTH] = {\n",
+    let rounds = |first: usize| ALL_ROUND_CONSTANTS[first * WIDTH..][..FULL_ROUNDS * WIDTH].to_vec();
+    // Of each partial round the elements of its row and its column in turn, its constant, and one for the alignment.
+    let columns = <F as Poseidon>::FAST_PARTIAL_ROUND_VS;
+    let round = |round: usize| {
+        let row = <F as Poseidon>::FAST_PARTIAL_ROUND_W_HATS[round];
+        let pairs = row.into_iter().zip(columns[round]).flat_map(|(of_row, of_column)| [of_row, of_column]);
+        pairs.chain([<F as Poseidon>::FAST_PARTIAL_ROUND_CONSTANTS[round], 0]).collect::<Vec<_>>()
+    };
+    // The library multiplies from the left, the kernel from the right.
+    let initial = <F as Poseidon>::FAST_PARTIAL_ROUND_INITIAL_MATRIX;
+    let transposed = (0..WIDTH - 1).flat_map(|row| initial.iter().map(move |of_one| of_one[row]));
+    let corner = <F as Poseidon>::MDS_MATRIX_CIRC[0] + <F as Poseidon>::MDS_MATRIX_DIAG[0];
+    let tables = [
+        // A full round adds the constants of the next one.
+        (
+            "__constant__",
+            "FIRST_CONSTANTS",
+            [rounds(0), <F as Poseidon>::FAST_PARTIAL_FIRST_ROUND_CONSTANT.to_vec()].concat(),
+        ),
+        ("__constant__", "LAST_CONSTANTS", [rounds(FULL_ROUNDS + N_PARTIAL_ROUNDS), vec![0; WIDTH]].concat()),
+        (
+            "static __device__ const",
+            "PARTIAL_TABLE",
+            (0..N_PARTIAL_ROUNDS).flat_map(round).chain(transposed).collect(),
+        ),
+    ];
+    let mut text = format!(
+        "// Poseidon's constants. Written by tests/kernels.rs (UPDATE_CONSTANTS=1).\n\n\
+         #define PARTIAL_CORNER {corner}ull\n"
     );
-    for round in ALL_ROUND_CONSTANTS.chunks(6) {
-        let line: Vec<String> = round.iter().map(|constant| format!("{constant:#018x}ull")).collect();
-        let _ = writeln!(text, "    {},", line.join(", "));
+    for (kind, name, values) in tables {
+        let _ = writeln!(text, "\n{kind} u64 {name}[{}] = {{", values.len());
+        for line in values.chunks(6) {
+            let line: Vec<String> = line.iter().map(|constant| format!("{constant:#018x}ull")).collect();
+            let _ = writeln!(text, "    {},", line.join(", "));
+        }
+        text.push_str("};\n");
     }
-    text.push_str("};\n");
     let path = folder().join("poseidon_constants.inc");
     if std::env::var_os("UPDATE_CONSTANTS").is_some() {
         fs::write(&path, &text).unwrap();
@@ -211,7 +253,7 @@ fn the_emulated_driver_has_every_kernel() {
     let mut count = 0;
     for entry in fs::read_dir(folder()).unwrap() {
         for rest in read(&entry.unwrap().path()).split("__global__ void ").skip(1) {
-            let name = rest.split('(').next().unwrap();
+            let name = rest.trim_start_matches("HASH_BOUNDS ").split('(').next().unwrap();
             let is_there =
                 ["", "_WITH_BARRIERS"].map(|kind| emulator.contains(&format!("KERNEL{kind}({name})")));
             assert_ne!(is_there[0], is_there[1], "{name}");

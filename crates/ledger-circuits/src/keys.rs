@@ -7,6 +7,7 @@ use keystore::{GenerationLock, Keystore, KeystoreError};
 use plonky2::field::types::Field;
 use plonky2::plonk::circuit_data::CircuitConfig;
 use plonky2::util::serialization::{DefaultGateSerializer, DefaultGeneratorSerializer};
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use thiserror::Error;
@@ -102,7 +103,8 @@ pub enum KeyError {
 pub struct LedgerKeys {
     params: LedgerParams,
     store: Keystore,
-    circuits: Mutex<BTreeMap<CircuitName, Arc<Circuit>>>,
+    /// By their numbers, each behind a lock of its own: different ones are loaded at the same time.
+    circuits: [Mutex<Option<Arc<Circuit>>>; CircuitName::ALL.len()],
     verifiers: Mutex<BTreeMap<CircuitName, Arc<Verifier>>>,
 }
 
@@ -113,7 +115,7 @@ impl LedgerKeys {
     /// The key set of these parameters in this keystore. Reads nothing yet.
     #[must_use]
     pub fn new(params: LedgerParams, store: Keystore) -> Self {
-        Self { params, store, circuits: Mutex::default(), verifiers: Mutex::default() }
+        Self { params, store, circuits: Default::default(), verifiers: Mutex::default() }
     }
 
     /// The parameters.
@@ -165,8 +167,8 @@ impl LedgerKeys {
     /// # Errors
     /// See [`KeyError`]; a key that was never generated is one of them.
     pub fn circuit(&self, name: CircuitName) -> Result<Arc<Circuit>, KeyError> {
-        let mut circuits = self.circuits.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(circuit) = circuits.get(&name) {
+        let mut kept = self.circuits[name.number()].lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(circuit) = &*kept {
             return Ok(circuit.clone());
         }
         let bytes = self.bytes(&name.key_name())?;
@@ -174,8 +176,16 @@ impl LedgerKeys {
         let circuit = Circuit::from_bytes(&bytes, &DefaultGateSerializer, &generators)
             .map_err(|_| KeyError::Undecodable(name.key_name()))?;
         let circuit = Arc::new(circuit);
-        circuits.insert(name, circuit.clone());
+        *kept = Some(circuit.clone());
         Ok(circuit)
+    }
+
+    /// Loads these circuits' proving data, on all cores: gigabytes of them are decoded.
+    ///
+    /// # Errors
+    /// As [`LedgerKeys::circuit`].
+    pub fn load(&self, names: &[CircuitName]) -> Result<(), KeyError> {
+        names.par_iter().try_for_each(|name| self.circuit(*name).map(drop))
     }
 
     /// A circuit's verification data.

@@ -298,7 +298,7 @@ impl LedgerProofSystem {
         wrap::assign(&targets, proof, &mut witness).map_err(invalid)?;
         refusing_panics("the wrap cannot be proven", || {
             let witness = generate_partial_witness(witness, &circuit.prover_only, &circuit.common)?;
-            Ok(OnCpu.prove(&circuit, witness.values)?)
+            Ok(self.prover.prove(&circuit, witness.values)?)
         })
         .map_err(invalid)
     }
@@ -394,14 +394,16 @@ impl ProofSystem for LedgerProofSystem {
 
     fn load_keys(&self, purpose: KeyPurpose, progress: KeyProgress<'_>) -> Result<(), ProofSystemError> {
         self.keys.generate(progress)?;
-        for name in CircuitName::ALL {
-            let is_wrap = matches!(name, CircuitName::FirstWrap | CircuitName::SecondWrap);
-            match purpose {
-                KeyPurpose::Aggregate if !is_wrap => drop(self.keys.verifier(name)?),
-                KeyPurpose::Prove if !is_wrap => drop(self.keys.circuit(name)?),
-                KeyPurpose::Compress if is_wrap => drop(self.keys.circuit(name)?),
-                _ => {}
+        let is_wrap = |name: &CircuitName| matches!(name, CircuitName::FirstWrap | CircuitName::SecondWrap);
+        let (wraps, others): (Vec<_>, Vec<_>) = CircuitName::ALL.into_iter().partition(is_wrap);
+        match purpose {
+            KeyPurpose::Aggregate => {
+                for name in others {
+                    self.keys.verifier(name)?;
+                }
             }
+            KeyPurpose::Prove => self.keys.load(&others)?,
+            KeyPurpose::Compress => self.keys.load(&wraps)?,
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use crate::endpoints::Phase;
 use crate::plan::Plan;
 use crate::progress;
-use crate::run::{Backends, run_plan};
+use crate::run::{Backends, load_keys_for, run_plan};
 use anyhow::Context;
 use artifact_store::{ArtifactStore, witness_input_key};
 use cli_support::BadInput;
@@ -104,9 +104,11 @@ impl LocalStack {
         let folder = open_work_folder(folder)?;
         let work = folder.path().to_owned();
         let options = Options { programs: Some(programs), ..Options::default() };
-        let server = tokio::task::spawn_blocking(move || EmbeddedPostgres::start(&work, &options))
-            .await?
-            .map_err(cluster_error)?;
+        let starting = tokio::task::spawn_blocking(move || EmbeddedPostgres::start(&work, &options));
+        // The keys are loaded while the server sets up its folder: each takes seconds.
+        let (server, keys) = tokio::join!(starting, load_keys_for(&plan, &system));
+        let server = server?.map_err(cluster_error)?;
+        keys?;
         let url = DatabaseUrl::new(&server.url("postgres"))?;
         let store = JobStore::connect(&url).await?;
         store.migrate().await?;

@@ -31,6 +31,22 @@ pub struct Backends {
 const EXPECTING_THE_END: &str = "the end of this machine is announced: no more jobs are taken, those that wait here are handed back, \
      and the process ends when those that run are done, or by SIGTERM";
 
+fn key_purposes(plan: &Plan) -> Vec<KeyPurpose> {
+    let purposes = [
+        (Component::WitnessGenerator, KeyPurpose::Aggregate),
+        (Component::CircuitProver, KeyPurpose::Prove),
+        (Component::Compressor, KeyPurpose::Compress),
+    ];
+    purposes.into_iter().filter(|(component, _)| plan.has(*component)).map(|(_, purpose)| purpose).collect()
+}
+
+/// Loads the keys that the plan's components need, and generates what is missing. Those that are loaded stay.
+pub(crate) async fn load_keys_for(plan: &Plan, system: &Arc<dyn ProofSystem>) -> anyhow::Result<()> {
+    let (purposes, system) = (key_purposes(plan), system.clone());
+    let load = move || purposes.into_iter().try_for_each(|purpose| load_keys(&*system, purpose));
+    tokio::task::spawn_blocking(load).await?
+}
+
 /// Runs the plan's components until they are told to stop and all have drained; returns one report for each runner.
 ///
 /// # Errors
@@ -43,22 +59,9 @@ pub async fn run_plan(
 ) -> anyhow::Result<Vec<RunnerReport>> {
     let system = &backends.system;
     let (version, digest) = (system.protocol_version(), system.verification_keys_digest());
-    let purposes = [
-        (Component::WitnessGenerator, KeyPurpose::Aggregate),
-        (Component::CircuitProver, KeyPurpose::Prove),
-        (Component::Compressor, KeyPurpose::Compress),
-    ];
-    let purposes: Vec<KeyPurpose> = purposes
-        .into_iter()
-        .filter(|(component, _)| plan.has(*component))
-        .map(|(_, purpose)| purpose)
-        .collect();
-    if !purposes.is_empty() {
+    if !key_purposes(plan).is_empty() {
         backends.store.check_protocol_version(version, system.name(), &digest).await?;
-    }
-    for purpose in purposes {
-        let system = system.clone();
-        tokio::task::spawn_blocking(move || load_keys(&*system, purpose)).await??;
+        load_keys_for(plan, system).await?;
     }
     let worker = NewWorker {
         component: plan.names(),

@@ -197,7 +197,8 @@ pub(crate) fn check_allocation(plan: &Plan, system: &dyn ProofSystem) -> anyhow:
 pub(crate) async fn run(args: RunArgs, systems: &ProofSystems) -> anyhow::Result<()> {
     let mut plan = plan(&args)?;
     let url = args.database.url()?;
-    let devices = if plan.has(Component::CircuitProver) { args.circuit_prover.device.open()? } else { None };
+    let proves = plan.has(Component::CircuitProver) || plan.has(Component::Compressor);
+    let devices = if proves { args.circuit_prover.device.open()? } else { None };
     if let Some(devices) = &devices {
         plan = plan.with_provers(devices.count);
     }
