@@ -111,7 +111,7 @@ def check_command(words, place, known, mistakes):
     command = " ".join([program, *names])
     allowed = {
         "prover run": known.run_flags,
-        "prover keys": {"--keys", "--proof-system", "--log-format"},
+        "prover keys generate": {"--keys", "--proof-system", "--object-store", "--log-format"},
         "prover database migrate": {"--database-url", "--log-format"},
         "prover database roles": known.role_flags | {"--database-url", "--log-format"},
         "prover_cli insert-version": {"--version", "--patch", "--proof-system"},

@@ -14,10 +14,12 @@
 //! [`ArtifactError::Corrupt`]: whoever made the artifact makes it again. [`ArtifactError::Unavailable`] is the store's own
 //! trouble: try later.
 
+mod keys;
 mod metrics;
 mod options;
 mod remote;
 
+pub use keys::Moved;
 pub use options::{VARIABLES, Variable};
 pub use remote::fetch;
 

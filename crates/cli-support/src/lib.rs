@@ -3,6 +3,7 @@
 
 mod control_groups;
 mod first_process;
+mod keys;
 mod limits;
 mod machine;
 mod outputs;
@@ -12,6 +13,7 @@ mod signals;
 mod systems;
 
 pub use first_process::as_first_process;
+pub use keys::{MovedKeys, fetch_keys, key_files, publish_keys};
 pub use limits::{days, hours, milliseconds, places, seconds};
 pub use machine::{Memory, machine_memory, machine_threads, size_thread_pool};
 pub use outputs::{check_output_folder, default_output_folder, write_outputs};

@@ -208,6 +208,14 @@ impl Keystore {
         if expected == Some(&found) { Ok(Some(bytes)) } else { Err(damaged(found.to_string())) }
     }
 
+    /// The keys that the manifest names.
+    ///
+    /// # Errors
+    /// [`KeystoreError::BadManifest`] or [`KeystoreError::Io`].
+    pub fn entries(&self) -> Result<BTreeMap<String, KeyEntry>, KeystoreError> {
+        Ok(self.manifest()?.0.keys)
+    }
+
     /// Whether a key was stored; does not look into it.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {

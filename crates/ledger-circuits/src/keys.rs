@@ -3,10 +3,11 @@
 use crate::circuits::{configs, public_data, recursion, storage_application, transfer_execution, wrap};
 use crate::params::{Kind, LedgerParams};
 use crate::{Builder, C, Circuit, CommonData, D, F, Verifier, VerifierKey};
-use keystore::{GenerationLock, Keystore, KeystoreError};
+use keystore::{GenerationLock, KeyEntry, Keystore, KeystoreError};
 use plonky2::field::types::Field;
 use plonky2::plonk::circuit_data::CircuitConfig;
 use plonky2::util::serialization::{DefaultGateSerializer, DefaultGeneratorSerializer};
+use proof_system::{KeyFile, KeyFiles, ProofSystemError};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -323,6 +324,26 @@ impl LedgerKeys {
         Err(KeyError::Unbuildable(format!(
             "no shape of leaves and nodes is its own verifier's after {SHAPE_ROUNDS_MAX} rounds"
         )))
+    }
+}
+
+impl KeyFiles for LedgerKeys {
+    fn list(&self) -> Result<Vec<KeyFile>, ProofSystemError> {
+        let entries = self.store.entries().map_err(KeyError::from)?;
+        let file = |(name, KeyEntry { blake3, size_bytes }): (String, KeyEntry)| {
+            let is_here = self.store.has(&name);
+            KeyFile { name, blake3, size_bytes, is_here }
+        };
+        Ok(entries.into_iter().map(file).collect())
+    }
+
+    fn load(&self, name: &str) -> Result<Option<Vec<u8>>, ProofSystemError> {
+        Ok(self.store.load(name).map_err(KeyError::from)?)
+    }
+
+    fn store(&self, name: &str, bytes: &[u8]) -> Result<(), ProofSystemError> {
+        let lock = self.store.lock_generation().map_err(KeyError::from)?;
+        Ok(self.store.store(name, bytes, &lock).map_err(KeyError::from)?)
     }
 }
 

@@ -17,8 +17,8 @@ use keystore::{Keystore, Manifest};
 use plonk_prover::{CircuitProver, OnCpu};
 use plonky2::iop::generator::generate_partial_witness;
 use proof_system::{
-    BasicCircuit, CircuitSpec, CircuitTable, CircuitType, Control, InputSource, KeyProgress, KeyPurpose,
-    OutputFile, PreparedInput, ProofSystem, ProofSystemError, Rejected, WitnessVector,
+    BasicCircuit, CircuitSpec, CircuitTable, CircuitType, Control, InputSource, KeyFiles, KeyProgress,
+    KeyPurpose, OutputFile, PreparedInput, ProofSystem, ProofSystemError, Rejected, WitnessVector,
 };
 use proving_model::{AggregationRound, ArtifactKind, BatchId, CircuitId, MemoryClass, ProtocolVersion};
 use serde::{Deserialize, Serialize};
@@ -99,7 +99,7 @@ impl LedgerProofSystem {
         Self { keys, table, verification_key: None, keys_digest: None, prover: Arc::new(OnCpu) }
     }
 
-    /// Has this one prove its circuits, wraps apart: those are the CPU's.
+    /// Has this one prove its circuits, the wraps too.
     #[must_use]
     pub fn proven_by(mut self, prover: Arc<dyn CircuitProver>) -> Self {
         self.prover = prover;
@@ -406,6 +406,10 @@ impl ProofSystem for LedgerProofSystem {
             KeyPurpose::Compress => self.keys.load(&wraps)?,
         }
         Ok(())
+    }
+
+    fn key_files(&self) -> Option<&dyn KeyFiles> {
+        Some(&self.keys)
     }
 
     fn read_input(&self, source: &InputSource) -> Result<PreparedInput, Rejected> {

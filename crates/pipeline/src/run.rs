@@ -4,7 +4,7 @@ use crate::endpoints::Phase;
 use crate::plan::{Component, Plan};
 use anyhow::Context;
 use artifact_store::ArtifactStore;
-use cli_support::load_keys;
+use cli_support::{fetch_keys, load_keys};
 use job_runner::{MemoryBudget, RunnerReport, Shutdown};
 use job_store::JobStore;
 use job_store::database::listen::WakeListener;
@@ -61,6 +61,10 @@ pub async fn run_plan(
     let (version, digest) = (system.protocol_version(), system.verification_keys_digest());
     if !key_purposes(plan).is_empty() {
         backends.store.check_protocol_version(version, system.name(), &digest).await?;
+        // What another machine published is fetched in seconds, and takes a minute or two to generate.
+        if system.key_files().is_some() {
+            fetch_keys(system, &backends.artifacts).await?;
+        }
         load_keys_for(plan, system).await?;
     }
     let worker = NewWorker {

@@ -240,6 +240,40 @@ pub enum KeyPurpose {
 /// Reports key generation: circuits built so far, circuits in all, name of the one at hand.
 pub type KeyProgress<'a> = &'a (dyn Fn(usize, usize, &str) + Sync);
 
+/// A file of a key set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyFile {
+    /// The key's name.
+    pub name: String,
+    /// BLAKE3 of the file, in hexadecimal digits.
+    pub blake3: String,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Whether it is on this machine; nobody has looked into it.
+    pub is_here: bool,
+}
+
+/// The files of a key set whose digests come with the program.
+pub trait KeyFiles: Send + Sync {
+    /// All of them, by name.
+    ///
+    /// # Errors
+    /// [`ProofSystemError::Unavailable`] when the folder cannot be read.
+    fn list(&self) -> Result<Vec<KeyFile>, ProofSystemError>;
+
+    /// A file's bytes; `None` when it is not here.
+    ///
+    /// # Errors
+    /// [`ProofSystemError::Unavailable`] when it is not the file that its digest names.
+    fn load(&self, name: &str) -> Result<Option<Vec<u8>>, ProofSystemError>;
+
+    /// Takes a file that was made elsewhere.
+    ///
+    /// # Errors
+    /// [`ProofSystemError::Unavailable`] when it is not the file that its digest names, or cannot be written.
+    fn store(&self, name: &str, bytes: &[u8]) -> Result<(), ProofSystemError>;
+}
+
 /// A proof system: everything that the pipeline does not know about proving.
 ///
 /// | method | called by | keys that are loaded | must refuse |
@@ -278,6 +312,11 @@ pub trait ProofSystem: std::fmt::Debug + Send + Sync + 'static {
     /// [`ProofSystemError::Unavailable`] when key files cannot be read, written, or are not what they should be.
     fn load_keys(&self, _purpose: KeyPurpose, _progress: KeyProgress<'_>) -> Result<(), ProofSystemError> {
         Ok(())
+    }
+
+    /// The files of its key set, where their digests come with the program: such a set can be handed from machine to machine.
+    fn key_files(&self) -> Option<&dyn KeyFiles> {
+        None
     }
 
     /// Reads and checks a user's input. Nothing is written.

@@ -17,6 +17,7 @@
 mod configuration_tests;
 mod database;
 mod devices;
+mod keys;
 #[cfg(test)]
 mod metrics_tests;
 mod prove;
@@ -26,8 +27,7 @@ mod verify;
 pub use cli_support::{Opening, ProofSystems};
 
 use clap::{Parser, Subcommand};
-use cli_support::{CommonArgs, ProofSystemArgs, exit_code, with_runtime};
-use proof_system::KeyPurpose;
+use cli_support::{CommonArgs, exit_code, with_runtime};
 use std::process::ExitCode;
 
 /// A proving system: from a batch's input to one small proof, on one machine or many.
@@ -58,8 +58,11 @@ enum Command {
         #[command(subcommand)]
         command: database::DatabaseCommand,
     },
-    /// Generate the keys that are missing, and check the others.
-    Keys(ProofSystemArgs),
+    /// Generate, list, check, publish and fetch the keys.
+    Keys {
+        #[command(subcommand)]
+        command: keys::KeysCommand,
+    },
     /// Look after this machine's devices.
     Gpu {
         #[command(subcommand)]
@@ -81,20 +84,11 @@ pub fn main(systems: &ProofSystems) -> ExitCode {
     cli_support::size_thread_pool();
     exit_code(match cli.command {
         Command::Verify(args) => verify::verify(&args, systems),
-        Command::Keys(args) => check_keys(&args, systems),
+        Command::Keys { command } => with_runtime(keys::run(command, systems)),
         Command::Prove(args) => with_runtime(prove::prove(args, systems)),
         Command::Run(args) => with_runtime(run::run(*args, systems)),
         Command::Database { command } => with_runtime(database::run(command)),
         Command::Gpu { command } => devices::run(&command),
         Command::Bench(args) => with_runtime(bench::run(args, systems)),
     })
-}
-
-fn check_keys(args: &ProofSystemArgs, systems: &ProofSystems) -> anyhow::Result<()> {
-    let system = args.open(systems)?;
-    for purpose in [KeyPurpose::Aggregate, KeyPurpose::Prove, KeyPurpose::Compress] {
-        cli_support::load_keys(&*system, purpose)?;
-    }
-    tracing::info!("all keys in {} are those that this program ships", args.keys_folder().display());
-    Ok(())
 }

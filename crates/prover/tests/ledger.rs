@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use test_support::programs::{Running, Scene, jobs, output, until};
+use test_support::programs::{Running, Scene, jobs, output, stderr, stdout, until};
 
 /// Real proofs take their time on a busy machine; the test needs about four minutes on two idle cores.
 const LIMIT: Duration = Duration::from_secs(30 * 60);
@@ -99,4 +99,23 @@ async fn three_batches_are_proven_by_five_processes_of_which_one_is_killed() {
     for mut process in [generator, survivor, compressor, monitor] {
         assert_eq!(process.terminate(), 0, "{}", process.log());
     }
+    let keys_of = |folder: &Path, command: &str| {
+        let mut program = scene.program("prover");
+        output(program.env("ROUNDHOUSE_KEYS", folder).args(["keys", command]))
+    };
+    let published = keys_of(&keys, "publish");
+    assert!(published.status.success(), "{}", stderr(&published));
+    // A machine that joins has none, and generates none.
+    let joined = scene.path("joined");
+    let missing = keys_of(&joined, "verify");
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(stderr(&missing).contains("22 keys") && stderr(&missing).contains("key node is missing"));
+    let settings = [("ROUNDHOUSE_KEYS", joined.display().to_string())];
+    let mut joining = scene.start_with("joining", &["--component=circuit-prover"], &settings);
+    until("the machine has its keys", LIMIT, || joining.log().contains(" running ").then_some(()));
+    assert_eq!(joining.terminate(), 0, "{}", joining.log());
+    assert!(!joining.log().contains("generating key"), "{}", joining.log());
+    assert!(keys_of(&joined, "verify").status.success());
+    let listed = stdout(&keys_of(&joined, "list"));
+    assert!(listed.lines().count() == 24 && !listed.contains("missing"), "{listed}");
 }

@@ -97,15 +97,27 @@ spec:
         {{- end }}
 {{- end }}
 
-{{/* Generates the keys that are missing, and checks the others. Pods that share a volume wait for each other by a lock in it. */}}
+{{- define "roundhouse.objectStoreEnvironment" -}}
+- {name: ROUNDHOUSE_OBJECT_STORE, value: {{ .objectStore.url | quote }}}
+{{- range $name, $value := .objectStore.environment }}
+- {name: {{ $name }}, value: {{ $value | quote }}}
+{{- end }}
+{{- end }}
+
+{{/* Fetches the keys that the object store has, generates those that are missing, and checks the others. Pods that share a volume wait for each other by a lock in it. */}}
 {{- define "roundhouse.keysContainer" -}}
 - name: keys
   image: {{ include "roundhouse.image" .image }}
   imagePullPolicy: {{ .image.pullPolicy }}
-  args: [keys]
+  args: [keys, generate]
   env:
     - {name: ROUNDHOUSE_KEYS, value: /keys}
+    {{- include "roundhouse.objectStoreEnvironment" .root.Values | nindent 4 }}
     {{- include "roundhouse.logEnvironment" .root | nindent 4 }}
+  {{- with .root.Values.objectStore.credentialsSecret }}
+  envFrom:
+    - secretRef: {name: {{ . }}}
+  {{- end }}
   securityContext: {{- include "roundhouse.containerSecurity" .root | nindent 4 }}
   resources: {{- include "roundhouse.resources" .root.Values.keys | nindent 4 }}
   volumeMounts:
@@ -121,10 +133,7 @@ spec:
   args: [run, --component={{ .run }}]
   env:
     {{- include "roundhouse.databaseEnvironment" (dict "urlSecret" $values.database.urlSecret "passwordFileSecret" $values.database.passwordFileSecret "folder" "database") | nindent 4 }}
-    - {name: ROUNDHOUSE_OBJECT_STORE, value: {{ $values.objectStore.url | quote }}}
-    {{- range $name, $value := $values.objectStore.environment }}
-    - {name: {{ $name }}, value: {{ $value | quote }}}
-    {{- end }}
+    {{- include "roundhouse.objectStoreEnvironment" $values | nindent 4 }}
     - {name: ROUNDHOUSE_DRAIN_TIMEOUT_SECONDS, value: {{ $values.drainTimeoutSeconds | quote }}}
     - {name: ROUNDHOUSE_LISTEN, value: "{{ $values.http.address }}:{{ $values.http.port }}"}
     {{- if $values.http.tokenSecret.name }}
