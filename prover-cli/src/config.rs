@@ -1,16 +1,16 @@
 //! `config`: what holds, and who says so.
 
 use crate::Output;
-use cli_support::{Effective, effective_settings};
+use cli_support::{Effective, ProofSystems, effective_settings};
 use std::{fmt::Write, path::Path};
 
 pub(crate) fn show(
-    command: &clap::Command,
+    systems: &ProofSystems,
     file: Option<&Path>,
     database_url: Option<&str>,
     output: Output,
 ) -> anyhow::Result<()> {
-    let mut settings = effective_settings(command, file)?;
+    let mut settings = effective_settings(systems, file)?;
     // The one setting that a flag of this command can give.
     if let Some(given) = database_url
         && let Some(setting) = settings.iter_mut().find(|setting| setting.key == "database_url")

@@ -146,7 +146,7 @@ async fn run(cli: Cli, systems: &ProofSystems) -> anyhow::Result<()> {
         Command::DebugProof(args) => file::debug_proof(&args, systems, output),
         Command::Config => {
             let url = cli.database_url.as_ref().map(Secret::expose);
-            config::show(&cli_support::command::<Cli>(systems), cli.common.config.as_deref(), url, output)
+            config::show(systems, cli.common.config.as_deref(), url, output)
         }
         Command::Delete(args) => operate::delete(&url()?, args, output).await,
         Command::InsertVersion(args) => version::insert(&url()?, args, systems, output).await,

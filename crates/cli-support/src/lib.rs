@@ -18,7 +18,9 @@ pub use limits::{days, hours, milliseconds, places, seconds};
 pub use machine::{Memory, machine_memory, machine_threads, size_thread_pool};
 pub use outputs::{check_output_folder, default_output_folder, write_outputs};
 pub use private_folder::keep_files_private;
-pub use settings::{Effective, SETTINGS, Setting, command, effective_settings, parse, parse_from};
+pub use settings::{
+    DefaultValue, Effective, SETTINGS, Setting, command, effective_settings, parse, parse_from,
+};
 pub use signals::{DRAINING, shutdown_on_signal};
 pub use systems::{Opening, ProofSystemArgs, ProofSystems, VerifierArgs, load_keys, verifier_in_words};
 

@@ -27,49 +27,69 @@ pub struct Setting {
     pub section: &'static str,
     /// The key; with dashes for underscores it is the flag's name.
     pub key: &'static str,
+    /// What holds where nobody gives a value.
+    pub default: DefaultValue,
 }
 
-const fn shared(key: &'static str) -> Setting {
-    Setting { section: "", key }
+/// What holds where nobody gives a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DefaultValue {
+    /// This value.
+    Value(&'static str),
+    /// What these words say.
+    Words(&'static str),
 }
 
-const fn of(section: &'static str, key: &'static str) -> Setting {
-    Setting { section, key }
+use DefaultValue::{Value, Words};
+
+const fn shared(key: &'static str, default: DefaultValue) -> Setting {
+    Setting { section: "", key, default }
+}
+
+const fn of(section: &'static str, key: &'static str, default: DefaultValue) -> Setting {
+    Setting { section, key, default }
 }
 
 /// Every setting of every program.
 pub const SETTINGS: &[Setting] = &[
-    shared("component"),
-    shared("database_url"),
-    shared("object_store"),
-    shared("proof_system"),
-    shared("mock_file"),
-    shared("keys"),
-    shared("postgres_bin"),
-    shared("postgresql_releases"),
-    shared("listen"),
-    shared("allowed_host"),
-    shared("http_token_file"),
-    shared("log_format"),
-    shared("drain_timeout_seconds"),
-    shared("heartbeat_interval_ms"),
-    shared("lease_duration_ms"),
-    shared("poll_interval_ms"),
-    shared("job_timeout_seconds"),
-    of("witness_generator", "round"),
-    of("witness_generator", "generator_count"),
-    of("circuit_prover", "light_wvg_count"),
-    of("circuit_prover", "heavy_wvg_count"),
-    of("circuit_prover", "threads"),
-    of("circuit_prover", "device"),
-    of("circuit_prover", "max_allocation"),
-    of("prover_job_monitor", "rescue_interval_ms"),
-    of("prover_job_monitor", "retry_interval_ms"),
-    of("prover_job_monitor", "archive_after_seconds"),
-    of("prover_job_monitor", "delete_after_days"),
-    of("prover_job_monitor", "collect_after_hours"),
-    of("prover_job_monitor", "report_interval_ms"),
-    of("prove", "data"),
+    shared("component", Words("none; `prover run` must be told")),
+    shared("database_url", Words("none; must be given")),
+    shared("object_store", Words("none; must be given")),
+    shared("proof_system", Value("ledger")),
+    shared("mock_file", Words("none; the mock has its own costs")),
+    shared("keys", Words("the user's cache folder")),
+    shared("postgres_bin", Words("the first in PATH, or in the usual folders")),
+    shared(
+        "postgresql_releases",
+        Value("https://github.com/theseus-rs/postgresql-binaries/releases/download"),
+    ),
+    shared("listen", Words("nothing is served")),
+    shared("allowed_host", Words("addresses, and names without a dot")),
+    shared("http_token_file", Words("none; no token is asked for")),
+    shared("log_format", Value("text")),
+    shared("drain_timeout_seconds", Value("60")),
+    shared("heartbeat_interval_ms", Value("5000")),
+    shared("lease_duration_ms", Value("20000")),
+    shared("poll_interval_ms", Value("5000")),
+    shared("job_timeout_seconds", Value("3600")),
+    of("witness_generator", "round", Value("all-rounds")),
+    of("witness_generator", "generator_count", Value("1")),
+    of("circuit_prover", "light_wvg_count", Value("1")),
+    of("circuit_prover", "heavy_wvg_count", Value("1")),
+    of("circuit_prover", "threads", Words("the two counts above hold")),
+    of("circuit_prover", "device", Value("cpu")),
+    of(
+        "circuit_prover",
+        "max_allocation",
+        Words("three quarters of what this process may take; of a device nearly all"),
+    ),
+    of("prover_job_monitor", "rescue_interval_ms", Value("1000")),
+    of("prover_job_monitor", "retry_interval_ms", Value("500")),
+    of("prover_job_monitor", "archive_after_seconds", Value("3600")),
+    of("prover_job_monitor", "delete_after_days", Value("30")),
+    of("prover_job_monitor", "collect_after_hours", Value("24")),
+    of("prover_job_monitor", "report_interval_ms", Value("5000")),
+    of("prove", "data", Words("the data folder")),
 ];
 
 /// A setting as it holds, and who says so.
@@ -79,7 +99,7 @@ pub struct Effective {
     pub section: &'static str,
     /// Its key.
     pub key: &'static str,
-    /// Its value; `None` where nobody gives one and the program that it is for chooses.
+    /// Its value; `None` where nobody gives one, and its source says in words what holds.
     pub value: Option<String>,
     /// Who gives it: the environment, the file and its line, or the default.
     pub source: String,
@@ -98,11 +118,11 @@ impl Effective {
     }
 }
 
-/// Every setting as it holds for this command and those below it, but for what flags say.
+/// Every setting of every program as it holds here, but for what flags say.
 ///
 /// # Errors
 /// [`BadInput`] with the file, the line and the mistake.
-pub fn effective_settings(command: &Command, file: Option<&Path>) -> Result<Vec<Effective>, BadInput> {
+pub fn effective_settings(systems: &ProofSystems, file: Option<&Path>) -> Result<Vec<Effective>, BadInput> {
     let mut given = Vec::new();
     let mut text = String::new();
     if let Some(path) = file {
@@ -117,18 +137,19 @@ pub fn effective_settings(command: &Command, file: Option<&Path>) -> Result<Vec<
             key => format!("ROUNDHOUSE_{}", key.to_uppercase()),
         };
         let from_file = given.iter().find(|value| value.key == setting.key);
-        let owner = command_with(command, setting.key);
-        let default = owner.and_then(|owner| owner.get_arguments().find(|arg| arg.get_id() == setting.key));
-        let default = default.and_then(|arg| arg.get_default_values().first()).map(|v| v.to_string_lossy());
-        let (value, source) = match (std::env::var(&variable), from_file, default) {
+        let (value, source) = match (std::env::var(&variable), from_file, setting.default) {
             (Ok(value), _, _) => (Some(value), format!("environment variable {variable}")),
             (_, Some(value), _) => {
                 let line = text[..value.offset.min(text.len())].matches('\n').count() + 1;
                 let path = file.map(|path| path.display().to_string()).unwrap_or_default();
                 (Some(value.texts.join(",")), format!("{path}, line {line}"))
             }
-            (_, _, Some(value)) => (Some(value.into_owned()), "default".to_owned()),
-            _ => (None, "its program's choice".to_owned()),
+            // A program of one's own may have another.
+            (_, _, Value(_)) if setting.key == "proof_system" => {
+                (systems.default_name().map(str::to_owned), "default".to_owned())
+            }
+            (_, _, Value(value)) => (Some(value.to_owned()), "default".to_owned()),
+            (_, _, Words(words)) => (None, format!("default: {words}")),
         };
         Effective { section: setting.section, key: setting.key, value, source }
     };
@@ -247,14 +268,14 @@ fn syntax_error(error: &toml::de::Error, text: &str) -> String {
     format!("line {line}: {}", error.message())
 }
 
-struct Value {
+struct Given {
     key: &'static str,
     texts: Vec<String>,
     offset: usize,
 }
 
 /// All values of the file, or where the first mistake is.
-fn read_values(table: &DeTable<'_>) -> Result<Vec<Value>, (usize, String)> {
+fn read_values(table: &DeTable<'_>) -> Result<Vec<Given>, (usize, String)> {
     let mut values = Vec::new();
     for (key, value) in table {
         match value.get_ref() {
@@ -273,7 +294,7 @@ fn read_value(
     section: &str,
     key: &Spanned<std::borrow::Cow<'_, str>>,
     value: &Spanned<DeValue<'_>>,
-) -> Result<Value, (usize, String)> {
+) -> Result<Given, (usize, String)> {
     let offset = key.span().start;
     let setting = SETTINGS.iter().find(|s| s.section == section && s.key == key.get_ref());
     let Some(setting) = setting else {
@@ -295,7 +316,7 @@ fn read_value(
     };
     let texts =
         texts.ok_or_else(|| (offset, format!("{} is neither a value nor a list of values", setting.key)))?;
-    Ok(Value { key: setting.key, texts, offset })
+    Ok(Given { key: setting.key, texts, offset })
 }
 
 /// A key of the file, where it looks like one: a URL in its place may hold a password.
@@ -313,7 +334,7 @@ fn command_with<'a>(command: &'a Command, key: &str) -> Option<&'a Command> {
 }
 
 /// Gives a value to its command alone, to hear what the argument thinks of it.
-fn check_value(command: &Command, value: &Value) -> Result<(), String> {
+fn check_value(command: &Command, value: &Given) -> Result<(), String> {
     let argument = command.get_arguments().find(|arg| arg.get_id() == value.key);
     let takes_many = argument.is_some_and(|arg| {
         matches!(arg.get_action(), clap::ArgAction::Append) || arg.get_value_delimiter().is_some()
@@ -340,7 +361,7 @@ fn check_value(command: &Command, value: &Value) -> Result<(), String> {
     })
 }
 
-fn set_default(command: Command, value: &Value) -> Command {
+fn set_default(command: Command, value: &Given) -> Command {
     let has_arg = command.get_arguments().any(|arg| arg.get_id() == value.key);
     let command = if has_arg {
         command.mut_arg(value.key, |arg| arg.required(false).default_values(value.texts.clone()))

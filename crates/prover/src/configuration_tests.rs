@@ -2,7 +2,7 @@
 
 use crate::Cli;
 use clap::{Arg, Command};
-use cli_support::{ProofSystems, SETTINGS};
+use cli_support::{DefaultValue, ProofSystems, SETTINGS};
 use std::{fmt::Write, fs, path::PathBuf};
 
 const BEGIN: &str = "<!-- settings: begin -->\n";
@@ -82,6 +82,21 @@ fn every_flag_of_the_environment_is_a_key_of_the_configuration_file_and_names_it
         let environment = arg.get_env().unwrap().to_string_lossy().into_owned();
         let expected = format!("ROUNDHOUSE_{}", id.to_uppercase());
         assert!(environment == expected || environment == "DATABASE_URL", "{environment}");
+    }
+}
+
+#[test]
+fn the_defaults_that_config_shows_are_those_of_the_flags() {
+    let flags = flags();
+    for setting in SETTINGS {
+        let arg = flags.iter().find(|arg| arg.get_id() == setting.key).unwrap();
+        let defaults = arg.get_default_values().iter().map(|value| value.to_string_lossy());
+        let of_the_flag = defaults.collect::<Vec<_>>().join(",");
+        let shown = match setting.default {
+            DefaultValue::Value(value) => value,
+            DefaultValue::Words(_) => "",
+        };
+        assert_eq!(shown, of_the_flag, "{}", setting.key);
     }
 }
 

@@ -107,7 +107,7 @@ fn list(args: &ListArgs, systems: &ProofSystems) -> anyhow::Result<()> {
         );
         for KeyFile { name, blake3, size_bytes, is_here } in &files {
             let place = if *is_here { "" } else { "  missing" };
-            let _ = write!(text, "\n{name:<40} {size_bytes:>12}  {:.16}{place}", blake3);
+            let _ = write!(text, "\n{name:<40} {size_bytes:>12}  {blake3:.16}{place}");
         }
         text
     };
