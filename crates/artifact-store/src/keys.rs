@@ -1,9 +1,10 @@
 //! Files of key sets, which all machines of a version need: named by what is in them, and moved in parts.
 
+use crate::remote::read_stream;
 use crate::{ArtifactError, ArtifactStore};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::{ObjectStoreExt, WriteMultipart, path::Path};
+use object_store::{GetOptions, ObjectStore, ObjectStoreExt, WriteMultipart, path::Path};
 
 /// Of one transfer: no single request carries more, so that none outlasts its time on a slow line.
 const PART_BYTES: u64 = 8 << 20;
@@ -18,7 +19,7 @@ fn path_of(blake3: &str) -> Path {
 }
 
 impl ArtifactStore {
-    /// Writes a key file under its digest, unless it is there; says whether it was written.
+    /// Writes a key file under its digest, unless one of its size is there; says whether it was written.
     ///
     /// # Errors
     /// [`ArtifactError::Unavailable`].
@@ -81,16 +82,19 @@ impl ArtifactStore {
             let (store, path) = (&self.store, &path);
             async move {
                 let expected = range.end - range.start;
-                let part = store.get_range(path, range).await?;
-                Ok::<_, object_store::Error>((part, expected))
+                let options = GetOptions::new().with_range(Some(range));
+                // A server that sends more than it is asked for is not read on.
+                let part = read_stream(store.get_opts(path, options).await?.into_stream(), expected).await?;
+                Ok::<_, object_store::Error>((part.unwrap_or_default(), expected))
             }
         };
         let mut parts = stream::iter(parts.map(get)).buffered(PARTS_AT_A_TIME);
         let mut bytes = Vec::new();
         while let Some((part, expected)) = parts.try_next().await.map_err(failed)? {
-            // A server that sends more than it is asked for is not believed.
             if part.len() as u64 != expected {
-                return Err(corrupt(format!("a part of it has {} bytes, not {expected}", part.len())));
+                return Err(corrupt(format!(
+                    "a part of it has not the {expected} bytes that were asked for"
+                )));
             }
             moved(expected);
             bytes.extend_from_slice(&part);

@@ -42,6 +42,8 @@ use tokio::sync::Semaphore;
 use url::Url;
 use uuid::Uuid;
 
+/// What a check writes, and reads.
+const CHECKED: &[u8] = b"check";
 const MAGIC: &[u8; 5] = b"RHART";
 const HEADER_VERSION: u8 = 1;
 /// The payload's codec: bytes that the proof system encodes, bincode inside.
@@ -296,9 +298,12 @@ impl ArtifactStore {
             let key = key.clone();
             move |e: object_store::Error| self.unavailable(action, &key, &e.to_string())
         };
-        self.store.put(&path, PutPayload::from_static(b"check")).await.map_err(failed("write"))?;
+        self.store.put(&path, PutPayload::from_static(CHECKED)).await.map_err(failed("write"))?;
         let found = self.store.get(&path).await.map_err(failed("read"))?;
-        found.bytes().await.map_err(failed("read"))?;
+        let read = remote::read_stream(found.into_stream(), CHECKED.len() as u64).await;
+        if read.map_err(failed("read"))?.as_deref() != Some(CHECKED) {
+            return Err(self.unavailable("read", &key, "it is not what was written"));
+        }
         self.store.delete(&path).await.map_err(failed("remove"))
     }
 

@@ -70,15 +70,15 @@ struct Figures {
     kill_ms: Quantiles,
     lease_ms: u64,
     /// SIGSTOP to the job's start elsewhere. The lease ran since the last heartbeat, at most a quarter of it before.
-    freeze_ms: Quantiles,
+    freeze_ms: Option<Quantiles>,
     /// From the moment on which no byte passes between worker and server, with the connections open.
     cut_ms: Option<Quantiles>,
     watch: Vec<WatchCost>,
 }
 
 pub(crate) async fn run(args: RecoveryArgs) -> anyhow::Result<()> {
-    // A worker has a connection, and its watch another; the server's default is a hundred.
-    let most = args.watched.iter().max().copied().unwrap_or(0) * 2 + 100;
+    // A worker has a connection; the server's default is a hundred.
+    let most = args.watched.iter().max().copied().unwrap_or(0) + 100;
     let server = Server::open(&args.server, &[("max_connections", &most.to_string())]).await?;
     let figures = measure(&args, &server).await;
     server.close().await?;
@@ -92,7 +92,9 @@ pub(crate) async fn run(args: RecoveryArgs) -> anyhow::Result<()> {
         );
     };
     line("kill -9 to start elsewhere", &figures.kill_ms);
-    line(&format!("frozen to start elsewhere, lease {} ms", figures.lease_ms), &figures.freeze_ms);
+    if let Some(freeze) = &figures.freeze_ms {
+        line(&format!("frozen to start elsewhere, lease {} ms", figures.lease_ms), freeze);
+    }
     if let Some(cut) = &figures.cut_ms {
         line(&format!("cut off to start elsewhere, lease {} ms", figures.lease_ms), cut);
     }
@@ -155,7 +157,7 @@ async fn measure(args: &RecoveryArgs, server: &Server) -> anyhow::Result<Figures
     Ok(Figures {
         kill_ms: Quantiles::of(kills),
         lease_ms: args.lease_ms,
-        freeze_ms: Quantiles::of(freezes),
+        freeze_ms: (!freezes.is_empty()).then(|| Quantiles::of(freezes)),
         cut_ms: (!cuts.is_empty()).then(|| Quantiles::of(cuts)),
         watch,
     })

@@ -84,10 +84,11 @@ pub async fn publish_keys(
     Ok(result)
 }
 
-/// Reads from the object store what this machine has not of a key set. What is there and is not the key is told, and counts as absent.
+/// Reads from the object store what this machine has not of a key set. What is there and is not the key, or cannot be read, is told, and counts as
+/// absent.
 ///
 /// # Errors
-/// The key files', the object store's.
+/// The key files'.
 pub async fn fetch_keys(
     system: &Arc<dyn ProofSystem>,
     artifacts: &ArtifactStore,
@@ -102,11 +103,17 @@ pub async fn fetch_keys(
             let bytes = match artifacts.get_key(&blake3, size_bytes, &|bytes| bar.inc(bytes)).await {
                 Ok(Some(bytes)) => bytes,
                 Ok(None) => return Ok(false),
+                // It can be generated: what is not there, or may not be read, ends nobody.
                 Err(e @ ArtifactError::Corrupt { .. }) => {
-                    tracing::warn!("key {name} is not taken from the object store: {e}");
+                    tracing::warn!(
+                        "key {name} is not taken from the object store: {e}. Remove it there, and publish again"
+                    );
                     return Ok(false);
                 }
-                Err(e) => return Err(e.into()),
+                Err(e) => {
+                    tracing::warn!("key {name} cannot be fetched: {e}");
+                    return Ok(false);
+                }
             };
             let stored = name.clone();
             in_a_thread(system, move |files| files.store(&stored, &bytes)).await?;

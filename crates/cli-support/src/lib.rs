@@ -85,7 +85,7 @@ impl FromStr for Secret {
 pub struct DatabaseArgs {
     /// The database's URL, postgres://USER:PASSWORD@HOST:PORT/DATABASE. Holds a password: prefer the environment or the
     /// file.
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    #[arg(long, env = "DATABASE_URL")]
     pub database_url: Option<Secret>,
 }
 

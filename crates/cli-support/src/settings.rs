@@ -201,6 +201,8 @@ pub fn command<C: CommandFactory>(systems: &ProofSystems) -> Command {
 }
 
 fn with_systems(command: Command, systems: &ProofSystems) -> Command {
+    // The help would show what they hold, a password in a URL too.
+    let command = command.mut_args(|arg| arg.hide_env_values(true));
     let command = PROOF_SYSTEM_FLAGS.iter().fold(command, |command, id| {
         if !command.get_arguments().any(|arg| arg.get_id() == id) {
             return command;
@@ -391,6 +393,13 @@ mod tests {
         listen: Option<std::net::SocketAddr>,
         #[arg(long, value_delimiter = ',')]
         round: Vec<String>,
+    }
+
+    #[test]
+    fn the_help_shows_no_value_of_an_environment_variable() {
+        let command = command::<Program>(&ProofSystems::shipped());
+        assert!(command.get_arguments().any(|arg| arg.get_env().is_some()));
+        assert!(command.get_arguments().all(|arg| arg.get_env().is_none() || arg.is_hide_env_values_set()));
     }
 
     fn refused(content: &str) -> String {

@@ -244,6 +244,9 @@ async fn a_row_that_makes_no_sense_is_skipped_counted_and_harms_no_other() {
     assert_eq!(troubles, ["it broke"], "the attempts of no job are skipped, and the others are there");
     store.batch_report(BATCH).await.unwrap();
     store.vitals().await.unwrap();
+    let demand = store.demand().await.unwrap();
+    let of_proofs = demand.iter().filter(|kind| kind.stage == "circuit_proof");
+    assert_eq!(of_proofs.map(|kind| kind.queued + kind.in_progress + kind.failed).sum::<i64>(), 6);
     let rescued = store.rescue_expired(Duration::MAX).await.unwrap();
     assert_eq!(rescued.iter().map(|r| r.job_id).collect::<Vec<_>>(), [died.id], "the good one is rescued");
     let mut picked = Vec::new();
@@ -731,6 +734,49 @@ async fn a_batch_that_is_set_and_its_jobs_take_their_turn_by_the_new_settings() 
     assert_eq!(store.batch(id).await.unwrap().unwrap().priority, 0);
     store.cancel_batch(id, Mode::Apply).await.unwrap();
     assert!(matches!(store.set_batch(id, sooner, Mode::Apply).await, Err(StoreError::Invalid(_))));
+}
+
+/// Whoever changes a whole batch waits for a generator that is adding jobs to it, and sees them.
+#[tokio::test]
+async fn a_change_of_a_whole_batch_sees_the_jobs_that_a_generator_is_adding() {
+    for replaces in [false, true] {
+        let (store, url) = store_and_url().await;
+        extended(&store, 2).await;
+        let mut connection = url.connect().await.unwrap();
+        if replaces {
+            sqlx::query("UPDATE batches SET status = 'failed'").execute(&mut connection).await.unwrap();
+        }
+        // As `add_jobs` does, with a lock on the generator's row, which is the first.
+        let adding = "BEGIN;
+            SELECT FROM jobs WHERE id = (SELECT min(id) FROM jobs) FOR SHARE;
+            INSERT INTO jobs SELECT (jsonb_populate_record(j, jsonb_build_object('id', j.id + 1))).*
+            FROM jobs j WHERE id = (SELECT max(id) FROM jobs)";
+        sqlx::raw_sql(adding).execute(&mut connection).await.unwrap();
+        let changing = tokio::spawn({
+            let store = store.clone();
+            async move {
+                if replaces {
+                    let other = NewBatch::new(BATCH, VERSION, artifact("other"));
+                    store.insert_or_replace(&other, Existing::Replace).await.map(drop)
+                } else {
+                    let urgent = BatchSettings { priority: Some(77), ..BatchSettings::default() };
+                    store.set_batch(BATCH, urgent, Mode::Apply).await.map(drop)
+                }
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!changing.is_finished(), "it waits for the generator");
+        sqlx::raw_sql("COMMIT").execute(&mut connection).await.unwrap();
+        changing.await.unwrap().unwrap();
+        let (of_no_batch, of_old_priority): (i64, i64) = sqlx::query_as(
+            "SELECT count(*) FILTER (WHERE b.position IS NULL), count(*) FILTER (WHERE j.priority <> 77)
+             FROM jobs j LEFT JOIN batches b ON b.position = j.id >> 37",
+        )
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+        assert_eq!((of_no_batch, of_old_priority), (0, i64::from(replaces)), "{replaces}");
+    }
 }
 
 #[tokio::test]

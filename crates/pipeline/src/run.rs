@@ -63,7 +63,9 @@ pub async fn run_plan(
         backends.store.check_protocol_version(version, system.name(), &digest).await?;
         // What another machine published is fetched in seconds, and takes a minute or two to generate.
         if system.key_files().is_some() {
-            fetch_keys(system, &backends.artifacts).await?;
+            fetch_keys(system, &backends.artifacts)
+                .await
+                .context("cannot take keys from the object store")?;
         }
         load_keys_for(plan, system).await?;
     }

@@ -256,8 +256,9 @@ pub fn refuse_folders_of_others(path: &Path) -> Result<(), FolderError> {
         }
         // In a sticky folder everybody may add a name, and only its owner may take it away.
         let is_sticky = found.mode() & 0o1000 != 0;
-        let is_our_group = found.gid() == our_group;
-        let others = if is_our_group { 0o002 } else { 0o022 };
+        // Where each user has a group, it has the user's number, and nobody else is in it; any other group may have more members.
+        let is_ours_alone = found.gid() == our_group && our_group == us;
+        let others = if is_ours_alone { 0o002 } else { 0o022 };
         if found.mode() & others != 0 && !is_sticky {
             return Err(not_ours(path, format!("others may write to {}", folder.display())));
         }
@@ -345,6 +346,9 @@ mod tests {
             unix::chown(at("open"), Some(0), Some(65_534)).unwrap();
             set_mode("open", 0o775);
             refused("open/deeper", "others may write to");
+            // Ours, and nobody else's, is the group with the user's number.
+            unix::chown(at("open"), Some(0), Some(0)).unwrap();
+            refuse_folders_of_others(&at("open/deeper")).unwrap();
         }
     }
 }

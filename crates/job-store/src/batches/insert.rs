@@ -2,6 +2,7 @@
 
 use crate::batches::chains::{arrange, is_in_order, lock_chain, take_start_tag};
 use crate::batches::find::{Batch, find_batch};
+use crate::batches::lock::lock_batch;
 use crate::batches::remove::remove_batch;
 use crate::database::connections::Transaction;
 use crate::database::store::JobStore;
@@ -73,9 +74,13 @@ impl JobStore {
                 let mut inserted = InsertedBatch::New;
                 // Looked up first: an insertion that fails or meets its batch would use up a position all the same.
                 if let Some(found) = find_batch(&mut transaction, batch.id).await? {
-                    let is_over = matches!(found.status, BatchStatus::Failed | BatchStatus::Cancelled);
-                    if existing == Existing::Keep || !is_over {
+                    if existing == Existing::Keep || !may_be_replaced(found.status) {
                         return batch.meets(&found);
+                    }
+                    // Somebody may have requeued it meanwhile; from here on nobody does.
+                    let status = lock_batch(&mut transaction, found.position).await?;
+                    if let Some(status) = status.filter(|status| !may_be_replaced(*status)) {
+                        return batch.meets(&Batch { status, ..found });
                     }
                     remove_batch(&mut transaction, batch.id, found.position).await?;
                     inserted = InsertedBatch::Replaced;
@@ -100,6 +105,10 @@ impl JobStore {
         }
         Ok(inserted)
     }
+}
+
+fn may_be_replaced(status: BatchStatus) -> bool {
+    matches!(status, BatchStatus::Failed | BatchStatus::Cancelled)
 }
 
 /// Inserts the batch's row; returns its position.

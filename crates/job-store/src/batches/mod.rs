@@ -5,6 +5,7 @@ pub mod chains;
 pub mod find;
 pub mod insert;
 mod learned;
+pub(crate) mod lock;
 pub(crate) mod progress;
 pub(crate) mod remove;
 mod versions;

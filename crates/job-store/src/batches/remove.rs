@@ -1,18 +1,20 @@
 //! Removes what a batch has in the database.
 
+use crate::batches::lock::lock_jobs;
 use crate::database::connections::Transaction;
 use crate::model::error::StoreError;
 use crate::model::ids::ids_of_batch;
 use proving_model::BatchId;
 
-/// Removes a batch's jobs, wherever they are, the log of their attempts, and then its row, which the transaction has locked. Its artifacts are
-/// collected later. Returns how many jobs it had.
+/// Removes a batch's jobs, wherever they are, the log of their attempts, and then its row, which the transaction has locked
+/// ([`crate::batches::lock::lock_batch`]). Its artifacts are collected later. Returns how many jobs it had.
 pub(crate) async fn remove_batch(
     transaction: &mut Transaction<'_>,
     id: BatchId,
     position: i64,
 ) -> Result<i64, StoreError> {
     let (first, past) = ids_of_batch(position);
+    lock_jobs(transaction, position).await?;
     let jobs = sqlx::query_scalar!(
         r#"WITH hot AS (DELETE FROM jobs WHERE id >= $1 AND id < $2 RETURNING 1),
                 old AS (DELETE FROM jobs_archive WHERE id >= $1 AND id < $2 RETURNING 1)

@@ -1,11 +1,12 @@
 //! Deletes batches that are over.
 
 use crate::batches::chains::{lock_chain, release_next};
+use crate::batches::lock::lock_batch;
 use crate::batches::remove::remove_batch;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
 use crate::operator::mode::{Mode, end};
-use proving_model::{BatchId, Stage};
+use proving_model::{BatchId, BatchStatus, Stage};
 use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::{Connection, PgConnection};
@@ -32,14 +33,9 @@ impl JobStore {
             .run("delete_batch", async |connection: &mut PgConnection| {
                 let mut transaction = connection.begin().await?;
                 lock_chain(&mut transaction, id.chain_id).await?;
-                let is_over = sqlx::query_scalar!(
-                    r#"SELECT status NOT IN ('queued', 'in_progress') AS "is_over!" FROM batches
-                       WHERE position = $1 FOR UPDATE"#,
-                    found.position
-                )
-                .fetch_optional(&mut *transaction)
-                .await?;
-                if is_over != Some(true) {
+                let status = lock_batch(&mut transaction, found.position).await?;
+                if status.is_none_or(|status| matches!(status, BatchStatus::Queued | BatchStatus::InProgress))
+                {
                     return Err(StoreError::Invalid(format!("{id} is not over: cancel it first")));
                 }
                 let jobs = remove_batch(&mut transaction, id, found.position).await?;

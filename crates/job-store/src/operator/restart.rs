@@ -1,6 +1,7 @@
 //! Restart: a batch from a round on, as if nothing of that round and of those after it had been made.
 
 use crate::batches::chains::{arrange, lock_chain};
+use crate::batches::lock::lock_jobs;
 use crate::database::store::JobStore;
 use crate::leases::attempts::{self, Outcome};
 use crate::model::error::StoreError;
@@ -66,17 +67,8 @@ impl JobStore {
                 )
                 .execute(&mut *transaction)
                 .await?;
-                // Whatever ends from here on waits, and finds its lease gone, or its successor's count as it is to be. Twice: the first
-                // waits for a generator that is inserting jobs, by the lock on its row, and does not see what it inserted.
-                for _ in 0..2 {
-                    sqlx::query!(
-                        "SELECT FROM jobs WHERE id >= $1 AND id < $2 ORDER BY id FOR UPDATE",
-                        first,
-                        past
-                    )
-                    .execute(&mut *transaction)
-                    .await?;
-                }
+                // Whatever ends from here on finds its lease gone, or its successor's count as it is to be.
+                lock_jobs(&mut transaction, found.position).await?;
                 // While they were in the archive their chain may have been paused, or a pause may have ended.
                 sqlx::query!(
                     "UPDATE jobs SET queue = -1 - queue

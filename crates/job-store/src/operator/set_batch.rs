@@ -1,6 +1,7 @@
 //! Changes how soon a batch is worked on.
 
 use crate::batches::find::find_batch;
+use crate::batches::lock::lock_jobs;
 use crate::database::store::JobStore;
 use crate::model::error::StoreError;
 use crate::model::ids::ids_of_batch;
@@ -64,12 +65,11 @@ impl JobStore {
                 .execute(&mut *transaction)
                 .await?;
                 let (first, past) = ids_of_batch(found.position);
-                // Rows are locked in the order of their ids, as everywhere. The generator is the first of them: it copies both to the jobs
-                // that it adds, under a lock on its own row.
+                // The generator copies both to the jobs that it adds, under a lock on its own row, which is among them.
+                lock_jobs(&mut transaction, found.position).await?;
                 let set = sqlx::query!(
-                    "WITH locked AS (SELECT id FROM jobs WHERE id >= $1 AND id < $2 ORDER BY id FOR UPDATE)
-                     UPDATE jobs j SET priority = $3, deadline = coalesce($4::text::timestamptz, 'infinity')
-                     FROM locked WHERE j.id = locked.id",
+                    "UPDATE jobs SET priority = $3, deadline = coalesce($4::text::timestamptz, 'infinity')
+                     WHERE id >= $1 AND id < $2",
                     first,
                     past,
                     priority,

@@ -56,7 +56,8 @@ impl JobStore {
                                   min(queued_at) AS oldest,
                                   avg(date_part('epoch', finished_at - started_at)) FILTER (
                                       WHERE finished_at > now() - interval '1 hour') AS took
-                           FROM prover_jobs WHERE status <> 'cancelled'
+                           -- Jobs of no batch are told by `vitals`, and no picker takes them.
+                           FROM prover_jobs WHERE status <> 'cancelled' AND chain_id IS NOT NULL
                            GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
                        ), measured AS (
                            SELECT protocol_minor, protocol_patch, stage, aggregation_round, circuit_id,
